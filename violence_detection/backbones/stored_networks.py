@@ -25,7 +25,7 @@ from typing import Any
 
 from violence_detection.backbones import weights as weights_files
 from violence_detection.backbones.registry import Backbone
-from violence_detection.system import machine, settings, storage
+from violence_detection.system import disks, machine, settings, storage
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +47,7 @@ def folder() -> Path | None:
     if os.environ.get(_FOLDER) == "off":
         return None
     keras = weights_files.cache_folder().parent
-    if (
-        _FOLDER not in os.environ
-        and keras.parent == weights_files.temporary_folder()
-        and _is_of_others(keras)
-    ):
+    if _FOLDER not in os.environ and keras.parent == disks.temporary_folder() and _is_of_others(keras):
         return None  # anybody may have put it there, and networks are known by what they are made of alone
     return settings.folder_of(_FOLDER, keras / "violence_detection")
 

@@ -276,7 +276,7 @@ def cache_folder() -> Path:
     As with Keras, the folder for temporary files stands for a home folder that is not there, or that takes nothing and
     has none of that name.
     """
-    elsewhere = temporary_folder()
+    elsewhere = disks.temporary_folder()
     try:
         home = Path.home()
     except RuntimeError:  # a user whom the system does not know
@@ -284,14 +284,6 @@ def cache_folder() -> Path:
     if not os.access(home, os.W_OK) and not os.access(home / ".keras", os.R_OK):
         home = elsewhere
     return settings.folder_of("KERAS_HOME", home / ".keras") / "models"
-
-
-def temporary_folder() -> Path:
-    """The folder for temporary files, also where none can be written to: weights may be there for all that."""
-    try:
-        return Path(tempfile.gettempdir())
-    except FileNotFoundError:
-        return Path("/tmp")
 
 
 @contextlib.contextmanager
