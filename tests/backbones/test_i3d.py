@@ -184,7 +184,11 @@ def test_a_pickle_that_names_anything_but_arrays_is_refused_and_not_run(tmp_path
     with pytest.raises(UserError, match=r"refused to load \w+\.system"):
         numpy_pickle.read_tree(path)
     assert not trace.exists()
-    others: list[object] = [collections.Counter(), np.array([{}], object), [np.zeros(2)], np.float32(1)]
+    endless: dict[str, object] = {}
+    endless["itself"] = endless
+    others: list[object] = [
+        collections.Counter(), np.array([{}], object), [np.zeros(2)], np.float32(1), endless,
+    ]  # fmt: skip
     for other in others:
         path.write_bytes(pickle.dumps({"params": other}))
         with pytest.raises(UserError, match="not a readable pickle"):

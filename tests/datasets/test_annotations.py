@@ -132,7 +132,7 @@ def test_a_wrong_line_takes_no_other_with_it(tmp_path: Path) -> None:
     assert len(found.failures) == 1
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"database": [1]}', '{"videos": {}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"database": [1]}', '{"videos": {}}', '{"a":' + "[" * 100_000])
 def test_a_json_that_is_something_else_is_named(tmp_path: Path, text: str) -> None:
     found = read(tmp_path, "cctv_fights", text)
     assert found.videos == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -143,6 +144,28 @@ def test_a_tar_header_that_fills_the_memory_is_refused(arena: Path) -> None:
     member.pax_headers = {"comment": "x" * (8 << 20)}
     archive = make_tar(arena / "a.tgz", [(member, CLIP)])
     assert_refused(arena, archive, archives.HarmfulArchive, "header of")
+
+
+def test_headers_of_headers_without_end_are_damage(arena: Path) -> None:
+    """tarfile reads each by calling itself: 2.6 kB ended step 1, for all its data sets."""
+    header = tar_member("././@LongLink", tarfile.GNUTYPE_LONGNAME)
+    header.size = 1
+    packed = gzip.compress((header.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * 600 + bytes(1024))
+    archive = arena / "a.tar.gz"
+    archive.write_bytes(packed)
+    assert_refused(arena, archive, archives.CorruptArchive, "damaged")
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_folders_in_folders_without_end_are_refused(arena: Path, form: str) -> None:
+    name = "a/" * 1200 + "f.avi"
+    archive = arena / f"a.{form}"
+    if form == "zip":
+        make_zip(archive, {name: CLIP})
+    else:
+        make_tar(archive, [(tar_member(name), CLIP)])
+    assert_refused(arena, archive, archives.HarmfulArchive, "folders deep")
+    assert len(safe_parts("a/" * 99 + "f.avi")) == 100
 
 
 def test_files_named_like_our_records_are_kept_apart(arena: Path) -> None:

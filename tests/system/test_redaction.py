@@ -26,6 +26,7 @@ def test_a_safe_address_still_names_the_file() -> None:
         "rtsp://10.0.0.5/user=admin_password=tlJwpbo6_channel=1_stream=0.sdp",
         "rtsp://admin:tlJwpbo6#1@10.0.0.5/s",
         "rtsp://admin:tlJ/wpbo6@10.0.0.5/s",
+        "rtsp://admin:tlJ'/wpbo6@10.0.0.5/s",
     ],
 )
 def test_a_safe_address_holds_no_part_of_a_password_wherever_it_stands(url: str) -> None:

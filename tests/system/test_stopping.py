@@ -28,6 +28,16 @@ except KeyboardInterrupt as e:
 """
 
 
+_IGNORING = """
+import os, signal
+from violence_detection.system import stopping
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with stopping.asked_to_stop() as asked:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print(asked.wait(0.1))
+"""
+
+
 def _ends_with(signal_name: str, between_s: float) -> str:
     command = [sys.executable, "-c", _PROGRAM, signal_name, str(between_s)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
@@ -40,3 +50,13 @@ def test_a_request_that_comes_twice_at_once_is_one() -> None:
 
 def test_a_second_request_ends_it() -> None:
     assert _ends_with("SIGINT", 0.05) == "ended at once"
+
+
+def test_a_terminal_that_goes_asks_and_does_not_insist() -> None:
+    """Its shell and the system each say so, some time apart."""
+    assert _ends_with("SIGHUP", 0.05) == "one request"
+
+
+def test_under_nohup_it_goes_on_without_a_terminal() -> None:
+    done = subprocess.run([sys.executable, "-c", _IGNORING], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

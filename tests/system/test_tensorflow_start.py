@@ -157,7 +157,7 @@ def test_it_starts_where_no_file_can_be_made() -> None:
 import tempfile
 def refuse(*_, **__):
     raise FileNotFoundError("No usable temporary directory found")
-tempfile.TemporaryFile = refuse
+tempfile.TemporaryFile = tempfile.gettempdir = refuse
 from violence_detection.system import tensorflow_start
 print(tensorflow_start.gpus())
 """

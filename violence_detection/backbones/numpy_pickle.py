@@ -23,6 +23,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 #: What a cut-off, damaged or foreign file makes the reader raise.
 _DAMAGE = (
     pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
+    RecursionError,
 )  # fmt: skip
 
 

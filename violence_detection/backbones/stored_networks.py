@@ -15,6 +15,7 @@ import functools
 import importlib.metadata
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -24,12 +25,14 @@ from typing import Any
 
 from violence_detection.backbones import weights as weights_files
 from violence_detection.backbones.registry import Backbone
-from violence_detection.system import machine, settings, storage
+from violence_detection.system import disks, machine, settings, storage
 
 log = logging.getLogger(__name__)
 
 _FOLDER = "VIOLENCE_NETWORK_CACHE"
 _NAME = "network.xml"
+#: What no part of a folder's name is, and how long such a part may be: members are called as a stranger's file says.
+_NO_NAME, _NAME_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]"), 80
 #: A network that nobody has used for so long makes room when another is kept.
 _UNUSED_S = 30 * 24 * 3600.0
 #: What a run that was killed has left half written goes when it is so old.
@@ -44,7 +47,7 @@ def folder() -> Path | None:
     if os.environ.get(_FOLDER) == "off":
         return None
     keras = weights_files.cache_folder().parent
-    if _FOLDER not in os.environ and keras.parent == Path(tempfile.gettempdir()) and _is_of_others(keras):
+    if _FOLDER not in os.environ and keras.parent == disks.temporary_folder() and _is_of_others(keras):
         return None  # anybody may have put it there, and networks are known by what they are made of alone
     return settings.folder_of(_FOLDER, keras / "violence_detection")
 
@@ -86,7 +89,8 @@ def network(backbone: Backbone, weights: Path, frames: int, convert: Callable[[]
     home = folder()
     if home is None:
         return convert()
-    kept = home / f"{backbone.name.replace(' ', '_')}-{key_of(backbone, weights, frames)}" / _NAME
+    name = _NO_NAME.sub("_", backbone.name)[:_NAME_CHARACTERS]
+    kept = home / f"{name}-{key_of(backbone, weights, frames)}" / _NAME
     if kept.is_file():
         try:
             model = ov.Core().read_model(kept)

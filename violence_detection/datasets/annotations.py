@@ -152,7 +152,7 @@ def _cctv_fights(path: Path, into: Annotations) -> None:
     try:
         database = json.loads(path.read_text(encoding="utf-8-sig"))["database"]
         entries = sorted(database.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         into.fail("", f'no JSON with a "database" of videos ({e!r})')
         return
     for name, entry in entries:

@@ -16,6 +16,8 @@ from pathlib import Path
 from violence_detection.system import storage
 
 _DEFAULT_NAME_MAX_BYTES = 255
+#: Of folders in folders; data sets have some ten.
+_MOST_DEEP = 100
 
 
 class UnsafeName(ValueError):
@@ -73,7 +75,7 @@ class Names:
 def safe_parts(name: str) -> list[str]:
     """The parts of a relative path. Backslashes separate too: archives made on Windows hold them.
 
-    Raises UnsafeName for absolute paths, drive letters, ".." and control characters.
+    Raises UnsafeName for absolute paths, drive letters, "..", control characters, and folders too many deep.
     """
     unified = name.replace("\\", "/")
     if unified.startswith("/") or re.match(r"[A-Za-z]:", unified):
@@ -83,6 +85,8 @@ def safe_parts(name: str) -> list[str]:
     parts = [part for part in unified.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise UnsafeName(f"entry {name!r} leads outside its folder")
+    if len(parts) > _MOST_DEEP:
+        raise UnsafeName(f"entry {name[:_MOST_DEEP]!r}... lies more than {_MOST_DEEP} folders deep")
     return parts
 
 

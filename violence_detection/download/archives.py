@@ -350,7 +350,8 @@ def _readable_errors(path: Path) -> Iterator[None]:
         raise CorruptArchive(f"{path}: damaged ({e}). {again}") from e
     except UnicodeError as e:
         raise CorruptArchive(f"{path}: damaged names ({e}). {again}") from e
-    except (ValueError, LookupError) as e:  # numbers and names that the libraries take as they stand
+    # numbers and names that the libraries take as they stand, and what stands in each other without end
+    except (ValueError, LookupError, RecursionError) as e:
         raise CorruptArchive(f"{path}: damaged ({e}). {again}") from e
     except OSError as e:
         # the disk's; neither the decompressor's nor a place before the file

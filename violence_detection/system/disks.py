@@ -57,6 +57,14 @@ def gigabytes(size_bytes: float) -> str:
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
+def temporary_folder() -> Path:
+    """The folder for temporary files, also where none can be written to: what is asked for may need none."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path("/tmp")
+
+
 def check_writable(folder: Path, flag: str = "") -> None:
     """Make `folder` if need be and write to it, before the work begins whose result is to be there.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from violence_detection.errors import UserError
 
@@ -25,6 +25,8 @@ _SESSION = re.compile(r"(?i)([?&](?:_?sid|session(?:_?id)?)=)[^&#\s'\"<>)]+")
 #: SRT has a login in the name of the stream: ?streamid=read:front:admin:... and ?streamid=#!::r=front,u=admin,s=...
 _STREAM_ID = re.compile(r"(?i)([?&]streamid=(?:(?:(?!%3A)[^:&\s'\"<>])*(?::|%3A)){2})[^&\s'\"<>]+")
 _LOGIN_IN_PATH = re.compile(r"(\w+://[^\s/'\"<>]+/(?:[^\s/:?#'\"<>]+/)*)[^\s/:?#'\"<>]+:[^\s/?#'\"<>]+")
+#: What ends an address in a text.
+_END = re.compile(r"[\s'\"<>)]")
 
 #: The same in what somebody meant to be an address: with a name before it, `rtsp//me:pw@host`, `me:pw@host`.
 _MISTYPED_LOGIN = (
@@ -40,7 +42,7 @@ def safe_url(url: str) -> str:
 
     A password that holds / or #, or stands in the path, is taken out too.
     """
-    url = without_secrets(url)
+    url = alone(url)
     try:
         parts = urlsplit(url)
     except ValueError:  # no address at all
@@ -64,9 +66,9 @@ def split(url: str, shown: str = "") -> SplitResult:
     # outside of the handler: the error of the split may hold the password
     if parts is not None and "@" not in parts.path + parts.query + parts.fragment:
         raise UserError(
-            f"the port of {shown or redact(url)} is impossible: ports are numbers from 1 to 65535"
+            f"the port of {shown or redact(_in_one(url))} is impossible: ports are numbers from 1 to 65535"
         )
-    scheme, _, behind = url.partition("://")
+    scheme, _, behind = alone(url).partition("://")
     shown = shown or redact(f"{scheme}://{behind.rpartition('@')[2]}")
     raise UserError(
         f"the address {shown} cannot be read. In a user name or password, characters such as [ ] / ? # @ must be "
@@ -83,6 +85,18 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def alone(address: str) -> str:
+    """An address that stands by itself, as `without_secrets`: what would end it in a text is percent-encoded.
+
+    What is no address, such as a path, stays as it is.
+    """
+    return without_secrets(_in_one(address) if "://" in address else address)
+
+
+def _in_one(address: str) -> str:
+    return _END.sub(lambda found: quote(found[0]), address)
+
+
 def has_login(text: str) -> bool:
     """Whether it begins as what somebody meant to be an address with a login."""
     return any(login.search(text) for login in _MISTYPED_LOGIN)
@@ -90,6 +104,7 @@ def has_login(text: str) -> bool:
 
 def mistyped(text: str) -> str:
     """What somebody gave that is neither file nor address, to be shown: without what may have been meant as a login."""
+    text = alone(text)  # before: a password behind the path may hold an @
     for login in _MISTYPED_LOGIN:
         text = login.sub(r"\1", text)
     return without_secrets(text)

@@ -1,4 +1,4 @@
-"""Ending on request: SIGTERM and Ctrl-C ask, and a second one insists."""
+"""Ending on request: SIGTERM, Ctrl-C and a terminal that goes ask, and a second one of the first two insists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _ONE_REQUEST_S = 0.5
 
 @contextmanager
 def asked_to_stop() -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM or SIGINT sets; the second raises KeyboardInterrupt. For the main thread."""
+    """Yield an event that SIGTERM, SIGINT or SIGHUP sets; a second one, unless it is SIGHUP, raises KeyboardInterrupt.
+
+    SIGHUP that is ignored, as `nohup` has it, stays so. For the main thread.
+    """
     asked = threading.Event()
     first_s = 0.0
 
@@ -24,10 +27,13 @@ def asked_to_stop() -> Iterator[threading.Event]:
         if not asked.is_set():
             first_s = time.monotonic()
             asked.set()
-        elif time.monotonic() - first_s > _ONE_REQUEST_S:
+        elif number != signal.SIGHUP and time.monotonic() - first_s > _ONE_REQUEST_S:
             raise KeyboardInterrupt("ended at once")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield asked
     finally:

@@ -114,6 +114,10 @@ class _QuietStart(importlib.abc.MetaPathFinder):
 
 
 def _start(exec_module: Callable[[ModuleType], None], module: ModuleType) -> None:
+    from violence_detection.system import disks  # this module is imported with the package, before the others
+
+    # what it imports for tests asks for a folder at once, and ends where nothing can be written
+    os.environ.setdefault("TEST_TMPDIR", str(disks.temporary_folder()))
     with _without_start_lines():
         exec_module(module)
     logging.getLogger("tensorflow").addFilter(lambda record: not _RETRACING.search(record.getMessage()))

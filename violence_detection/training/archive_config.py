@@ -39,9 +39,11 @@ _OWN = {
 }
 _ACTIVATIONS = ("gelu", "linear", "sigmoid", "tanh")
 _NEVER = ("compile_config", "bias_regularizer", "kernel_regularizer", "recurrent_regularizer", "activity_regularizer",
-          "bias_constraint", "kernel_constraint", "recurrent_constraint")  # fmt: skip
+          "bias_constraint", "kernel_constraint", "recurrent_constraint", "output_shape")  # fmt: skip
 #: Bytes of weights beyond which no head goes; what a config claims is reckoned from above.
 _MOST_BYTES = 4 << 30
+#: Two to the power of these are more than that.
+_MOST_AXES = 64
 
 
 def check(path: Path, text: bytes) -> None:
@@ -85,6 +87,8 @@ def _check_node(path: Path, node: dict[str, Any]) -> None:
     for key in ("activation", "recurrent_activation"):
         if node.get(key, _ACTIVATIONS[0]) not in _ACTIVATIONS:
             raise refused(path, f"its config has the activation {node[key]}"[:300])
+    if isinstance(axis := node.get("axis"), list) and len(axis) > 1:
+        raise refused(path, f"its config has the axes {axis}"[:300])
     if set_ := [key for key in _NEVER if node.get(key) is not None]:
         raise refused(path, f"its config has a {set_[0]}")
 
@@ -94,9 +98,16 @@ def _check_size(path: Path, layers: list[dict[str, Any]]) -> None:
     inputs = [max(_numbers(x["config"]), default=0) for x in layers if x["class_name"] == "InputLayer"]
     units = [_units(layer) for layer in layers]
     widest = sum(inputs) + sum(units)  # of what any layer takes, if all were joined before it
-    weights = sum(
-        widest + u * (widest + u) * _matrices(layer) for u, layer in zip(units, layers, strict=True)
-    ) + sum(max(units) * max(inputs, default=0) for x in layers if x["class_name"] == "PositionEmbedding")
+    weights = 0
+    for u, layer in zip(units, layers, strict=True):
+        built = list(
+            _numbers(layer.get("build_config"))
+        )  # Keras builds it by these, whatever comes before it
+        longest = max(built, default=0)
+        width = max(widest, longest)
+        weights += width + u * (width + u) * _matrices(layer)
+        if layer["class_name"] == "PositionEmbedding":
+            weights += max(max(units) * max(inputs, default=0), longest ** min(len(built), _MOST_AXES))
     if 4 * weights > _MOST_BYTES:
         raise refused(path, f"its config claims more than {_MOST_BYTES >> 30} GB of weights")
 

@@ -16,7 +16,7 @@ import av
 
 from violence_detection.errors import LoginRefused, SourceError, UnreadableVideo
 from violence_detection.system import processes, redaction
-from violence_detection.video import decode, growing_file
+from violence_detection.video import decode, growing_file, video_files
 from violence_detection.video.sources import TimedFrame
 
 #: Those of FFmpeg's settings without which cameras fail: TCP before UDP, which loses packets behind most routers.
@@ -161,7 +161,7 @@ class NetworkSource(DemuxedSource):
     """A stream of the network. One of known length, such as a file behind http, is not live."""
 
     def __init__(self, url: str, open_limit_s: float, read_limit_s: float):
-        super().__init__(redaction.without_secrets(url), live=True)
+        super().__init__(redaction.alone(url), live=True)
         scheme, mark, rest = url.partition("://")
         self._url, self._scheme = f"{scheme.lower()}{mark}{rest}", scheme.lower()  # FFmpeg knows no other
         self._open_limit_s, self._one_limit_s = open_limit_s, read_limit_s
@@ -182,6 +182,7 @@ class NetworkSource(DemuxedSource):
         return container
 
     def _opened(self) -> av.container.InputContainer:
+        # PyAV's errors quote the address, with its password: none goes on as a cause
         try:
             return av.open(
                 self._url,
@@ -189,22 +190,22 @@ class NetworkSource(DemuxedSource):
                 timeout=(self._open_limit_s, self._read_limit_s),
                 metadata_errors="ignore",
             )
-        except av.ExitError as e:
+        except av.ExitError:
             raise SourceError(
                 self.name,
                 f"did not answer within {self._open_limit_s:g} s. Is the address right, and is it on?",
-            ) from e
-        except av.HTTPUnauthorizedError as e:
-            raise LoginRefused(self.name, "does not take this user and password (401)") from e
-        except av.ProtocolNotFoundError as e:
+            ) from None
+        except av.HTTPUnauthorizedError:
+            raise LoginRefused(self.name, "does not take this user and password (401)") from None
+        except av.ProtocolNotFoundError:
             raise SourceError(
                 self.name,
                 f"PyAV {av.__version__} was built without {self._scheme}. Have FFmpeg's own program pass it on, ffmpeg "
                 f"-i {self._scheme}://... -c copy -f mpegts 'udp://127.0.0.1:5000?pkt_size=1316', and give "
                 "udp://:5000",
-            ) from e
+            ) from None
         except (av.FFmpegError, OSError, ValueError) as e:
-            raise SourceError(self.name, f"cannot be opened: {self._unknown_host(e) or _said(e)}") from e
+            raise SourceError(self.name, f"cannot be opened: {self._unknown_host(e) or _said(e)}") from None
 
     def _unknown_host(self, error: Exception) -> str:
         """What to say where the host's name has no address, of which FFmpeg says `input/output error`; else empty."""
@@ -245,7 +246,7 @@ class GrowingSource(DemuxedSource):
     def _open(self) -> av.container.InputContainer:
         try:
             growing_file.check_readable_meanwhile(self._path)
-            return av.open(self._file, "r", metadata_errors="ignore")
+            return av.open(self._file, "r", options=video_files.FILES_ALONE, metadata_errors="ignore")
         except (av.FFmpegError, OSError, ValueError) as e:
             if not self._path.is_file():
                 raise SourceError(self.name, f"no such file came within {self._still_s:g} s") from e

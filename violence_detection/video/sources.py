@@ -106,7 +106,7 @@ def is_stream(text: str) -> bool:
         return False
     if not redaction.split(text).hostname and scheme.lower() not in _LISTENING:
         raise UserError(
-            f"{redaction.without_secrets(text)} names no host: write {scheme.lower()}://HOST/..., with two slashes"
+            f"{redaction.alone(text)} names no host: write {scheme.lower()}://HOST/..., with two slashes"
         )
     return True
 

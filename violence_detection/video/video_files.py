@@ -70,7 +70,10 @@ _LITTER = re.compile(r"\._.*|\..+\.tmp(\.[^.]*)?", re.DOTALL)
 WINDOWS_FOLDER, WINDOWS_JOURNAL = "windows", ".cut.jsonl"
 #: How long FFmpeg may take to say whether it opens a file, and how much of it may be looked at.
 _OPEN_LIMIT_S = 30.0
-_PACKETS, _PROBE_BYTES = 100, "2000000"
+_PACKETS = 100
+#: What FFmpeg may open besides the file: a list of segments names any address, and of a file object it forbids none.
+FILES_ALONE = {"protocol_whitelist": "file,crypto,data"}
+_PROBE = {"probesize": "2000000", **FILES_ALONE}
 #: Files that are worth a further worker, which takes about as long to start as these to be opened.
 _A_WORKER = 200
 _KINDS_SAID = 8
@@ -171,7 +174,7 @@ def _opens(path: Path) -> bool:
     frames = 0
     try:
         # As a file object: its name may be no UTF-8.
-        with path.open("rb") as file, av.open(file, "r", options={"probesize": _PROBE_BYTES}) as container:
+        with path.open("rb") as file, av.open(file, "r", options=_PROBE) as container:
             if not container.streams.video or container.format.name.endswith("_pipe"):
                 return False
             for packet in itertools.islice(container.demux(container.streams.video[0]), _PACKETS):

@@ -219,6 +219,13 @@ def test_a_clock_that_is_set_ahead_makes_no_video_longer(tmp_path: Path, suffix:
     assert not moments.shortfall
 
 
+def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg takes what stands before it for a protocol."""
+    small_videos.write(tmp_path / "v.mp4", 1).rename(tmp_path / "12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert video_windows.MomentsOfVideo("12:30.mp4").n_frames == decode.probe(Path("12:30.mp4")).n_frames
+
+
 def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     _, described = _inputs_and_manifest(config)

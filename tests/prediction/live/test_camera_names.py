@@ -8,6 +8,7 @@ import pytest
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.live import camera_names
+from violence_detection.video import sources
 
 
 def test_cameras_have_short_names_without_passwords() -> None:
@@ -23,6 +24,23 @@ def test_cameras_have_short_names_without_passwords() -> None:
     assert cameras[1].text == "rtsp://me:geheim@10.0.0.6/s"
     assert [c.address for c in cameras[:2]] == ["rtsp://10.0.0.5:554/stream1?token=...", "rtsp://10.0.0.6/s"]
     assert "geheim" not in str([(c.name, c.address) for c in cameras])
+
+
+@pytest.mark.parametrize("secret", ["ge'heim", 'ge"heim', "ge<heim", "ge>heim", "ge)heim", "g@e'heim"])
+@pytest.mark.parametrize("form", ["rtsp://me:{}@10.0.0.6/s", "rtsp://10.0.0.6/s?password={}&channel=1"])
+def test_no_part_of_a_password_is_shown_whatever_stands_in_it(form: str, secret: str) -> None:
+    """In a text an address ends at a quote or a bracket; one that stands by itself goes on."""
+    (camera,) = camera_names.among([f"yard={form.format(secret)}"])
+    source = sources.open_source(camera.text)
+    for shown in (camera.address, source.name, camera_names.named([camera.text])[0].name):
+        assert "heim" not in shown
+        assert "10" in shown
+    with pytest.raises(UserError) as e:
+        camera_names.among([form.format(secret).replace("10.0.0.6", "10.0.0.6:99999")])
+    assert "heim" not in str(e.value)
+    with pytest.raises(UserError) as e:
+        sources.open_source(form.format(secret).replace("rtsp", "rtps"))
+    assert "heim" not in str(e.value)
 
 
 def test_two_cameras_never_share_a_name(caplog: pytest.LogCaptureFixture) -> None:

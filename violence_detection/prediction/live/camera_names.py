@@ -67,7 +67,7 @@ def named(texts: Sequence[str]) -> list[NamedCamera]:
                 "Give each a name of its own: NAME=ADDRESS",
                 name, short,
             )  # fmt: skip
-        out.append(NamedCamera(name, address, redaction.without_secrets(address)))
+        out.append(NamedCamera(name, address, redaction.alone(address)))
     return out
 
 
