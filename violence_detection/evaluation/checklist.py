@@ -162,8 +162,7 @@ def _augmentation(run: RunRecords) -> Box:
 
 def _backbone(run: RunRecords) -> Box:
     names = run.values("features", "backbone")
-    streams = run.values("features", "streams")
-    found = f"{_listed(names)}; streams {_listed(streams)}"
+    found = f"{_listed(names)}; streams {run.streams}"
     return _compared(
         "Backbone", "efficientnet_b4", run, names == [["efficientnet_b4"]], found, "features.backbone"
     )

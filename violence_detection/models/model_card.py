@@ -243,9 +243,6 @@ def _dataset_keys(run: RunRecords) -> list[str]:
 
 def _settings(run: RunRecords) -> list[tuple[str, str]]:
     named = {
-        "architecture": ("architecture",),
-        "streams": ("features", "streams"),
-        "frames a clip": ("features", "frames"),
         "window, s": ("features", "window_s"),
         "variants a train clip": ("augment",),
         "epochs at most": ("train", "epochs"),
@@ -258,6 +255,8 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "version": ("version",),
     }
     lines = [("backbone", "; ".join(_backbones(run)))]
+    lines += [("architecture", ", ".join(map(_shown, run.values("architecture"))))]
+    lines += [("streams", run.streams), ("frames a clip", run.frames)]
     in_epochs = [m for m in run.members if m.in_epochs]
     in_steps = [m for m in run.members if m.in_steps]
     heads = [m for m in in_steps if m.of("architecture") not in PICTURES_OF]

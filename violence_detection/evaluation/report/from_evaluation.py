@@ -39,8 +39,8 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
         model=[
             ("members", ", ".join(m.name for m in scored.model.members)),
             ("backbone", ", ".join(scored.model.features.backbone)),
-            ("streams", ", ".join(scored.model.features.streams)),
-            ("frames a clip", str(scored.model.features.frames)),
+            ("streams", run.streams),
+            ("frames a clip", run.frames),
             ("variants a training clip", _each(records, lambda r: r["augment"])),
             ("views averaged here", f"{scored.views}{', and a closer look' * scored.model.closer_look}"),
             ("probabilities", scored.result["calibration"]["said"]),
