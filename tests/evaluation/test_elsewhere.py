@@ -150,6 +150,26 @@ def test_the_page_shows_the_worst_first_and_the_rules_that_chose(written: tuple[
     assert places == sorted(places)
 
 
+def test_a_set_is_called_out_of_set_only_where_training_met_none_of_it(
+    written: tuple[Evaluation, Path], tmp_path: Path
+) -> None:
+    scored, folder = written
+    table = Page(folder / "index.html").by_id["elsewhere"]
+    assert "known met in training" in table
+    assert "market out of set" in table
+    market = scored.elsewhere["market"]
+    unchecked = replace(market.overlap.near_copy, compared=0, why_not="not noted")
+    told = replace(
+        scored,
+        overlap=replace(scored.overlap, touched=2, datasets=("other",)),
+        elsewhere={"market": replace(market, overlap=replace(market.overlap, near_copy=unchecked))},
+    )
+    page = Page(from_evaluation.write(told, tmp_path, ""))
+    assert "market not fully checked" in page.by_id["elsewhere"]
+    assert "\nval met in training\n" in page.by_id["elsewhere"]
+    assert "minenot in training by name" in page.by_id["datasets"]
+
+
 def test_a_threshold_just_below_one_is_not_written_as_one(written: tuple[Evaluation, Path]) -> None:
     model = trained_model.load(written[0].path)
     rules = elsewhere.selected_by(replace(model, threshold=0.99997))
