@@ -420,6 +420,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
     parts = {"members": {"average": 3}}
     cases: list[dict[str, Any]] = [
         {"datasets": "none"}, {"datasets": [3]}, {"datasets": []}, {"members": []}, {"made_with": parts},
+        {"members": 3, "made_with": None},
         {"selected_by": None}, {"threshold_by": 0.5}, {"datasets": [{"dataset": "mine", "n": 32}]},
         *({"datasets": [{**_left_out_row(32), key: "x"}]} for key in _left_out_row(32) if key != "dataset"),
         *({"datasets": [_left_out_row(32, **changes)]} for changes in ({"ci95": [0.5]}, {"accuracy": None})),
@@ -434,6 +435,32 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
             match=r"leave_one_dataset_out\.json cannot be used .it is no record of .*make it again with",
         ):
             elsewhere.left_out(tmp_path, model)
+
+
+def test_left_out_models_without_an_epoch_to_choose_are_not_told_of_one(root: Path, tmp_path: Path) -> None:
+    """Also in records of earlier versions, which say of all that a selection part chose it."""
+    model, selection = trained_model.load(root / "models"), "a selection part of the other data sets"
+    for changes, said in (
+        ({}, selection),
+        ({"members": ["kernel", "i3d_tuned"]}, "none: fitted at once; the last of a number fixed beforehand"),
+        ({"members": ["i3d_tuned"]}, "the last of a number fixed beforehand"),
+        ({"members": ["average", "kernel"]}, f"{selection}; none: fitted at once"),
+    ):
+        record = {**_left_out(root / "models", **changes), "selected_by": selection}
+        storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, record)
+        found = elsewhere.left_out(tmp_path, model)
+        assert found is not None
+        assert found["selected_by"] == said
+    kept_last = {**model.record, "train": {**model.record["train"], "keep": "last"}}
+    record = {
+        **_left_out(root / "models"),
+        "selected_by": selection,
+        "made_with": made_alike.made_with(kept_last),
+    }
+    storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, record)
+    found = elsewhere.left_out(tmp_path, replace(model, record=kept_last, records=(kept_last,)))
+    assert found is not None
+    assert (found["belongs"], found["selected_by"]) == (True, "the last of a number fixed beforehand")
 
 
 @pytest.fixture
