@@ -77,7 +77,7 @@ def record(measured: Evaluation) -> dict[str, Any]:
         **clip_groups.false_alarms(measured.predictions, measured.model.threshold),
         "split": measured.clips.split,
         "data": measured.clips.kind,
-        "classes": sorted(set(measured.predictions.label)),
+        "classes": sorted(set(measured.predictions.label[measured.predictions.p_violent.notna()])),
         "seen_in_training": overlap,
         "unseen": False if overlap["touched"] else True if checked else None,
         "unseen_in_words": _unseen_in_words(overlap, checked),

@@ -11,6 +11,7 @@ from violence_detection.evaluation.report.page_filters import listed
 from violence_detection.system.figures import number
 
 Record = Mapping[str, Any]
+_BOTH = " that have both classes"
 
 
 def headline(record: Record) -> dict[str, Any]:
@@ -32,12 +33,14 @@ def headline(record: Record) -> dict[str, Any]:
     if sets := [(name, row) for name, row in unseen if has_both_classes(row)]:
         name, worst = sets[0]
         what = f"{name}, the worst of {len(sets)} sets from elsewhere" if len(sets) > 1 else name
+        what += _BOTH if 1 < len(sets) < len(unseen) else ""
         what += "" if worst["unseen"] else ", not fully checked whether training had its clips"
         return _figure("elsewhere", what, worst)
     left_out = record.get("leave_one_dataset_out") or {}
     if left_out.get("belongs") and (rows := list(filter(has_both_classes, left_out["datasets"]))):
         worst = min(rows, key=lambda row: (row["accuracy"], row["dataset"]))
         what = f"{worst['dataset']}, the worst of the data sets left out of training"
+        what += _BOTH if len(rows) < len(left_out["datasets"]) else ""
         theirs = left_out.get("threshold", DEFAULT_THRESHOLD)
         is_other = theirs != record["threshold"]
         what += f", at threshold {number(theirs, 2)}" if is_other else ""
