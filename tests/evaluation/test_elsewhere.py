@@ -288,6 +288,7 @@ def test_groups_and_shortcuts_are_recorded(written: tuple[Evaluation, Path]) -> 
     assert set(checks) == {"metadata", "single_frame", "background"}
     assert all(row["n"] == 32 for check in checks.values() for row in check["datasets"])
     assert shortcuts["order_of_frames"]["n"] == scored.n
+    assert shortcuts["train_too"] is True
 
 
 def test_without_being_asked_backgrounds_are_not_looked_at(root: Path, tmp_path: Path) -> None:
@@ -348,6 +349,21 @@ def test_a_set_of_which_only_part_can_be_judged_says_so_wherever_its_figure_stan
     assert f"{n} of {asked}\xa0judged" in page.by_id["elsewhere"]
     assert f"on market; {n} of {asked} clips could be judged" in page.by_id["limits"].replace("\n", " ")
     assert f"{scored.n} clips from" in answer
+
+
+def test_a_class_that_could_not_be_judged_is_no_class_of_a_set(
+    root: Path, places: Path, tmp_path: Path
+) -> None:
+    quiet = shutil.copytree(places / "quiet", tmp_path / "quiet")
+    (quiet / "fight").mkdir()
+    (quiet / "fight" / "broken.avi").write_bytes(b"no video")
+    measure(root, tmp_path / "report", elsewhere=(f"quiet={quiet}",))
+    assert figures_of(tmp_path / "report")["elsewhere"]["quiet"]["classes"] == ["nonfight"]
+    page = Page(tmp_path / "report" / "index.html")
+    assert "nonfight only" in page.by_id["elsewhere"]
+    assert (
+        "Clips of one class only were judged (nonfight), so false alarms are all that it tells" in page.text
+    )
 
 
 def test_a_set_that_cannot_be_measured_costs_the_others_nothing(
