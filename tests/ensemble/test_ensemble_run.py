@@ -162,6 +162,19 @@ def _made(pool: Pool, output: Path, target: str, **changes: Any) -> ensemble_run
 
 
 @pytest.mark.slow
+def test_a_look_at_left_out_data_sets_counts_the_clips_of_its_mean(pool: Pool, tmp_path: Path) -> None:
+    clips = _three_sets(pool, spent=True)
+    calm = clips.frame[(clips.frame.dataset != "c") | (clips.frame.label == "nonfight")]
+    made = _made(
+        dataclasses.replace(clips, frame=calm), tmp_path, "abc", leave_one_dataset_out=True, all_clips=True
+    )
+    figures = made.run()["leave_one_dataset_out"]
+    noted = _looks(tmp_path)[-1]["figures"]
+    assert noted["accuracy"] == figures["mean"]["accuracy"]
+    assert noted["n"] == sum(d["n"] for d in figures["datasets"] if d["dataset"] != "c")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False], ids=["clips noted", "as earlier versions noted it"])
 @pytest.mark.parametrize(
     ("target", "added", "spent", "belongs"),

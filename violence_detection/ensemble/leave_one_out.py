@@ -72,7 +72,7 @@ def finish(
         cross_validation.COMMAND_KEY: judged[0].command,
     }
     if seen and not known:
-        n = sum(d["n"] for d in figures["datasets"])
+        n = sum(d["n"] for d in elsewhere.of_both_classes(figures["datasets"]))
         seen(plans, "left-out data sets", {"accuracy": figures["mean"]["accuracy"], "n": n})
     records = [
         run_folder.read_object(t.folder / run_folder.CONFIG_NAME) for t in trained[: len(plans[0].members)]

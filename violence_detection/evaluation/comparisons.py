@@ -206,9 +206,9 @@ def with_earlier(
 ) -> dict[str, Any]:
     """This evaluation minus each earlier one, on the clips that both have judged and call the same.
 
-    JSON-able, as `between_models`, each with "report", "report_command", "threshold", "threshold_here", "shared", "other_label" (shared
-    clips that carry another label there and are left out), "here" and "there" (the figures on these clips). Raises
-    UserError for a report without a shared clip.
+    JSON-able, as `between_models`, each with "report", "report_command", "threshold" and "threshold_here", "shared",
+    "other_label" (shared clips that carry another label there and are left out), "here" and "there" (the figures on
+    these clips). Raises UserError for a report without a shared clip.
     """
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
     return {
