@@ -22,6 +22,7 @@ from page_reader import Page
 from violence_detection import cli
 from violence_detection.backbones import registry
 from violence_detection.combine import manifest, val_ledger
+from violence_detection.datasets.generated import marker
 from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, evaluate, metrics
 from violence_detection.evaluation.config import EvaluationConfig
@@ -289,6 +290,46 @@ def test_groups_and_shortcuts_are_recorded(written: tuple[Evaluation, Path]) -> 
     assert all(row["n"] == 32 for check in checks.values() for row in check["datasets"])
     assert shortcuts["order_of_frames"]["n"] == scored.n
     assert shortcuts["train_too"] is True
+
+
+def test_clips_are_called_generated_only_where_they_are(
+    written: tuple[Evaluation, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Real clips may be judged by a model of drawn ones, and drawn clips be a set from elsewhere beside real ones."""
+    scored, _ = written
+    market = scored.elsewhere["market"]
+    drawn = replace(market, clips=replace(market.clips, generated=True))
+    beside = replace(scored, elsewhere={**scored.elsewhere, "market": drawn})
+    page = Page(from_evaluation.write(beside, tmp_path / "beside", ""))
+    found = figures_of(tmp_path / "beside")
+    assert found["generated_sample_clips"] is False
+    assert {name: one["generated"] for name, one in found["elsewhere"].items()} == {
+        "market": True, "known": False, "quiet": False,
+    }  # fmt: skip
+    assert found["elsewhere"]["market"]["data"] == marker.SAMPLE_LABEL
+    assert "generated" not in page.by_id
+    assert page.by_id["elsewhere"].count(marker.SAMPLE_LABEL) == 1
+    assert f"({marker.SAMPLE_LABEL}) of market" in page.text
+    with caplog.at_level("INFO"):
+        from_evaluation.log_table(beside, tmp_path)
+    assert "elsewhere: market: GENERATED SAMPLE CLIPS" in caplog.text
+
+    def of_samples(one: Evaluation) -> Evaluation:
+        return replace(one, model=replace(one.model, record={**one.model.record, "generated_samples": True}))
+
+    model = replace(of_samples(scored), elsewhere={n: of_samples(one) for n, one in scored.elsewhere.items()})
+    page = Page(from_evaluation.write(model, tmp_path / "model", ""))
+    found = figures_of(tmp_path / "model")
+    assert (found["generated_sample_clips"], found["data"]) == (True, "own clips")
+    assert "These numbers come from a model trained on generated sample clips." in page.by_id["generated"]
+    assert "The clips are drawn figures" not in page.text
+    assert page.text.count(marker.SAMPLE_LABEL) == page.text.count(
+        f"a model trained on {marker.SAMPLE_LABEL}"
+    )
+    (box,) = (box for box in found["checklist"] if box["name"] == "Accuracy")
+    assert box["found"].startswith("not known: a model trained on generated sample clips.")
+    summary = from_evaluation.summary(model, tmp_path)
+    assert (summary["generated_samples"], summary["elsewhere"]["market"]["generated"]) == (True, False)
 
 
 def test_without_being_asked_backgrounds_are_not_looked_at(root: Path, tmp_path: Path) -> None:

@@ -295,7 +295,7 @@ def test_text_contrast_is_at_least_4_5_in_light_and_dark(written: Path) -> None:
 def test_generated_clips_are_announced_at_the_top_in_the_title_and_in_the_figures(tmp_path: Path) -> None:
     frame = predictions_frame()
     result = metrics.figures(frame, 0.5)
-    page = Page(report.write_report(tmp_path, result, frame, context(generated=True)))
+    page = Page(report.write_report(tmp_path, result, frame, context(sample_label=marker.SAMPLE_LABEL)))
     assert marker.SAMPLE_LABEL in page.by_id["generated"]
     assert page.text.index("These numbers come from") < page.text.index("Accuracy on")
     assert marker.SAMPLE_LABEL in page.text.split("Violence detection")[1]  # the title of the window

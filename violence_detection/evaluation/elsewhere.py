@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_groups, held_out_table, intervals, training_overlap
 from violence_detection.models import made_alike
@@ -76,7 +77,9 @@ def record(measured: Evaluation) -> dict[str, Any]:
         **measured.result,
         **clip_groups.false_alarms(measured.predictions, measured.model.threshold),
         "split": measured.clips.split,
-        "data": measured.clips.kind,
+        "data": SAMPLE_LABEL if measured.clips.generated else measured.clips.kind,
+        "generated": measured.clips.generated,
+        "sample_label": measured.sample_label,
         "classes": sorted(set(measured.predictions.label[measured.predictions.p_violent.notna()])),
         "seen_in_training": overlap,
         "unseen": False if overlap["touched"] else True if checked else None,

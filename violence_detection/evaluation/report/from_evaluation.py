@@ -54,7 +54,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
             ("version", _each(records, lambda r: r["version"])),
         ],
         seeds=sorted({r["train"]["seed"] for r in records}),
-        generated=scored.generated,
+        sample_label=scored.sample_label,
         overlap=scored.overlap,
         split=_split(scored),
         data=scored.clips.kind,
@@ -117,7 +117,7 @@ def _facts(scored: Evaluation, run: run_records.RunRecords) -> checklist.Facts:
         manifest=clips.train,
         manifest_sha256=clips.manifest_sha256,
         is_val=clips.is_val,
-        generated=scored.generated,
+        sample_label=scored.sample_label,
         views=scored.views,
         accuracy=result["accuracy"],
         ci95=result["ci95"],
@@ -168,7 +168,7 @@ def summary(scored: Evaluation, page: Path) -> dict[str, Any]:
             for row in result["earlier_reports"]["reports"]
         ],
         "elsewhere": {
-            name: {k: elsewhere.record(one)[k] for k in (*figures, "unseen")}
+            name: {k: elsewhere.record(one)[k] for k in (*figures, "unseen", "generated")}
             for name, one in scored.elsewhere.items()
         },
         "shortcut_alarms": [f"{a['dataset']}: {a['check']}" for a in scored.audits["shortcuts"]["alarms"]],
@@ -187,10 +187,14 @@ def log_table(scored: Evaluation, page: Path) -> None:
     rows += [("all together", result)]
     rows += [(f"  {name}", r) for name, r in result["by_dataset"].items()]
     rows += [(f"elsewhere: {name}", one.result) for name, one in scored.elsewhere.items()]
-    if scored.generated:
-        log.info(
-            "GENERATED SAMPLE CLIPS: these figures say that the parts work together, nothing about real videos"
-        )
+    named = {"": scored, **{f"elsewhere: {name}: ": one for name, one in scored.elsewhere.items()}}
+    for name, one in named.items():
+        if one.sample_label and (one is scored or one.sample_label != scored.sample_label):
+            log.info(
+                "%s%s: these figures say that the parts work together, nothing about real videos",
+                name,
+                one.sample_label.upper(),
+            )
     log.info("%-28s %8s  %-15s %5s  %s", "", "accuracy", "95 % interval", "n", "AUC")
     for name, r in rows:
         log.info("%-28s %s", name, _row(r))
