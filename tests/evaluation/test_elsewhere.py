@@ -27,7 +27,7 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, evaluate, metrics
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
-from violence_detection.evaluation.report import from_evaluation
+from violence_detection.evaluation.report import film_strip, from_evaluation
 from violence_detection.models import made_alike, trained_model
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
@@ -330,6 +330,31 @@ def test_clips_are_called_generated_only_where_they_are(
     assert box["found"].startswith("not known: a model trained on generated sample clips.")
     summary = from_evaluation.summary(model, tmp_path)
     assert (summary["generated_samples"], summary["elsewhere"]["market"]["generated"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("backbones", "looked", "window_s", "noted"),
+    [
+        (("i3d_steady",), True, 2.56, False),
+        (("i3d_steady",), False, 5.0, False),
+        (("stand_in",), True, 5.0, False),
+        (("i3d_steady", "stand_in"), True, 5.0, True),
+    ],
+)
+def test_bars_of_attention_stand_below_the_frames_that_the_backbones_saw(
+    written: tuple[Evaluation, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    backbones: tuple[str, ...], looked: bool, window_s: float, noted: bool,
+) -> None:  # fmt: skip
+    scored, _ = written
+    asked = []
+    monkeypatch.setattr(film_strip, "frames_below", lambda *args: asked.append(args[1]))
+    features = replace(scored.model.features, backbone=backbones, window_s=5.0)
+    wrong = metrics.worst_mistakes(scored.predictions, 0.5, 12).clip_id
+    attention = {clip: {"average": [0.25] * 4} for clip in wrong} if looked else {}
+    changed = replace(scored, model=replace(scored.model, features=features), attention=attention)
+    page = Page(from_evaluation.write(changed, tmp_path, ""))
+    assert asked == [window_s]
+    assert ("look at the middle 2.56 s of a clip alone" in page.text) == noted
 
 
 def test_without_being_asked_backgrounds_are_not_looked_at(root: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from violence_detection.backbones import registry
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.evaluation import (
     by_training,
@@ -33,6 +34,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
     from violence_detection.evaluation.report import report as report_page
 
     records, run = scored.model.records, run_records.read(scored.path)
+    seen_s, bars_note = _seen(scored)
     context = report_page.ReportContext(
         command=command,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -64,9 +66,8 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
         n_failures=scored.n_failures,
         attention=scored.attention,
         by_training=by_training.figures(scored.predictions, scored.model.threshold, scored.overlap.datasets),
-        frames=film_strip.frames_below(
-            scored.clips.base, scored.model.features.window_s, scored.model.features.frames
-        ),
+        frames=film_strip.frames_below(scored.clips.base, seen_s, scored.model.features.frames),
+        bars_note=bars_note,
         set_name=scored.clips.name,
         selected_by=elsewhere.selected_by(scored.model),
         false_alarms=clip_groups.false_alarms(scored.predictions, scored.model.threshold),
@@ -82,6 +83,23 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
     )
     _write_audits(scored, folder)
     return report_page.write_report(folder, scored.result, scored.predictions, context)
+
+
+def _seen(scored: Evaluation) -> tuple[float, str]:
+    """Seconds in the middle of a clip that frames are shown of, and what is to be said of the attention below them.
+
+    Below frames that no backbone looked at attention would be misplaced; without attention the whole window is shown.
+    """
+    window_s = scored.model.features.window_s
+    spans = {registry.get(name).sampling.span_s or window_s for name in scored.model.features.backbone}
+    if not any(scored.attention.values()):
+        return window_s, ""
+    if len(spans) == 1:
+        return min(window_s, *spans), ""
+    return window_s, (
+        f"Some backbones look at the middle {min(spans):g} s of a clip alone: what is drawn below all of its frames "
+        "may be of these."
+    )
 
 
 def _write_audits(scored: Evaluation, folder: Path) -> None:

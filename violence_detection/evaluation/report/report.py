@@ -47,7 +47,8 @@ class ReportContext:
     the judged one; `baselines` come from metrics.trivial_baselines, and are None where there are no training clips to
     fit them on, as `no_baselines` says; `data` says what the clips are; `attention` says where members looked in the
     worst mistakes; `by_training` are the figures of by_training.figures; `sections` are further keys of metrics.json,
-    each shown by a partial of the page; `frames` gives some frames of the clip at a path (see film_strip.frames_below).
+    each shown by a partial of the page; `frames` gives some frames of the clip at a path
+    (see film_strip.frames_below), and `bars_note` what is to be said of the attention below them.
 
     `set_name`: what the judged set is called in predictions.csv; `elsewhere` (see elsewhere.record) and
     `elsewhere_predictions` are of further sets, by name; `selected_by`: the rules that chose epoch and threshold;
@@ -75,6 +76,7 @@ class ReportContext:
     by_training: Mapping[str, Any] | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
     frames: FramesMaker | None = field(default=None, compare=False)
+    bars_note: str = ""
     set_name: str = "val"
     selected_by: Mapping[str, str] = field(default_factory=dict)
     false_alarms: Mapping[str, Any] = field(default_factory=dict)
