@@ -111,6 +111,7 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
     assert kept.pop("labels_sha256")
     assert kept.pop("member_temperatures") == [None, None]
     assert kept["command"] == "python train.py"
+    assert kept["selected_by"] == "none: fitted at once"
     made_with = kept.pop("made_with")
     for folder, sha256 in kept.pop(held_out_table.SHA256_KEY).items():
         assert sha256 == storage.sha256_file(tmp_path / folder / "leave_one_out_predictions.csv")
@@ -158,6 +159,19 @@ def _made(pool: Pool, output: Path, target: str, **changes: Any) -> ensemble_run
     """A run of kernel heads, which measures on these data sets."""
     config = EnsembleConfig(**{"members": ("kernel",), **changes})
     return dataclasses.replace(_run(config, pool, output), target=frozenset(target), overwrite=True)
+
+
+@pytest.mark.slow
+def test_a_look_at_left_out_data_sets_counts_the_clips_of_its_mean(pool: Pool, tmp_path: Path) -> None:
+    clips = _three_sets(pool, spent=True)
+    calm = clips.frame[(clips.frame.dataset != "c") | (clips.frame.label == "nonfight")]
+    made = _made(
+        dataclasses.replace(clips, frame=calm), tmp_path, "abc", leave_one_dataset_out=True, all_clips=True
+    )
+    figures = made.run()["leave_one_dataset_out"]
+    noted = _looks(tmp_path)[-1]["figures"]
+    assert noted["accuracy"] == figures["mean"]["accuracy"]
+    assert noted["n"] == sum(d["n"] for d in figures["datasets"] if d["dataset"] != "c")
 
 
 @pytest.mark.slow

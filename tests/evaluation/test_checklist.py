@@ -72,7 +72,7 @@ NO_FOLDS = dataclasses.replace(_run(), cross_validation={}, no_cross_validation=
 
 def _facts(**changes: Any) -> Facts:
     base = Facts(
-        run=_run(), manifest=_manifest(), manifest_sha256=SHA, is_val=True, generated=False, views=4, accuracy=0.95,
+        run=_run(), manifest=_manifest(), manifest_sha256=SHA, is_val=True, sample_label="", views=4, accuracy=0.95,
         ci95=(0.94, 0.96), n=2000, coverage=_coverage(1000, 1000), overlap=NOTHING_SEEN, looks=Looks(2000),
         val_ledger=OTHERS,
     )  # fmt: skip
@@ -152,7 +152,7 @@ def test_what_is_otherwise_is_said_with_what_it_is(name: str, changes: dict[str,
         ("Val looked at once", {"looks": None}, "none of these 2000 clips is val"),
         ("Val looked at once", {"looks": None, "val_ledger": NOT_LOOKED_FOR}, "not looked for whether"),
         ("Val looked at once", {"looks": Looks(2000, unnoted="read-only")}, "read-only"),
-        ("Accuracy", {"generated": True}, "generated sample clips"),
+        ("Accuracy", {"sample_label": "generated sample clips"}, "generated sample clips"),
         ("Accuracy", {"is_val": False}, "not the val"),
         ("Accuracy", {"overlap": dataclasses.replace(NOTHING_SEEN, touched=7)}, "seen in training"),
         ("Accuracy", {"overlap": dataclasses.replace(NOTHING_SEEN, same_clip=Comparison(0, 0, "lost"))}, "not fully"),

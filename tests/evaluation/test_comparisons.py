@@ -83,6 +83,27 @@ def test_members_are_compared_at_their_own_threshold_as_in_their_figures() -> No
         assert pair["accuracy"]["difference"] == pytest.approx(accuracy[first] - accuracy[second])
 
 
+def test_pairs_that_nothing_can_be_told_of_are_not_said_to_be_alike() -> None:
+    none: dict[str, Any] = {"reports": []}
+    (line,) = comparisons.lines(comparisons.between_models(predictions_frame(), 0.5), none)
+    assert line.startswith("of 6 pairs of models 5 differ in accuracy beyond chance (p < 0.05, Holm 1979): ")
+    alone = comparisons.between_models(predictions_frame().assign(source_group="one"), 0.5)
+    (line,) = comparisons.lines(alone, none)
+    assert line == "6 pairs of models cannot be compared: the clips are of one source alone"
+    two = predictions_frame()[["clip_id", "source_group", "label", "p_violent", "plain_p_violent"]]
+    (line,) = comparisons.lines(comparisons.between_models(two, 0.5), none)
+    assert line.startswith("of 1 pair of models none differ")
+
+
+def test_a_report_at_another_threshold_is_compared_by_its_name(tmp_path: Path) -> None:
+    here = predictions_frame()
+    for theirs, said in ((0.5, False), (0.4, True)):
+        report = comparisons.read(write_report(tmp_path / str(theirs), here, threshold=theirs))
+        (row,) = comparisons.with_earlier(here, 0.5, [report])["reports"]
+        (line,) = comparisons.lines({"pairs": []}, {"reports": [row]})
+        assert ("at threshold 0.500 here and 0.400 there" in line) == said
+
+
 def test_one_model_without_views_has_nothing_to_be_compared_with() -> None:
     frame = predictions_frame()[["clip_id", "source_group", "label", "p_good", "p_violent"]]
     assert comparisons.between_models(frame, 0.5)["pairs"] == []
@@ -111,7 +132,7 @@ def test_an_earlier_report_is_compared_on_the_clips_that_both_have_judged(tmp_pa
     assert "accuracy" in line
     (row,) = comparisons.with_earlier(here.iloc[40:41], 0.5, [report])["reports"]
     (line,) = comparisons.lines({"pairs": []}, {"reports": [row]})
-    assert "on 1 shared clip from 1 source:" in line
+    assert "on 1 shared clip from 1 source, at threshold" in line
 
 
 @pytest.mark.parametrize("name", ["val", "nan", "1"])

@@ -22,11 +22,12 @@ from page_reader import Page
 from violence_detection import cli
 from violence_detection.backbones import registry
 from violence_detection.combine import manifest, val_ledger
+from violence_detection.datasets.generated import marker
 from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, evaluate, metrics
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
-from violence_detection.evaluation.report import from_evaluation
+from violence_detection.evaluation.report import film_strip, from_evaluation
 from violence_detection.models import made_alike, trained_model
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
@@ -150,6 +151,26 @@ def test_the_page_shows_the_worst_first_and_the_rules_that_chose(written: tuple[
     assert places == sorted(places)
 
 
+def test_a_set_is_called_out_of_set_only_where_training_met_none_of_it(
+    written: tuple[Evaluation, Path], tmp_path: Path
+) -> None:
+    scored, folder = written
+    table = Page(folder / "index.html").by_id["elsewhere"]
+    assert "known met in training" in table
+    assert "market out of set" in table
+    market = scored.elsewhere["market"]
+    unchecked = replace(market.overlap.near_copy, compared=0, why_not="not noted")
+    told = replace(
+        scored,
+        overlap=replace(scored.overlap, touched=2, datasets=("other",)),
+        elsewhere={"market": replace(market, overlap=replace(market.overlap, near_copy=unchecked))},
+    )
+    page = Page(from_evaluation.write(told, tmp_path, ""))
+    assert "market not fully checked" in page.by_id["elsewhere"]
+    assert "\nval met in training\n" in page.by_id["elsewhere"]
+    assert "minenot in training by name" in page.by_id["datasets"]
+
+
 def test_a_threshold_just_below_one_is_not_written_as_one(written: tuple[Evaluation, Path]) -> None:
     model = trained_model.load(written[0].path)
     rules = elsewhere.selected_by(replace(model, threshold=0.99997))
@@ -268,6 +289,72 @@ def test_groups_and_shortcuts_are_recorded(written: tuple[Evaluation, Path]) -> 
     assert set(checks) == {"metadata", "single_frame", "background"}
     assert all(row["n"] == 32 for check in checks.values() for row in check["datasets"])
     assert shortcuts["order_of_frames"]["n"] == scored.n
+    assert shortcuts["train_too"] is True
+
+
+def test_clips_are_called_generated_only_where_they_are(
+    written: tuple[Evaluation, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Real clips may be judged by a model of drawn ones, and drawn clips be a set from elsewhere beside real ones."""
+    scored, _ = written
+    market = scored.elsewhere["market"]
+    drawn = replace(market, clips=replace(market.clips, generated=True))
+    beside = replace(scored, elsewhere={**scored.elsewhere, "market": drawn})
+    page = Page(from_evaluation.write(beside, tmp_path / "beside", ""))
+    found = figures_of(tmp_path / "beside")
+    assert found["generated_sample_clips"] is False
+    assert {name: one["generated"] for name, one in found["elsewhere"].items()} == {
+        "market": True, "known": False, "quiet": False,
+    }  # fmt: skip
+    assert found["elsewhere"]["market"]["data"] == marker.SAMPLE_LABEL
+    assert "generated" not in page.by_id
+    assert page.by_id["elsewhere"].count(marker.SAMPLE_LABEL) == 1
+    assert f"({marker.SAMPLE_LABEL}) of market" in page.text
+    with caplog.at_level("INFO"):
+        from_evaluation.log_table(beside, tmp_path)
+    assert "elsewhere: market: GENERATED SAMPLE CLIPS" in caplog.text
+
+    def of_samples(one: Evaluation) -> Evaluation:
+        return replace(one, model=replace(one.model, record={**one.model.record, "generated_samples": True}))
+
+    model = replace(of_samples(scored), elsewhere={n: of_samples(one) for n, one in scored.elsewhere.items()})
+    page = Page(from_evaluation.write(model, tmp_path / "model", ""))
+    found = figures_of(tmp_path / "model")
+    assert (found["generated_sample_clips"], found["data"]) == (True, "own clips")
+    assert "These numbers come from a model trained on generated sample clips." in page.by_id["generated"]
+    assert "The clips are drawn figures" not in page.text
+    assert page.text.count(marker.SAMPLE_LABEL) == page.text.count(
+        f"a model trained on {marker.SAMPLE_LABEL}"
+    )
+    (box,) = (box for box in found["checklist"] if box["name"] == "Accuracy")
+    assert box["found"].startswith("not known: a model trained on generated sample clips.")
+    summary = from_evaluation.summary(model, tmp_path)
+    assert (summary["generated_samples"], summary["elsewhere"]["market"]["generated"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("backbones", "looked", "window_s", "noted"),
+    [
+        (("i3d_steady",), True, 2.56, False),
+        (("i3d_steady",), False, 5.0, False),
+        (("stand_in",), True, 5.0, False),
+        (("i3d_steady", "stand_in"), True, 5.0, True),
+    ],
+)
+def test_bars_of_attention_stand_below_the_frames_that_the_backbones_saw(
+    written: tuple[Evaluation, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    backbones: tuple[str, ...], looked: bool, window_s: float, noted: bool,
+) -> None:  # fmt: skip
+    scored, _ = written
+    asked = []
+    monkeypatch.setattr(film_strip, "frames_below", lambda *args: asked.append(args[1]))
+    features = replace(scored.model.features, backbone=backbones, window_s=5.0)
+    wrong = metrics.worst_mistakes(scored.predictions, 0.5, 12).clip_id
+    attention = {clip: {"average": [0.25] * 4} for clip in wrong} if looked else {}
+    changed = replace(scored, model=replace(scored.model, features=features), attention=attention)
+    page = Page(from_evaluation.write(changed, tmp_path, ""))
+    assert asked == [window_s]
+    assert ("look at the middle 2.56 s of a clip alone" in page.text) == noted
 
 
 def test_without_being_asked_backgrounds_are_not_looked_at(root: Path, tmp_path: Path) -> None:
@@ -328,6 +415,21 @@ def test_a_set_of_which_only_part_can_be_judged_says_so_wherever_its_figure_stan
     assert f"{n} of {asked}\xa0judged" in page.by_id["elsewhere"]
     assert f"on market; {n} of {asked} clips could be judged" in page.by_id["limits"].replace("\n", " ")
     assert f"{scored.n} clips from" in answer
+
+
+def test_a_class_that_could_not_be_judged_is_no_class_of_a_set(
+    root: Path, places: Path, tmp_path: Path
+) -> None:
+    quiet = shutil.copytree(places / "quiet", tmp_path / "quiet")
+    (quiet / "fight").mkdir()
+    (quiet / "fight" / "broken.avi").write_bytes(b"no video")
+    measure(root, tmp_path / "report", elsewhere=(f"quiet={quiet}",))
+    assert figures_of(tmp_path / "report")["elsewhere"]["quiet"]["classes"] == ["nonfight"]
+    page = Page(tmp_path / "report" / "index.html")
+    assert "nonfight only" in page.by_id["elsewhere"]
+    assert (
+        "Clips of one class only were judged (nonfight), so false alarms are all that it tells" in page.text
+    )
 
 
 def test_a_set_that_cannot_be_measured_costs_the_others_nothing(
@@ -400,6 +502,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
     parts = {"members": {"average": 3}}
     cases: list[dict[str, Any]] = [
         {"datasets": "none"}, {"datasets": [3]}, {"datasets": []}, {"members": []}, {"made_with": parts},
+        {"members": 3, "made_with": None},
         {"selected_by": None}, {"threshold_by": 0.5}, {"datasets": [{"dataset": "mine", "n": 32}]},
         *({"datasets": [{**_left_out_row(32), key: "x"}]} for key in _left_out_row(32) if key != "dataset"),
         *({"datasets": [_left_out_row(32, **changes)]} for changes in ({"ci95": [0.5]}, {"accuracy": None})),
@@ -414,6 +517,32 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
             match=r"leave_one_dataset_out\.json cannot be used .it is no record of .*make it again with",
         ):
             elsewhere.left_out(tmp_path, model)
+
+
+def test_left_out_models_without_an_epoch_to_choose_are_not_told_of_one(root: Path, tmp_path: Path) -> None:
+    """Also in records of earlier versions, which say of all that a selection part chose it."""
+    model, selection = trained_model.load(root / "models"), "a selection part of the other data sets"
+    for changes, said in (
+        ({}, selection),
+        ({"members": ["kernel", "i3d_tuned"]}, "none: fitted at once; the last of a number fixed beforehand"),
+        ({"members": ["i3d_tuned"]}, "the last of a number fixed beforehand"),
+        ({"members": ["average", "kernel"]}, f"{selection}; none: fitted at once"),
+    ):
+        record = {**_left_out(root / "models", **changes), "selected_by": selection}
+        storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, record)
+        found = elsewhere.left_out(tmp_path, model)
+        assert found is not None
+        assert found["selected_by"] == said
+    kept_last = {**model.record, "train": {**model.record["train"], "keep": "last"}}
+    record = {
+        **_left_out(root / "models"),
+        "selected_by": selection,
+        "made_with": made_alike.made_with(kept_last),
+    }
+    storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, record)
+    found = elsewhere.left_out(tmp_path, replace(model, record=kept_last, records=(kept_last,)))
+    assert found is not None
+    assert (found["belongs"], found["selected_by"]) == (True, "the last of a number fixed beforehand")
 
 
 @pytest.fixture

@@ -67,6 +67,14 @@ def test_clips_of_one_class_give_no_accuracy_elsewhere() -> None:
     both = {"quiet": row(0.0, unseen=True, roc_auc=None), "market": row(0.7, unseen=True)}
     assert headline({"elsewhere": both})["what"] == "market"
     left_out = {"belongs": True, "datasets": [row(0.1, dataset="a", roc_auc=None), row(0.7, dataset="b")]}
-    assert headline({"leave_one_dataset_out": left_out})["accuracy"] == 0.7
+    found = headline({"leave_one_dataset_out": left_out})
+    assert (found["accuracy"], found["what"]) == (
+        0.7, "b, the worst of the data sets left out of training that have both classes",
+    )  # fmt: skip
+    both["square"] = row(0.8, unseen=True)
+    assert (
+        headline({"elsewhere": both})["what"]
+        == "market, the worst of 2 sets from elsewhere that have both classes"
+    )
     parts = {"in_set": row(0.9, datasets=["old"]), "out_of_set": row(1.0, datasets=["new"], roc_auc=None)}
     assert headline({"by_training": parts}) == {"measured_by": ""}

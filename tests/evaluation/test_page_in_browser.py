@@ -91,7 +91,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         seeds=[7],
         overlap=overlap,
         split="val of data/combined_all/manifest.csv",
-        generated=True,
+        sample_label="generated sample clips",
         failures=[{"path": "val/fight/" + "x" * 200 + ".avi", "reason": "the file is empty"}],
         by_training=by_training.figures(frame, 0.5, overlap.datasets),
         attention={clip: {m: np.full(20, 0.05).tolist() for m in members} for clip in wrong},

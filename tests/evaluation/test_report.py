@@ -295,7 +295,7 @@ def test_text_contrast_is_at_least_4_5_in_light_and_dark(written: Path) -> None:
 def test_generated_clips_are_announced_at_the_top_in_the_title_and_in_the_figures(tmp_path: Path) -> None:
     frame = predictions_frame()
     result = metrics.figures(frame, 0.5)
-    page = Page(report.write_report(tmp_path, result, frame, context(generated=True)))
+    page = Page(report.write_report(tmp_path, result, frame, context(sample_label=marker.SAMPLE_LABEL)))
     assert marker.SAMPLE_LABEL in page.by_id["generated"]
     assert page.text.index("These numbers come from") < page.text.index("Accuracy on")
     assert marker.SAMPLE_LABEL in page.text.split("Violence detection")[1]  # the title of the window
@@ -679,6 +679,34 @@ def test_members_plain_and_averaged_and_differences_stand_on_the_page(tmp_path: 
     assert written["earlier_reports"] == result["earlier_reports"]
 
 
+def test_what_cannot_be_compared_and_other_thresholds_stand_on_the_page(tmp_path: Path) -> None:
+    frame = predictions_frame().assign(source_group="one")
+    earlier = report.write_report(tmp_path / "earlier", metrics.figures(frame, 0.4), frame, context()).parent
+    result = {
+        **metrics.figures(frame, 0.5),
+        "comparisons": comparisons.between_models(frame, 0.5),
+        "earlier_reports": comparisons.with_earlier(frame, 0.5, [comparisons.read(earlier)]),
+    }
+    page = Page(report.write_report(tmp_path / "now", result, frame, context()))
+    assert "all clips are of one source, so none of these 3 pairs can be compared" in page.by_id["pairs"]
+    assert "at threshold 0.400, here 0.500" in page.by_id["earlier"]
+
+
+def test_what_was_looked_for_in_training_is_told_as_far_as_it_could_be(written: Path, tmp_path: Path) -> None:
+    frame = predictions_frame()
+    lost = Comparison(0, 0, "models has no trained_on.csv")
+    for overlap, said in (
+        (replace(NOTHING_FOUND, near_copy=Comparison(0, 39)), "data sets are combined. It finds"),
+        (NOTHING_FOUND, "data sets are combined; what was not checked stands above. It finds"),
+        (
+            Overlap(39, 0, 0, lost, lost, lost),
+            "combined, as far as the model’s folder names its clips; what was not checked stands above. It finds",
+        ),
+    ):
+        path = report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context(overlap=overlap))
+        assert said in " ".join(Page(path).text.split())
+
+
 def test_a_calibrated_model_says_what_it_rests_on_and_the_predictions_hold_both(tmp_path: Path) -> None:
     frame = predictions_frame()
     known = frame[frame.p_violent.notna()]
@@ -715,6 +743,7 @@ def test_a_calibrated_model_says_what_it_rests_on_and_the_predictions_hold_both(
         assert point["here"]["recall"] == pytest.approx(called[fights].mean())
         assert point["here"]["false_alarm_rate"] == pytest.approx(called[~fights].mean())
         assert name in page.by_id["operating-points"]
+    assert "Chosen on: " in page.by_id["operating-points"]
     assert "no guarantee: 10 sources, at least 45 are needed" in page.text
 
 

@@ -307,6 +307,37 @@ def test_a_card_of_a_whole_network_gives_the_rate_that_it_is_trained_with() -> N
     assert "peak learning rate of the network" not in _settings_of(gru)
 
 
+def test_a_card_counts_the_members_that_it_does_not_list(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_card, "_MEMBERS_SHOWN", 1)
+    path = model / "average" / run_folder.CONFIG_NAME
+    storage.write_json(path, {**run_folder.read_object(path), "architecture": "i3d_tuned"})
+    card = model_card.render(model, "x")
+    assert "by the average of 2 heads, 1 of which is a whole network" in card
+    assert "The first 1 of 2 members:" in card
+    record = run_folder.read_object(model / run_folder.ENSEMBLE_NAME)
+    fit: dict[str, Any] = {"cross_validation": {"folds": [{}]}}
+    storage.write_json(model / run_folder.ENSEMBLE_NAME, {**record, run_folder.FINAL_KEY: fit})
+    assert "\nThe first 1 of 2 members:\n" in model_card.render(model, "x")
+
+
+def test_a_card_names_the_streams_and_frames_that_the_backbones_took() -> None:
+    asked = {"backbone": ["i3d_actions", "i3d_movements", "movenet_poses"], "streams": ["rgb"], "frames": 20}
+    taken = (("i3d_actions", "rgb", 32), ("i3d_movements", "moving", 32), ("movenet_poses", "rgb", 10))
+    records = {f"{b}.{s}": {"backbone": b, "stream": s, "frames": n} for b, s, n in taken}
+    kernel = {"architecture": "kernel", "features": asked, "feature_records": records}
+    said = _settings_of(kernel)
+    assert said["streams"] == "moving, rgb"
+    assert said["frames a clip"] == "10 (movenet_poses), 32 (i3d_actions, i3d_movements)"
+    alone = _settings_of(
+        {**kernel, "feature_records": {k: v for k, v in records.items() if v["frames"] == 32}}
+    )
+    assert alone["frames a clip"] == "32"
+    unknown = _settings_of({"architecture": "kernel", "features": asked})
+    assert (unknown["streams"], unknown["frames a clip"]) == ("rgb", "20")
+
+
 @pytest.mark.parametrize(
     ("changes", "chose_epoch"),
     [({"architecture": "kernel"}, False), ({"train": {"keep": "last"}}, False), ({}, True)],

@@ -61,7 +61,7 @@ def finish(
     figures = {
         "seeds": [plan.settings.train.seed for plan in plans],
         "members": list(plans[0].members),
-        "selected_by": SELECTED_BY,
+        "selected_by": _selected_by(plans[0]),
         "threshold": DEFAULT_THRESHOLD,
         "threshold_by": THRESHOLD_BY,
         "views": plans[0].views,
@@ -72,7 +72,7 @@ def finish(
         cross_validation.COMMAND_KEY: judged[0].command,
     }
     if seen and not known:
-        n = sum(d["n"] for d in figures["datasets"])
+        n = sum(d["n"] for d in elsewhere.of_both_classes(figures["datasets"]))
         seen(plans, "left-out data sets", {"accuracy": figures["mean"]["accuracy"], "n": n})
     records = [
         run_folder.read_object(t.folder / run_folder.CONFIG_NAME) for t in trained[: len(plans[0].members)]
@@ -97,6 +97,12 @@ def finish(
     )
     _log(figures)
     return {"leave_one_dataset_out": figures}
+
+
+def _selected_by(plan: CrossValidation) -> str:
+    """What chose the epochs of the members."""
+    keep = plan.settings.train.keep
+    return elsewhere.left_out_epoch(plan.members, SELECTED_BY if keep == "best" else elsewhere.EPOCH[keep])
 
 
 def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -194,7 +200,11 @@ def _mean(values: Any) -> float | None:
 
 
 def _log(figures: dict[str, Any]) -> None:
-    log.info("each data set judged by models of the others; %s, threshold %s", SELECTED_BY, THRESHOLD_BY)
+    log.info(
+        "each data set judged by models of the others; epoch chosen by %s, threshold %s",
+        figures["selected_by"],
+        THRESHOLD_BY,
+    )
     counted = elsewhere.of_both_classes(figures["datasets"])
     for d in figures["datasets"]:
         if d not in counted:

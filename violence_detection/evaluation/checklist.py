@@ -55,7 +55,7 @@ class Facts:
     manifest: pd.DataFrame | None
     manifest_sha256: str
     is_val: bool
-    generated: bool
+    sample_label: str
     views: int
     accuracy: float
     ci95: Sequence[float]
@@ -162,8 +162,7 @@ def _augmentation(run: RunRecords) -> Box:
 
 def _backbone(run: RunRecords) -> Box:
     names = run.values("features", "backbone")
-    streams = run.values("features", "streams")
-    found = f"{_listed(names)}; streams {_listed(streams)}"
+    found = f"{_listed(names)}; streams {run.streams}"
     return _compared(
         "Backbone", "efficientnet_b4", run, names == [["efficientnet_b4"]], found, "features.backbone"
     )
@@ -277,8 +276,8 @@ def _target(facts: Facts) -> Box:
     name, wanted = "Accuracy", f"{100 * TARGET[0]:.0f}-{100 * TARGET[1]:.0f} % on unseen clips"
     found = f"{percentage(facts.accuracy)} % of {facts.n} clips (95 % interval {_percent(facts.ci95)})"
     evidence = f"{_METRICS}: accuracy, ci95, n, coverage"
-    if facts.generated:
-        return Box(name, wanted, MISSING, f"not known: generated sample clips. {found}", evidence)
+    if facts.sample_label:
+        return Box(name, wanted, MISSING, f"not known: {facts.sample_label}. {found}", evidence)
     if not facts.is_val or facts.overlap.touched:
         why = "clips that were seen in training" if facts.overlap.touched else "not the val of the manifest"
         return Box(name, wanted, MISSING, f"not known: these are {why}. {found}", evidence)
@@ -314,7 +313,7 @@ def _state(is_so: bool) -> str:
 
 
 def _said(facts: Facts, found: str) -> str:
-    return f"{found} (generated sample clips)" if facts.generated else found
+    return f"{found} ({facts.sample_label})" if facts.sample_label else found
 
 
 def _manifest(facts: Facts) -> str:

@@ -20,7 +20,7 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 from violence_detection.evaluation import influence, intervals, metrics
 from violence_detection.system import storage
-from violence_detection.system.figures import p_value, plural
+from violence_detection.system.figures import number, p_value, plural
 from violence_detection.training import run_folder
 
 if TYPE_CHECKING:
@@ -206,9 +206,9 @@ def with_earlier(
 ) -> dict[str, Any]:
     """This evaluation minus each earlier one, on the clips that both have judged and call the same.
 
-    JSON-able, as `between_models`, each with "report", "report_command", "threshold", "shared", "other_label" (shared
-    clips that carry another label there and are left out), "here" and "there" (the figures on these clips). Raises
-    UserError for a report without a shared clip.
+    JSON-able, as `between_models`, each with "report", "report_command", "threshold" and "threshold_here", "shared",
+    "other_label" (shared clips that carry another label there and are left out), "here" and "there" (the figures on
+    these clips). Raises UserError for a report without a shared clip.
     """
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
     return {
@@ -222,19 +222,24 @@ def lines(comparisons: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[st
     said = []
     for row in earlier["reports"]:
         left_out = f", {row['other_label']} with another label left out" if row["other_label"] else ""
+        if row["threshold"] != row["threshold_here"]:
+            left_out += (
+                f", at threshold {number(row['threshold_here'])} here and {number(row['threshold'])} there"
+            )
         said.append(
             f"compared with {row['report']} on {plural(row['n'], 'shared clip')} from "
             f"{plural(row['n_groups'], 'source')}{left_out}: "
             + "; ".join(_in_words(name, row[name]) for name in COMPARED)
         )
-    if pairs := comparisons["pairs"]:
-        differing = [
-            f"{p['first']} and {p['second']}"
-            for p in pairs
-            if p["accuracy"]["p_holm"] is not None and p["accuracy"]["p_holm"] < 0.05
-        ]
+    pairs = [p for p in comparisons["pairs"] if p["accuracy"]["ci95"] is not None]
+    if alone := len(comparisons["pairs"]) - len(pairs):
         said.append(
-            f"of {len(pairs)} pairs of models {len(differing) or 'none'} differ in accuracy beyond chance "
+            f"{plural(alone, 'pair')} of models cannot be compared: the clips are of one source alone"
+        )
+    if pairs:
+        differing = [f"{p['first']} and {p['second']}" for p in pairs if p["accuracy"]["p_holm"] < 0.05]
+        said.append(
+            f"of {plural(len(pairs), 'pair')} of models {len(differing) or 'none'} differ in accuracy beyond chance "
             f"(p < 0.05, {CORRECTION})" + (f": {', '.join(differing)}" if differing else "")
         )
     return said
@@ -274,6 +279,7 @@ def _with_one(known: pd.DataFrame, threshold: float, report: EarlierReport) -> d
         "report": str(report.path),
         "report_command": report.command,
         "threshold": report.threshold,
+        "threshold_here": threshold,
         "shared": len(both),
         "other_label": len(both) - len(agreed),
         "here": {name: f and f.value for name, f in here.items()},

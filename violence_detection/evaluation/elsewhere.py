@@ -6,11 +6,12 @@ measured on had a part in that (Gulrajani & Lopez-Paz, "In Search of Lost Domain
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_groups, held_out_table, intervals, training_overlap
 from violence_detection.models import made_alike
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 #: Written by train_ensemble_models.py --leave-one-dataset-out (ensemble/leave_one_out.py).
 LEFT_OUT_NAME = run_folder.LEFT_OUT_NAME
-_EPOCH = {
+#: What chose the epoch, by TrainConfig.keep.
+EPOCH = {
     "best": 'the lowest loss on the selection part, cut from train by source ("training-domain validation set")',
     "last": "the last of a number fixed beforehand",
 }
@@ -51,10 +53,16 @@ def _epoch_of(record: Mapping[str, Any]) -> str:
     if record.get("architecture") == KERNEL:
         return _AT_ONCE
     if record.get("architecture") in PICTURES_OF:
-        return _EPOCH["last"]
+        return EPOCH["last"]
     if step_plan.RECORD_KEY in record:
         return _STEPS
-    return _EPOCH.get(record["train"].get("keep", "best"), "not known")
+    return EPOCH.get(record["train"].get("keep", "best"), "not known")
+
+
+def left_out_epoch(architectures: Iterable[str], said: str) -> str:
+    """What chose the epoch of models that a data set was left out of: `said` of those that have one to choose."""
+    rules = {KERNEL: _AT_ONCE, **dict.fromkeys(PICTURES_OF, EPOCH["last"])}
+    return "; ".join(dict.fromkeys(rules.get(name, said) for name in architectures))
 
 
 def record(measured: Evaluation) -> dict[str, Any]:
@@ -69,8 +77,10 @@ def record(measured: Evaluation) -> dict[str, Any]:
         **measured.result,
         **clip_groups.false_alarms(measured.predictions, measured.model.threshold),
         "split": measured.clips.split,
-        "data": measured.clips.kind,
-        "classes": sorted(set(measured.predictions.label)),
+        "data": SAMPLE_LABEL if measured.clips.generated else measured.clips.kind,
+        "generated": measured.clips.generated,
+        "sample_label": measured.sample_label,
+        "classes": sorted(set(measured.predictions.label[measured.predictions.p_violent.notna()])),
         "seen_in_training": overlap,
         "unseen": False if overlap["touched"] else True if checked else None,
         "unseen_in_words": _unseen_in_words(overlap, checked),
@@ -151,12 +161,20 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
     kept = {k: v for k, v in found.items() if k not in _NO_FIGURES}
     return {
         **kept,
+        "selected_by": left_out_epoch(map(str, found["members"]), _said(found, model, belongs)),
         "mean": mean_of_left_out(kept["datasets"]),
         "file": str(path),
         "belongs": belongs,
         "whose": whose,
         "runs": len(found.get("jobs", [])),
     }
+
+
+def _said(found: Mapping[str, Any], model: TrainedModel, belongs: bool | None) -> str:
+    """What the record says that chose the epoch; earlier versions said of the last one that it was chosen, too."""
+    if belongs and all(r["train"].get("keep") == "last" for r in model.records):
+        return EPOCH["last"]
+    return str(found["selected_by"])
 
 
 def _is_whole(found: Mapping[str, Any]) -> bool:
@@ -166,7 +184,7 @@ def _is_whole(found: Mapping[str, Any]) -> bool:
     return (
         isinstance(rows, list)
         and bool(rows)
-        and isinstance(found.get("seeds"), list)
+        and all(isinstance(found.get(key), list) for key in ("seeds", "members"))
         and all(isinstance(word, str) for word in words)
         and all(map(_is_row, rows))
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.combine import manifest, val_ledger
+from violence_detection.datasets.generated.marker import SAMPLE_LABEL, TRAINED_LABEL
 from violence_detection.errors import UserError
 from violence_detection.evaluation import (
     calibration,
@@ -84,7 +85,14 @@ class Evaluation:
     @property
     def generated(self) -> bool:
         """Whether the clips, or those trained on, are generated samples."""
-        return self.clips.generated or self.model.trained_on_samples
+        return bool(self.sample_label)
+
+    @property
+    def sample_label(self) -> str:
+        """What its figures are labelled with where the clips, or those trained on, are generated samples; or empty."""
+        if self.clips.generated:
+            return SAMPLE_LABEL
+        return TRAINED_LABEL if self.model.trained_on_samples else ""
 
     @property
     def accuracy(self) -> float:

@@ -185,11 +185,12 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "citations": [known[key].citation for key in _dataset_keys(run) if key in known],
         "settings": _settings(run),
         "members": members[:_MEMBERS_SHOWN],
+        "n_members": len(members),
         "adapted_to": run.adapted_to,
         "has_selection": run.has_selection,
         "chose_epoch": run.chose_epoch,
         "chose_steps": any(m.in_steps and m.of("architecture") not in PICTURES_OF for m in run.members),
-        "whole_networks": sum(m.of("architecture") in PICTURES_OF for m in run.members[:_MEMBERS_SHOWN]),
+        "whole_networks": sum(m.of("architecture") in PICTURES_OF for m in run.members),
         "selection_note": _left_out(len(members)),
         "cross_validation": run.folds_in_words,
         "folds_command": run.cross_validation.get(run_folder.FOLD_COMMAND_KEY),
@@ -243,9 +244,6 @@ def _dataset_keys(run: RunRecords) -> list[str]:
 
 def _settings(run: RunRecords) -> list[tuple[str, str]]:
     named = {
-        "architecture": ("architecture",),
-        "streams": ("features", "streams"),
-        "frames a clip": ("features", "frames"),
         "window, s": ("features", "window_s"),
         "variants a train clip": ("augment",),
         "epochs at most": ("train", "epochs"),
@@ -258,6 +256,8 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "version": ("version",),
     }
     lines = [("backbone", "; ".join(_backbones(run)))]
+    lines += [("architecture", ", ".join(map(_shown, run.values("architecture"))))]
+    lines += [("streams", run.streams), ("frames a clip", run.frames)]
     in_epochs = [m for m in run.members if m.in_epochs]
     in_steps = [m for m in run.members if m.in_steps]
     heads = [m for m in in_steps if m.of("architecture") not in PICTURES_OF]

@@ -51,6 +51,21 @@ class MemberRecord:
         """Whether the selection part chose the epoch that is kept."""
         return self.in_epochs and self.of("train", "keep") != "last"
 
+    @property
+    def taken(self) -> list[tuple[str, str, str]]:
+        """Backbone, stream and number of frames of each input, as words.
+
+        As noted of its features: a backbone with a sampling of its own takes other frames than the settings ask for.
+        """
+        inputs = self.of("feature_records")
+        found = [r for r in inputs.values() if isinstance(r, Mapping)] if isinstance(inputs, Mapping) else []
+        if found:
+            return [(str(r.get("backbone")), str(r.get("stream")), str(r.get("frames"))) for r in found]
+        asked, frames = self.of("features", "streams"), str(self.of("features", "frames"))
+        return [
+            (self.name, str(stream), frames) for stream in (asked if isinstance(asked, list) else [asked])
+        ]
+
     def of(self, *keys: str) -> Any:
         """A value of its config, None where it is not there."""
         value: Any = self.config
@@ -94,6 +109,22 @@ class RunRecords:
             if (value := member.of(*keys)) not in found:
                 found.append(value)
         return found
+
+    @property
+    def streams(self) -> str:
+        """The streams that the backbones of its members were given."""
+        return ", ".join(sorted({stream for member in self.members for _, stream, _ in member.taken}))
+
+    @property
+    def frames(self) -> str:
+        """How many frames of a clip its backbones take, with their names where they differ."""
+        takers: dict[str, set[str]] = {}
+        for backbone, _, frames in (taken for member in self.members for taken in member.taken):
+            takers.setdefault(frames, set()).add(backbone)
+        if len(takers) == 1:
+            return next(iter(takers))
+        in_order = sorted(takers.items(), key=lambda item: (len(item[0]), item[0]))
+        return ", ".join(f"{frames} ({', '.join(sorted(names))})" for frames, names in in_order)
 
     @property
     def epochs_ran(self) -> list[int]:

@@ -69,7 +69,8 @@ SHORTCUTS: dict[str, Any] = {
         }
     },
     "order_of_frames": {"accuracy": 0.75, "accuracy_reordered": 0.7, "ci95_reordered": [0.5, 0.8], "n": 8, "loss": 0.05,
-                        "loss_ci95": None, "verdict": "none"},
+                        "loss_ci95": None, "verdict": "none", "moved": ["features"]},
+    "train_too": True,
     "comparisons": 2,
     "too_few": 0,
     "alarms": [{"check": "metadata", "dataset": "a", "roc_auc": 0.8, "p_holm": 0.0008}],
@@ -118,6 +119,56 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]
 )
 def test_the_page_says_what_was_found(both: tuple[str, dict[str, Any]], said: str) -> None:
     assert said in both[0].replace("_<wbr>", "_")
+
+
+def test_clips_of_training_that_are_not_known_are_not_counted_as_none(tmp_path: Path) -> None:
+    lost = {**CHECKED, "checked": False, "not_checked": "models has no trained_on.csv"}
+    for leakage, said in (
+        (LEAKAGE, "8 judged clips against 70 clips that training had."),
+        ({**LEAKAGE, "same_clip": lost}, "against 70 clips that training had, as far as they are known."),
+        (
+            {**LEAKAGE, "same_clip": lost, "training_clips": 0},
+            "8 judged clips; which clips training had is not known.",
+        ),
+    ):
+        page, _ = written(tmp_path, {"leakage": leakage})
+        assert said in page
+
+
+def test_sources_that_are_not_shown_are_counted(tmp_path: Path) -> None:
+    by_feature = LEAKAGE["by_feature"]
+    for more in (10, 12):
+        found = {**LEAKAGE, "by_feature": {**by_feature, "sources": by_feature["sources"] * more}}
+        assert ("2 more are in metrics.json" in written(tmp_path, {"leakage": found})[0]) == (more == 12)
+
+
+def test_no_group_that_is_weak_enough_is_not_told_as_none_beyond_chance(tmp_path: Path) -> None:
+    page, _ = written(tmp_path, {"labels": {**LABELS, "weak_groups": []}})
+    assert "none is judged worse than the others beyond chance with half as many errors again." in page
+
+
+@pytest.mark.parametrize(
+    ("moved", "said"),
+    [
+        (["features"], "Features change places, not frames: what moves within a moment is still seen."),
+        (["frames"], "Frames change places, so that no movement is left."),
+        (
+            ["features", "frames"],
+            "Of whole networks frames change places, so that no movement is left; of other members features do, "
+            "and what moves within a moment is still seen.",
+        ),
+    ],
+)
+def test_what_changed_places_is_told_as_it_was(tmp_path: Path, moved: list[str], said: str) -> None:
+    order = {**SHORTCUTS["order_of_frames"], "moved": moved}
+    page, _ = written(tmp_path, {"shortcuts": {**SHORTCUTS, "order_of_frames": order}})
+    assert said in page
+
+
+def test_clips_of_train_are_named_where_small_classifiers_had_them(tmp_path: Path) -> None:
+    for train_too in (True, False):
+        page, _ = written(tmp_path, {"shortcuts": {**SHORTCUTS, "train_too": train_too}})
+        assert ("of each data set, train and judged, each asked" in page) == train_too
 
 
 def test_names_from_outside_are_escaped(both: tuple[str, dict[str, Any]]) -> None:

@@ -205,6 +205,7 @@ def test_a_model_of_order_fails_when_frames_come_in_another_and_one_of_pictures_
     assert found["n"] == 120
     assert (found["loss"] > 0.2) == by_order
     assert found["accuracy"] - found["accuracy_reordered"] == pytest.approx(found["loss"])
+    assert found["moved"] == ["features"]
     again = shortcuts.order_of_frames(predictions.sample(frac=1, random_state=0), model, judged)
     assert again == found
 
@@ -218,3 +219,12 @@ def test_that_a_few_clips_lose_nothing_is_no_proof_that_order_hardly_counts() ->
     assert found["loss"] == 0
     assert found["loss_ci95"][1] > shortcuts.WORTH_A_WORD
     assert found["verdict"] == "no loss that could be told from chance"
+
+
+def test_frames_of_a_whole_network_are_told_from_features_that_change_places() -> None:
+    model, judged = _linear_model(False), _in_time(12, 3, False)
+    predictions = judged.rows.assign(p_violent=model.average(model.average_views(judged.inputs)))
+    pictures = {"i3d_pictures.rgb": judged.inputs["efficientnet_lite0.rgb"]}
+    for more, moved in (({}, ["features"]), (pictures, ["features", "frames"])):
+        some = Samples(judged.rows, {**judged.inputs, **more}, judged.labels)
+        assert shortcuts.order_of_frames(predictions, model, some)["moved"] == moved

@@ -11,6 +11,8 @@ log = logging.getLogger(__name__)
 MARKER_NAME = "SAMPLE_DATA.json"
 #: How reports label every number measured on a root that is marked.
 SAMPLE_LABEL = "generated sample clips"
+#: The same of real clips that were judged by a model of such.
+TRAINED_LABEL = f"a model trained on {SAMPLE_LABEL}"
 
 
 def is_generated(root: Path) -> bool:

@@ -24,10 +24,12 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 from violence_detection.evaluation import influence, intervals, metrics, scoring
 from violence_detection.evaluation.audits import source_permutation
+from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.models import averaging
 from violence_detection.system import storage
+from violence_detection.training.config import PICTURES_OF
 from violence_detection.video.augment import PLAIN
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def audit(
     return {
         "rule": {"alpha": ALPHA, "lowest_auc": WORTH_AN_ALARM, "draws": source_permutation.DRAWS},
         "checks": checks,
+        "train_too": len(clips.rows) > len(clips.predictions),
         "order_of_frames": order_of_frames(clips.predictions, model, samples),
         "comparisons": sum(r["p_value"] is not None for c in checks.values() for r in c["datasets"]),
         # of the comparisons: a data set of which no p-value could be told is none
@@ -251,7 +254,8 @@ def order_of_frames(predictions: pd.DataFrame, model: TrainedModel, samples: Sam
     """What the model is worth when the steps of its features come in another order, drawn for each clip.
 
     Features are exchanged, not frames: each step of the motion stream still shows the movement of a moment. So this
-    asks whether the order of moments counts, not whether movement does. Below MOST_REORDERED clips all are judged.
+    asks whether the order of moments counts, not whether movement does. The steps of a whole network are frames, of
+    which no movement is left; `moved` says what changed places. Below MOST_REORDERED clips all are judged.
     """
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()].set_index("clip_id")
     chosen = np.flatnonzero(samples.rows.clip_id.isin(known.index))
@@ -271,6 +275,7 @@ def order_of_frames(predictions: pd.DataFrame, model: TrainedModel, samples: Sam
     return {
         "n": len(rows),
         "n_groups": len(np.unique(groups)),
+        "moved": sorted({"frames" if _is_pictures(name) else "features" for name in samples.inputs}),
         "accuracy": in_order.value,
         "accuracy_reordered": reordered.value,
         "ci95_reordered": list(intervals.interval(reordered, groups)),
@@ -278,6 +283,11 @@ def order_of_frames(predictions: pd.DataFrame, model: TrainedModel, samples: Sam
         "loss_ci95": list(lost) if lost else None,
         "verdict": _said_of_order(lost if len(np.unique(groups)) >= FEWEST_SOURCES else None),
     }
+
+
+def _is_pictures(input_name: str) -> bool:
+    """Whether the steps of a model input are frames, as a whole network takes them, and no features."""
+    return key.backbone_of(input_name) in PICTURES_OF.values()
 
 
 def _said_of_order(lost: tuple[float, float] | None) -> str:
@@ -291,7 +301,7 @@ def _said_of_order(lost: tuple[float, float] | None) -> str:
 
 
 def _reordered(inputs: Mapping[str, np.ndarray], clip_ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """The inputs (B, T, C) with their steps in another order, the same in all inputs of a clip with as many."""
+    """The inputs (B, T, ...) with their steps in another order, the same in all inputs of a clip with as many."""
     out = {name: np.array(values) for name, values in inputs.items()}
     for i, clip_id in enumerate(clip_ids):
         for values in out.values():

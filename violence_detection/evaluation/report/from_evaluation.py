@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from violence_detection.backbones import registry
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.evaluation import (
     by_training,
@@ -33,14 +34,15 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
     from violence_detection.evaluation.report import report as report_page
 
     records, run = scored.model.records, run_records.read(scored.path)
+    seen_s, bars_note = _seen(scored)
     context = report_page.ReportContext(
         command=command,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         model=[
             ("members", ", ".join(m.name for m in scored.model.members)),
             ("backbone", ", ".join(scored.model.features.backbone)),
-            ("streams", ", ".join(scored.model.features.streams)),
-            ("frames a clip", str(scored.model.features.frames)),
+            ("streams", run.streams),
+            ("frames a clip", run.frames),
             ("variants a training clip", _each(records, lambda r: r["augment"])),
             ("views averaged here", f"{scored.views}{', and a closer look' * scored.model.closer_look}"),
             ("probabilities", scored.result["calibration"]["said"]),
@@ -54,7 +56,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
             ("version", _each(records, lambda r: r["version"])),
         ],
         seeds=sorted({r["train"]["seed"] for r in records}),
-        generated=scored.generated,
+        sample_label=scored.sample_label,
         overlap=scored.overlap,
         split=_split(scored),
         data=scored.clips.kind,
@@ -64,9 +66,8 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
         n_failures=scored.n_failures,
         attention=scored.attention,
         by_training=by_training.figures(scored.predictions, scored.model.threshold, scored.overlap.datasets),
-        frames=film_strip.frames_below(
-            scored.clips.base, scored.model.features.window_s, scored.model.features.frames
-        ),
+        frames=film_strip.frames_below(scored.clips.base, seen_s, scored.model.features.frames),
+        bars_note=bars_note,
         set_name=scored.clips.name,
         selected_by=elsewhere.selected_by(scored.model),
         false_alarms=clip_groups.false_alarms(scored.predictions, scored.model.threshold),
@@ -82,6 +83,23 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
     )
     _write_audits(scored, folder)
     return report_page.write_report(folder, scored.result, scored.predictions, context)
+
+
+def _seen(scored: Evaluation) -> tuple[float, str]:
+    """Seconds in the middle of a clip that frames are shown of, and what is to be said of the attention below them.
+
+    Below frames that no backbone looked at attention would be misplaced; without attention the whole window is shown.
+    """
+    window_s = scored.model.features.window_s
+    spans = {registry.get(name).sampling.span_s or window_s for name in scored.model.features.backbone}
+    if not any(scored.attention.values()):
+        return window_s, ""
+    if len(spans) == 1:
+        return min(window_s, *spans), ""
+    return window_s, (
+        f"Some backbones look at the middle {min(spans):g} s of a clip alone: what is drawn below all of its frames "
+        "may be of these."
+    )
 
 
 def _write_audits(scored: Evaluation, folder: Path) -> None:
@@ -117,7 +135,7 @@ def _facts(scored: Evaluation, run: run_records.RunRecords) -> checklist.Facts:
         manifest=clips.train,
         manifest_sha256=clips.manifest_sha256,
         is_val=clips.is_val,
-        generated=scored.generated,
+        sample_label=scored.sample_label,
         views=scored.views,
         accuracy=result["accuracy"],
         ci95=result["ci95"],
@@ -168,7 +186,7 @@ def summary(scored: Evaluation, page: Path) -> dict[str, Any]:
             for row in result["earlier_reports"]["reports"]
         ],
         "elsewhere": {
-            name: {k: elsewhere.record(one)[k] for k in (*figures, "unseen")}
+            name: {k: elsewhere.record(one)[k] for k in (*figures, "unseen", "generated")}
             for name, one in scored.elsewhere.items()
         },
         "shortcut_alarms": [f"{a['dataset']}: {a['check']}" for a in scored.audits["shortcuts"]["alarms"]],
@@ -187,10 +205,14 @@ def log_table(scored: Evaluation, page: Path) -> None:
     rows += [("all together", result)]
     rows += [(f"  {name}", r) for name, r in result["by_dataset"].items()]
     rows += [(f"elsewhere: {name}", one.result) for name, one in scored.elsewhere.items()]
-    if scored.generated:
-        log.info(
-            "GENERATED SAMPLE CLIPS: these figures say that the parts work together, nothing about real videos"
-        )
+    named = {"": scored, **{f"elsewhere: {name}: ": one for name, one in scored.elsewhere.items()}}
+    for name, one in named.items():
+        if one.sample_label and (one is scored or one.sample_label != scored.sample_label):
+            log.info(
+                "%s%s: these figures say that the parts work together, nothing about real videos",
+                name,
+                one.sample_label.upper(),
+            )
     log.info("%-28s %8s  %-15s %5s  %s", "", "accuracy", "95 % interval", "n", "AUC")
     for name, r in rows:
         log.info("%-28s %s", name, _row(r))

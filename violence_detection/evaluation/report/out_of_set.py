@@ -11,6 +11,7 @@ from violence_detection.evaluation.report.page_filters import listed
 from violence_detection.system.figures import number
 
 Record = Mapping[str, Any]
+_BOTH = " that have both classes"
 
 
 def headline(record: Record) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def headline(record: Record) -> dict[str, Any]:
     leave_one_dataset_out (models like this one, trained without that data set), data_sets (those of the judged clips
     that training did not have), this (all judged clips are of such), or empty. If not empty or this, with `what`,
     accuracy, ci95, n and n_groups, asked, the number of clips of which these n could be judged, and other_threshold,
-    whether they were called fights from another one than the judged clips (`what` gives it). A set that shares
+    whether they were called fights from another one than the judged clips (`what` gives it). `sample_label`: of a set
+    from elsewhere, as in elsewhere.record; others have that of the judged clips. A set that shares
     clips with training, or models made otherwise than this one, count for nothing here, nor do the judged clips where
     any was met in training. Nor does a figure on clips of one class, on which a model that says the same of every video
     is best; `one_class` names such sets where no other was measured, `met_in_training` those that share clips.
@@ -32,12 +34,14 @@ def headline(record: Record) -> dict[str, Any]:
     if sets := [(name, row) for name, row in unseen if has_both_classes(row)]:
         name, worst = sets[0]
         what = f"{name}, the worst of {len(sets)} sets from elsewhere" if len(sets) > 1 else name
+        what += _BOTH if 1 < len(sets) < len(unseen) else ""
         what += "" if worst["unseen"] else ", not fully checked whether training had its clips"
-        return _figure("elsewhere", what, worst)
+        return {**_figure("elsewhere", what, worst), "sample_label": worst.get("sample_label", "")}
     left_out = record.get("leave_one_dataset_out") or {}
     if left_out.get("belongs") and (rows := list(filter(has_both_classes, left_out["datasets"]))):
         worst = min(rows, key=lambda row: (row["accuracy"], row["dataset"]))
         what = f"{worst['dataset']}, the worst of the data sets left out of training"
+        what += _BOTH if len(rows) < len(left_out["datasets"]) else ""
         theirs = left_out.get("threshold", DEFAULT_THRESHOLD)
         is_other = theirs != record["threshold"]
         what += f", at threshold {number(theirs, 2)}" if is_other else ""

@@ -41,13 +41,14 @@ _PUBLISHED_AS = "source_path"  # shown where the predictions have it
 class ReportContext:
     """What the figures cannot tell: where they come from.
 
-    `generated`: the clips, or those trained on, are generated samples; `overlap` says what was looked for and found of
-    them in training; `split` says which clips they are; `created` is an ISO date; `model` are (name, value) lines that
-    identify it; `failures` are {path, reason} of all sets, `n_failures` of them of the judged one; `baselines` come
-    from metrics.trivial_baselines, and are None where there are no training clips to fit them on, as `no_baselines`
-    says; `data` says what the clips are; `attention` says where members looked in the worst mistakes; `by_training`
-    are the figures of by_training.figures; `sections` are further keys of metrics.json, each shown by a partial of the
-    page; `frames` gives some frames of the clip at a path (see film_strip.frames_below).
+    `sample_label`: what figures are labelled with, as the clips, or those trained on, are generated samples; `overlap`
+    says what was looked for and found of them in training; `split` says which clips they are; `created` is an ISO date;
+    `model` are (name, value) lines that identify it; `failures` are {path, reason} of all sets, `n_failures` of them of
+    the judged one; `baselines` come from metrics.trivial_baselines, and are None where there are no training clips to
+    fit them on, as `no_baselines` says; `data` says what the clips are; `attention` says where members looked in the
+    worst mistakes; `by_training` are the figures of by_training.figures; `sections` are further keys of metrics.json,
+    each shown by a partial of the page; `frames` gives some frames of the clip at a path
+    (see film_strip.frames_below), and `bars_note` what is to be said of the attention below them.
 
     `set_name`: what the judged set is called in predictions.csv; `elsewhere` (see elsewhere.record) and
     `elsewhere_predictions` are of further sets, by name; `selected_by`: the rules that chose epoch and threshold;
@@ -66,7 +67,7 @@ class ReportContext:
     split: str
     data: str = "published clips"
     title: str = "Violence detection"
-    generated: bool = False
+    sample_label: str = ""
     no_baselines: str = NO_BASELINES
     baselines: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, str]] = ()
@@ -75,6 +76,7 @@ class ReportContext:
     by_training: Mapping[str, Any] | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
     frames: FramesMaker | None = field(default=None, compare=False)
+    bars_note: str = ""
     set_name: str = "val"
     selected_by: Mapping[str, str] = field(default_factory=dict)
     false_alarms: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +90,11 @@ class ReportContext:
     trained_on_all: bool = False
     checklist: Sequence[checklist.Box] = ()
 
+    @property
+    def generated(self) -> bool:
+        """Whether the clips, or those trained on, are generated samples."""
+        return bool(self.sample_label)
+
 
 def write_report(
     folder: Path, result: Mapping[str, Any], predictions: pd.DataFrame, context: ReportContext
@@ -99,7 +106,7 @@ def write_report(
     # files of two runs under one record would be worse than none
     for name in (METRICS_NAME, PAGE_NAME):
         (folder / name).unlink(missing_ok=True)
-    note = SAMPLE_LABEL if context.generated else ""
+    note = context.sample_label
     images = []
     for name in report_plots.NOT_ALWAYS:
         (folder / f"{name}.png").unlink(missing_ok=True)
@@ -128,7 +135,8 @@ def metrics_record(
         **result,
         "wrong": _wrong_count(result),
         "n_datasets": sum(row["n"] > 0 for row in result["by_dataset"].values()),
-        "data": SAMPLE_LABEL if context.generated else context.data,
+        "data": SAMPLE_LABEL if context.sample_label == SAMPLE_LABEL else context.data,
+        "sample_label": context.sample_label,
         "generated_sample_clips": context.generated,
         "clips_trained_on": context.overlap.same_clip.record()["found"],
         "seen_in_training": context.overlap.record(),
@@ -178,7 +186,8 @@ def render_page(
         context=context,
         images=images,
         classes=CLASS_NAMES,
-        sample_label=SAMPLE_LABEL,
+        sample_label=context.sample_label,
+        clips_are_drawn=context.sample_label == SAMPLE_LABEL,
         film=film,
         failures=failures[:_FAILURES_SHOWN],
         failures_left_out=max(len(failures) - _FAILURES_SHOWN, 0),
