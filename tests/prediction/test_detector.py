@@ -516,7 +516,7 @@ def test_a_stride_beyond_a_window_is_refused_and_the_default_shortened(
         _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, stride_s=window_s + 4)
     for shorter_s in (1.0, window_s):
         config = PredictConfig(stride_s=2.5)
-        assert detector._stride_s(config, shorter_s) == min(2.5, shorter_s)
+        assert detector.stride_s(config, shorter_s) == min(2.5, shorter_s)
 
 
 def _moments(images: np.ndarray) -> np.ndarray:
