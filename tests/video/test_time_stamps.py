@@ -18,7 +18,7 @@ import timed_videos
 from timed_videos import evenly, noisy
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import augment, browser_video, decode, pictures, sampling
+from violence_detection.video import augment, browser_video, decode, pictures, sampling, sources
 from violence_detection.video.config import ClipConfig
 
 #: 20 s at 2 frames a second, then 10 s at 25.
@@ -393,6 +393,24 @@ def test_stamps_that_jump_where_another_recording_begins_are_no_loss(
     assert info.lost == ()
     assert info.duration_s == info.read_s == pytest.approx(8.0, abs=0.3)
     assert decode.packet_timing(joined).agrees(info)
+
+
+def test_sound_that_begins_midway_is_no_reason_not_to_read_a_recording(tmp_path: Path) -> None:
+    """Nor does it last to the end: FFmpeg tells the tracks of a file by its first seconds and its last."""
+    parts = [
+        timed_videos.write(
+            tmp_path / f"{start_s}.ts",
+            evenly(count, 25, start_s=start_s),
+            sound=start_s == 60,
+            sound_start_s=start_s,
+        )
+        for count, start_s in ((1500, 0), (250, 60), (1500, 70))
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(p.read_bytes() for p in parts))
+    for info in (decode.probe(joined), decode.timing(joined)):
+        assert (info.n_decoded, info.lost) == (3250, ())
+    assert len(list(sources.open_source(f"growing:{joined}", still_s=0.1).frames())) == 3250
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])

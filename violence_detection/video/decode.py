@@ -413,7 +413,7 @@ class _Reader:
         others = self._stream.duration is None and len(self._container.streams) > 1
         for _ in range(_MOST_PAUSES):
             try:
-                for packet in self._container.demux(*(() if others else (self._stream,))):
+                for packet in packets_of(self._container, *(() if others else (self._stream,))):
                     processes.beat()
                     if packet.stream is self._stream:
                         yield packet
@@ -701,6 +701,13 @@ def pixel_shape(stream: av.VideoStream, turn: int | None) -> float:
     shape = float(stream.sample_aspect_ratio or 1)
     shape = shape if _THINNEST <= shape <= 1 / _THINNEST else 1.0
     return 1 / shape if turn in (90, 270) else shape
+
+
+def packets_of(container: av.container.InputContainer, *tracks: av.stream.Stream) -> Iterator[av.Packet]:
+    """The packets of these tracks, or of all, and at the end of each an empty one. Raises FFmpegError."""
+    # at the end PyAV asks tracks for what they hold back that began midway, of which it does not know
+    with contextlib.suppress(IndexError):
+        yield from container.demux(*tracks)
 
 
 def holds_on(packet: av.Packet) -> bool:

@@ -105,7 +105,7 @@ class DemuxedSource:
         Those of all tracks are read, and those of others dropped here: sound that goes on without pictures would else
         never let a live source end. Raises SourceError.
         """
-        packets = container.demux()
+        packets = decode.packets_of(container)
         broken: SourceError | None = None
         packet: av.Packet | None = None
         packet_s = frame_s = time.monotonic()
@@ -114,7 +114,7 @@ class DemuxedSource:
             try:
                 packet = next(packets, None)
             except av.BlockingIOError:
-                packets, now_s = container.demux(), time.monotonic()
+                packets, now_s = decode.packets_of(container), time.monotonic()
                 self._check_pictures(now_s - packet_s, now_s - frame_s)
                 continue
             except av.EOFError:

@@ -172,7 +172,7 @@ def _opens(path: Path) -> bool:
                     frames += len(packet.decode())
                 if frames > 1:
                     return True
-    except (av.FFmpegError, OSError, ValueError):
+    except (av.FFmpegError, IndexError, OSError, ValueError):
         return False
     return False
 
