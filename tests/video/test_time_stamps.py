@@ -14,6 +14,7 @@ import cv2
 import numbered_videos
 import numpy as np
 import pytest
+import streamed
 import timed_videos
 from timed_videos import evenly, noisy
 
@@ -411,6 +412,41 @@ def test_sound_that_begins_midway_is_no_reason_not_to_read_a_recording(tmp_path:
     for info in (decode.probe(joined), decode.timing(joined)):
         assert (info.n_decoded, info.lost) == (3250, ())
     assert len(list(sources.open_source(f"growing:{joined}", still_s=0.1).frames())) == 3250
+
+
+@pytest.mark.parametrize("look", [decode.probe, decode.timing])
+def test_what_follows_in_another_track_is_said(
+    tmp_path: Path, look: Callable[[Path], decode.VideoInfo]
+) -> None:
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(p.read_bytes() for p in streamed.of_two_recorders(tmp_path)))
+    info = look(joined)
+    assert (info.n_decoded, info.read_s, info.played_s) == (1000, 40.0, 40.0)
+    assert info.shortfall().startswith(
+        "only 40.0 of 80.0 s decode (nothing at 40.0-80.0 s): the rest stands in another video track"
+    )
+
+
+@pytest.mark.parametrize("spans", [((0, 20), (0, 24)), ((0, 24), (0, 20)), ((0, 20), (10, 24))])
+def test_a_camera_beside_another_that_ends_later_is_whole(
+    tmp_path: Path, spans: tuple[tuple[int, int], ...]
+) -> None:
+    path = tmp_path / "v.ts"
+    with av.open(str(path), "w") as container:
+        tracks = [container.add_stream("libx264", rate=25) for _ in spans]
+        for track in tracks:
+            track.width, track.height, track.pix_fmt = 128, 32, "yuv420p"
+        for number in range(600):
+            for track, (begins_s, ends_s) in zip(tracks, spans, strict=True):
+                if begins_s <= number / 25 < ends_s:
+                    frame = av.VideoFrame.from_ndarray(numbered_videos.frame(number % 256), format="bgr24")
+                    frame.pts, frame.time_base = number, Fraction(1, 25)
+                    container.mux(track.encode(frame))
+        for track in tracks:
+            container.mux(track.encode())
+    info = decode.probe(path)
+    assert (info.read_s, info.shortfall()) == (spans[0][1], "")
+    assert decode.timing(path) == info
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ _REORDERED = 32
 _LATE_S = 0.2
 #: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
 _END_STATED = ("matroska,webm", "nut")
+#: A container in which other tracks may follow on one that ends; packets of that one may come behind them.
+_TRACKS_FOLLOW, _HELD_BACK = "mpegts", 2
 #: A container that numbers its moments: at those without a packet of their own the picture before stands on.
 _NUMBERS_MOMENTS = "avi"
 _MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
@@ -72,6 +75,7 @@ class VideoInfo:
     frames are where they have always been looked for. `damaged`: whether reading met damage, so that frames may be
     missing that nobody counted. `pixel_shape`: what the width of a pixel is to its height, of frames as they are given.
     `begins_late`: the first of `lost` is no loss, but the time before the pictures: its sound begins earlier.
+    `goes_on_elsewhere`: the last of `lost` stands in other video tracks, which follow on the one that is read.
     """
 
     n_frames: int
@@ -88,6 +92,7 @@ class VideoInfo:
     damaged: bool = field(default=False, compare=False)
     pixel_shape: float = field(default=1.0, compare=False)
     begins_late: bool = field(default=False, compare=False)
+    goes_on_elsewhere: bool = field(default=False, compare=False)
 
     @property
     def played_s(self) -> float:
@@ -120,10 +125,15 @@ class VideoInfo:
             return ""
         pictures_s = self.duration_s - (self.lost[0][1] if self.begins_late else 0.0)
         where = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in lost[:3])
+        why = "it is damaged or was cut short. If the original is whole, copy or download it again"
+        if self.goes_on_elsewhere:
+            why = (
+                "the rest stands in another video track, as where recordings were joined, or a recorder was set "
+                "otherwise. Give it as a file of its own: ffmpeg -i OLD -map 0:v:1 -c copy REST.ts"
+            )
         return (
             f"only {self.read_s:.1f} of {pictures_s:.1f} s decode (nothing at {where}"
-            f"{' ...' if len(lost) > 3 else ''} s): it is damaged or was cut short. If the original is whole, "
-            "copy or download it again"
+            f"{' ...' if len(lost) > 3 else ''} s): {why}"
         )
 
 
@@ -333,6 +343,8 @@ class _Reader:
         self._packet_count = 0
         self._held: list[int] = []  # of packets that say that the picture before stands on
         self._others_end_s = 0.0
+        # of other video tracks, by number: packets of this one before theirs, and when they begin and end
+        self._other_videos: dict[int, tuple[int, float, float]] = {}
         self._jumped_s = 0.0  # by which stamps go ahead where another recording begins
         self._damaged = False
         self._fell_out = False  # a packet did not decode
@@ -411,6 +423,7 @@ class _Reader:
         """The track's packets, at the end an empty one, which asks the decoder for what it holds back."""
         # without a length of its own, the track's is known by whether the others last as long as the file should
         others = self._stream.duration is None and len(self._container.streams) > 1
+        others |= self._container.format.name == _TRACKS_FOLLOW and len(self._container.streams.video) > 1
         for _ in range(_MOST_PAUSES):
             try:
                 for packet in packets_of(self._container, *(() if others else (self._stream,))):
@@ -418,8 +431,7 @@ class _Reader:
                     if packet.stream is self._stream:
                         yield packet
                     elif packet.pts is not None and packet.time_base is not None:
-                        end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                        self._others_end_s = max(self._others_end_s, end_s)
+                        self._note_other(packet, packet.pts, packet.time_base)
                 return
             except av.BlockingIOError:  # what was read makes no packet: it goes on behind that
                 self._damaged = True
@@ -444,6 +456,14 @@ class _Reader:
             self._packets.append(stamp)
             before = self._packets_due[-1] if self._packets_due else stamp
             self._packets_due.append(before if packet.dts is None else packet.dts)
+
+    def _note_other(self, packet: av.Packet, stamp: int, base: Fraction) -> None:
+        begins_s, ends_s = float(stamp * base), float((stamp + (packet.duration or 0)) * base)
+        self._others_end_s = max(self._others_end_s, ends_s)
+        if packet.stream.type == "video":
+            number = packet.stream.index
+            before, first_s, last_s = self._other_videos.get(number, (self._packet_count, begins_s, ends_s))
+            self._other_videos[number] = before, min(first_s, begins_s), max(last_s, ends_s)
 
     def picture(self, frame: av.VideoFrame, transform: Callable[[Frame], Any] | None) -> Any:
         """A frame upright, as RGB uint8, through `transform`."""
@@ -494,6 +514,7 @@ class _Reader:
             shown=shown,
             lost=lost,
             begins_late=late and bool(lost) and lost[0][0] == 0,
+            goes_on_elsewhere=bool(lost) and self._elsewhere_s() > 0,
             as_stated=fits and stated_rate and not self._damaged,
         )
 
@@ -636,7 +657,17 @@ class _Reader:
         else:
             by_count = (self._stream.frames - self._packet_count - len(self._held)) / fps
             by_count -= self._left_out_s(fps)
-        return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, 0.0)
+        return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, self._elsewhere_s())
+
+    def _elsewhere_s(self) -> float:
+        """Seconds of other video tracks that begin where this one ends, as where recordings were joined.
+
+        Not of those beside it, as of two cameras, of which one may be switched off earlier.
+        """
+        ended = self._packet_count - _HELD_BACK
+        return sum(
+            last_s - first_s for before, first_s, last_s in self._other_videos.values() if before >= ended
+        )
 
     def _left_out_s(self, fps: float) -> float:
         """Seconds of frames that are in the file and that its header leaves out, as where it was trimmed in place."""
