@@ -376,6 +376,17 @@ def test_a_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path) -> None:
     assert info.duration_s == pytest.approx(8.0, abs=0.3)
 
 
+@pytest.mark.parametrize("fps", [2, 5, 12])
+def test_a_slow_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path, fps: int) -> None:
+    """Its 30 frames last for more than the two seconds by which stamps may go back."""
+    part = timed_videos.write(tmp_path / "part.ts", evenly(30, fps))
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(2 * part.read_bytes())
+    info = decode.probe(joined)
+    assert (info.n_frames, info.fps, info.shown, info.lost) == (60, fps, None, ())
+    assert decode.packet_timing(joined).agrees(info)
+
+
 @pytest.mark.parametrize(
     ("first_s", "second_s"), [(100, 0), (7200, 0), (0, 7200)], ids=["back", "far back", "ahead"]
 )

@@ -786,7 +786,9 @@ def _one_after_another(seconds: np.ndarray, order: np.ndarray) -> np.ndarray:
     """
     steps = np.diff(order)
     typical = float(np.median(np.abs(steps)))
-    begins = np.flatnonzero(steps < -max(BACK_S, _REORDERED * typical)) + 1
+    # stamps in the order of the packets go back all the time, those of a recorder that begins anew once
+    is_shuffled = np.mean(steps < 0) > 1 - _MOSTLY
+    begins = np.flatnonzero(steps < -max(BACK_S, _REORDERED * typical if is_shuffled else 0.0)) + 1
     parts = []
     for recording in np.split(seconds, begins):
         recording = np.sort(recording)
