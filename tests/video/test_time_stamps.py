@@ -202,6 +202,31 @@ def test_half_a_download_says_how_much_there_is(tmp_path: Path) -> None:
     assert info.lost[-1][1] == pytest.approx(10.0, abs=0.1)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("look", [decode.probe, decode.timing])
+def test_a_last_picture_that_is_said_to_stand_for_long_is_no_damage(
+    tmp_path: Path, suffix: str, look: Callable[[Path], decode.VideoInfo]
+) -> None:
+    """As at the end of a screen recording. Of a file that was cut short the end is missing all the same."""
+    even = timed_videos.write(tmp_path / "v.mp4", evenly(100, 25), pictures=noisy(100), options={"bf": "0"})
+    path = tmp_path / f"long{suffix}"
+    with (
+        av.open(str(even)) as source,
+        av.open(str(path), "w", options={"movflags": "faststart"} if suffix == ".mp4" else {}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        packets[-1].duration = 100 * (packets[-1].duration or 0)
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+    info = look(path)
+    assert info.stated_s == pytest.approx(8.0, abs=0.1)
+    assert (info.n_frames, info.lost, info.shortfall()) == (100, (), "")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert look(path).shortfall().startswith("only 2.0 of 8.0 s decode")
+
+
 def test_sound_that_lasts_longer_is_no_damage(tmp_path: Path) -> None:
     """A Matroska file states one length for all its tracks."""
     path = tmp_path / "v.mkv"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -341,6 +342,10 @@ class _Reader:
         self._packets_due: list[int] = []  # when these are to be decoded; ascending within a recording
         self._skimmed = False  # the stamps are those of the packets, in their order
         self._packet_count = 0
+        self._last = (
+            -math.inf,
+            0,
+        )  # the latest stamp of a packet, and for how long its picture is said to stand
         self._held: list[int] = []  # of packets that say that the picture before stands on
         self._others_end_s = 0.0
         # of other video tracks, by number: packets of this one before theirs, and when they begin and end
@@ -454,6 +459,7 @@ class _Reader:
         self._damaged |= packet.is_corrupt
         if not packet.is_discard and stamp is not None:
             self._packets.append(stamp)
+            self._last = max(self._last, (stamp, packet.duration or 0))
             before = self._packets_due[-1] if self._packets_due else stamp
             self._packets_due.append(before if packet.dts is None else packet.dts)
 
@@ -636,8 +642,9 @@ class _Reader:
         if not late:
             gaps = before + gaps
         end = float(seconds[-1]) + 1 / fps
-        if self._missing_tail_s(end, fps) > 0:
-            gaps.append((end, end + self._missing_tail_s(end, fps)))
+        if (missing_s := self._missing_tail_s(end, fps)) > 0:
+            stands_to = end + self._stands_on_s(fps)
+            gaps.append((stands_to, stands_to + missing_s))
         most = min(_WORTH_NAMING_S, _WORTH_NAMING * (end - float(seconds[0])))
         if not self._damaged and sum(b - a for a, b in gaps) <= most:
             gaps = []
@@ -646,9 +653,9 @@ class _Reader:
         return tuple((round(a, 3), round(b, 3)) for a, b in gaps if b - a > 0.5 / fps)
 
     def _missing_tail_s(self, end_s: float, fps: float) -> float:
-        """Seconds that the header states beyond the last frame."""
+        """Seconds that the header states beyond the last frame, for as long as that is said to stand."""
         # lengths are up to the last stamp, whether the container states them or FFmpeg makes them of the stamps
-        stated_s = self._stated_s() - self._jumped_s
+        stated_s = self._stated_s() - self._jumped_s - self._stands_on_s(fps)
         others_last_s = self._others_end_s - (self._container.start_time or 0) / av.time_base
         if self._stream.duration is None and others_last_s >= stated_s - _WORTH_NAMING_S:
             stated_s = 0.0  # the length is that of the sound, which is there to its end
@@ -658,6 +665,13 @@ class _Reader:
             by_count = (self._stream.frames - self._packet_count - len(self._held)) / fps
             by_count -= self._left_out_s(fps)
         return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, self._elsewhere_s())
+
+    def _stands_on_s(self, fps: float) -> float:
+        """For how much longer than others the last frame is said to stand, as at the end of a screen recording."""
+        stamp, duration = self._last
+        if stamp not in self.stamps[-_REORDERED:]:
+            return 0.0  # it does not decode
+        return max(float(duration * (self._stream.time_base or 0)) - 1 / fps, 0.0)
 
     def _elsewhere_s(self) -> float:
         """Seconds of other video tracks that begin where this one ends, as where recordings were joined.
