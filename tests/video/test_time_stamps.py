@@ -158,9 +158,9 @@ def test_times_after_a_damaged_stretch_stay_right_and_what_is_lost_is_said(
     assert 3.0 < start < end < 7.5
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4", ".ts"])
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".wmv", ".mp4", ".ts"])
 def test_a_part_of_a_recording_that_counts_from_its_beginning_is_whole(tmp_path: Path, suffix: str) -> None:
-    """As `ffmpeg -f segment` writes them. A Matroska file states when it ends, and not for how long it lasts."""
+    """As `ffmpeg -f segment` writes them. Matroska and ASF state when a file ends, and not for how long it lasts."""
     path = timed_videos.write(tmp_path / f"v{suffix}", evenly(100, 25, start_s=600.0), pictures=noisy(100))
     info = decode.probe(path)
     assert (info.start_s, info.lost, info.shortfall()) == (0.0, (), "")
@@ -173,6 +173,14 @@ def test_a_part_of_a_recording_that_counts_from_its_beginning_is_whole(tmp_path:
         cut = decode.probe(path)
         assert cut.duration_s == pytest.approx(4.0, abs=0.05)
         assert cut.read_s < 3.0
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".wmv"])
+def test_a_short_clip_that_begins_a_little_late_is_whole(tmp_path: Path, suffix: str) -> None:
+    path = timed_videos.write(tmp_path / f"v{suffix}", evenly(25, 25, start_s=0.15))
+    info = decode.probe(path)
+    assert (info.n_frames, info.lost) == (25, ())
+    assert decode.timing(path) == info
 
 
 def test_a_part_of_a_recording_with_sound_that_was_cut_short_is_named(tmp_path: Path) -> None:

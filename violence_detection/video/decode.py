@@ -43,7 +43,7 @@ _REORDERED = 32
 #: A video track that begins later than the file does so by more than this; codecs that look ahead delay it by less.
 _LATE_S = 0.2
 #: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
-_END_STATED = ("matroska,webm", "nut")
+_END_STATED = ("matroska,webm", "nut", "asf")
 #: A container in which other tracks may follow on one that ends; packets of that one may come behind them.
 _TRACKS_FOLLOW, _HELD_BACK = "mpegts", 2
 #: A container that numbers its moments: at those without a packet of their own the picture before stands on.
@@ -588,12 +588,12 @@ class _Reader:
 
     def _stated_s(self) -> float:
         """Length of the track by the header, 0 where it says nothing."""
-        if self._stream.duration is not None and self._stream.time_base is not None:
-            return max(float(self._stream.duration * self._stream.time_base), 0.0)
         length, begins = (
             (n or 0) / av.time_base for n in (self._container.duration, self._container.start_time)
         )
-        if self._container.format.name in _END_STATED and _LATE_S < begins < length:
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            length = float(self._stream.duration * self._stream.time_base)
+        if self._container.format.name in _END_STATED and 0 < begins < length:
             length -= begins
         return max(length, 0.0)
 
