@@ -183,6 +183,17 @@ def test_a_short_clip_that_begins_a_little_late_is_whole(tmp_path: Path, suffix:
     assert decode.timing(path) == info
 
 
+@pytest.mark.parametrize("start_s", [0.0, 600.0])
+def test_a_short_flash_video_whose_frames_look_ahead_is_whole(tmp_path: Path, start_s: float) -> None:
+    """Its stated length begins when the first frame is decoded, 0.08 s before it is shown."""
+    path = timed_videos.write(tmp_path / "v.flv", evenly(25, 25, start_s), pictures=noisy(25))
+    info = decode.probe(path)
+    assert (info.n_frames, info.lost) == (25, ())
+    assert decode.timing(path) == info
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    assert decode.probe(path).shortfall()
+
+
 def test_a_part_of_a_recording_with_sound_that_was_cut_short_is_named(tmp_path: Path) -> None:
     times = evenly(250, 25, start_s=600.0)
     path = timed_videos.write(tmp_path / "v.mkv", times, pictures=noisy(250), sound=True, sound_start_s=600.0)

@@ -44,6 +44,8 @@ _REORDERED = 32
 _LATE_S = 0.2
 #: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
 _END_STATED = ("matroska,webm", "nut", "asf")
+#: A container that states how long it is decoded, which begins before the first picture is shown.
+_DECODING_STATED = "flv"
 #: A container in which other tracks may follow on one that ends; packets of that one may come behind them.
 _TRACKS_FOLLOW, _HELD_BACK = "mpegts", 2
 #: A container that numbers its moments: at those without a packet of their own the picture before stands on.
@@ -595,6 +597,8 @@ class _Reader:
             length = float(self._stream.duration * self._stream.time_base)
         if self._container.format.name in _END_STATED and 0 < begins < length:
             length -= begins
+        if self._container.format.name == _DECODING_STATED:
+            length -= min(begins, _LATE_S)
         return max(length, 0.0)
 
     def _seconds(self) -> np.ndarray | None:
