@@ -105,7 +105,7 @@ class VideoSearch:
                 if name.startswith("."):
                     self.skipped["hidden"] += _LITTER.fullmatch(name) is None
                 elif (suffix := path.suffix.lower()) in VIDEO_SUFFIXES:
-                    if suffix in _TEXTS_TOO and _is_text(path):
+                    if suffix in _TEXTS_TOO and path.is_file() and _is_text(path):
                         self.skipped[suffix] += 1
                     else:
                         yield path
