@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -189,6 +189,16 @@ def endless(begins: bytes, goes_on: bytes, every_s: float) -> Iterator[int]:
 
     with _camera(send) as url:
         yield int(url.rpartition(":")[2])
+
+
+def one_after_another(paths: Sequence[Path]) -> contextlib.AbstractContextManager[str]:
+    """The address at which the files' bytes are sent over one connection."""
+
+    def send(connection: socket.socket) -> None:
+        for path in paths:
+            connection.sendall(path.read_bytes())
+
+    return _camera(send)
 
 
 class Sending:

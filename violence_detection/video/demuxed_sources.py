@@ -25,6 +25,9 @@ _OPTIONS = {
     "rtsps": {"rtsp_flags": "prefer_tcp"},
     "udp": {"overrun_nonfatal": "1"},
 }
+#: A transport stream whose sender goes on with other numbers of its tracks (it was set otherwise) goes on in the tracks
+#: that there are; what comes in others PyAV drops, inside, where neither time limit nor stop is looked at.
+_ALWAYS = {"merge_pmt_versions": "1"}
 #: FFmpeg's mark of formats without times: pictures of webcams, raw H.264 as a Raspberry Pi sends it.
 _NO_TIMES = 0x80
 #: What comes without waiting, and soon after the connection, had come while FFmpeg looked at the stream.
@@ -185,7 +188,7 @@ class NetworkSource(DemuxedSource):
         try:
             return av.open(
                 self._url,
-                options=_OPTIONS.get(self._scheme, {}),
+                options=_ALWAYS | _OPTIONS.get(self._scheme, {}),
                 timeout=(self._open_limit_s, self._read_limit_s),
                 metadata_errors="ignore",
             )
