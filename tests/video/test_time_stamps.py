@@ -550,6 +550,25 @@ def test_packets_that_do_not_decode_are_a_loss_and_no_slower_rate(tmp_path: Path
     assert info.read_s == pytest.approx(6.0, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("fps", "said"),
+    [
+        (25, "only 3.96 of 4.00 s decode (nothing at 2.00-2.04 s): "),
+        (10, "only 9.9 of 10.0 s decode (nothing at 5.0-5.1 s): "),
+    ],
+)
+def test_a_single_frame_that_does_not_decode_is_said_in_figures_that_tell_it(
+    tmp_path: Path, fps: int, said: str
+) -> None:
+    path = timed_videos.write(
+        tmp_path / "v.avi", evenly(100, fps), rate=fps, codec="mjpeg", pictures=noisy(100)
+    )
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes().replace(packets[50], bytes(len(packets[50]))))
+    assert decode.probe(path).shortfall().startswith(said)
+
+
 def _digest(path: Path, config: ClipConfig) -> str:
     digest = hashlib.sha256()
     for _, streams in pictures.clip_variants(path, "clip", ("v0", "v1"), 64, config):

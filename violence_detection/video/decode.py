@@ -126,8 +126,12 @@ class VideoInfo:
         lost = self.lost[self.begins_late :]
         if not lost:
             return ""
-        pictures_s = self.duration_s - (self.lost[0][1] if self.begins_late else 0.0)
-        where = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in lost[:3])
+        # where one frame is missing the others pass for evenly spaced, and the video for as long as they are
+        pictures_s = self.read_s + sum(end - start for start, end in lost)
+        said = ((self.read_s, pictures_s), *lost[:3])
+        # a frame may be less than a digit tells
+        digits = next((n for n in (1, 2) if all(round(a, n) < round(b, n) for a, b in said)), 3)
+        where = ", ".join(f"{start:.{digits}f}-{end:.{digits}f}" for start, end in lost[:3])
         why = "it is damaged or was cut short. If the original is whole, copy or download it again"
         if self.goes_on_elsewhere:
             why = (
@@ -135,7 +139,7 @@ class VideoInfo:
                 "otherwise. Give it as a file of its own: ffmpeg -i OLD -map 0:v:1 -c copy REST.ts"
             )
         return (
-            f"only {self.read_s:.1f} of {pictures_s:.1f} s decode (nothing at {where}"
+            f"only {self.read_s:.{digits}f} of {pictures_s:.{digits}f} s decode (nothing at {where}"
             f"{' ...' if len(lost) > 3 else ''} s): {why}"
         )
 
