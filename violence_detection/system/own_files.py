@@ -55,9 +55,11 @@ class WrittenFiles:
 
         None for one that such a run has not written, or that was changed since, and where there is none.
         """
+        if not path.is_file():  # a named pipe would be waited for
+            return None
         try:
             key = _key(path, path.name)
-        except OSError:  # not there, or nobody's to read
+        except OSError:  # nobody's to read
             return None
         if key not in self._sources:
             self._read()
