@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import BinaryIO
 import av
 import numbered_videos
 import numpy as np
+import timed_videos
 
 
 def free_port() -> int:
@@ -42,6 +43,16 @@ def remux(
                 continue
             packet.stream = out
             sink.mux(packet)
+
+
+def of_two_recorders(folder: Path) -> tuple[Path, Path]:
+    """40 s, and the next 40 s in a track of another number: each is longer than what FFmpeg looks at first."""
+    parts = []
+    for number, begins_s in ((256, 0), (336, 40)):
+        whole = timed_videos.write(folder / f"{number}.mp4", timed_videos.evenly(1000, 25, start_s=begins_s))
+        parts.append(whole.with_suffix(".ts"))
+        remux(whole, str(parts[-1]), options={"mpegts_start_pid": str(number)})
+    return parts[0], parts[1]
 
 
 @contextlib.contextmanager
@@ -178,6 +189,16 @@ def endless(begins: bytes, goes_on: bytes, every_s: float) -> Iterator[int]:
 
     with _camera(send) as url:
         yield int(url.rpartition(":")[2])
+
+
+def one_after_another(paths: Sequence[Path]) -> contextlib.AbstractContextManager[str]:
+    """The address at which the files' bytes are sent over one connection."""
+
+    def send(connection: socket.socket) -> None:
+        for path in paths:
+            connection.sendall(path.read_bytes())
+
+    return _camera(send)
 
 
 class Sending:

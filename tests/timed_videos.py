@@ -18,6 +18,8 @@ CODECS = {
     ".avi": "mpeg4",
     ".webm": "libvpx",
     ".mov": "mjpeg",
+    ".wmv": "wmv2",
+    ".flv": "libx264",
 }
 #: One time base for all: fine enough for 25 and 300 frames a second.
 TIME_BASE = Fraction(1, 90_000)

@@ -38,6 +38,16 @@ def test_a_file_is_of_the_source_that_it_was_written_for_as_it_was_written(tmp_p
     assert not path.exists()
 
 
+def test_a_named_pipe_is_nobodys_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "live.ts")
+    asked = f"own_files.WrittenFiles(Path({str(tmp_path)!r})).source_of(Path({str(tmp_path / 'live.ts')!r}))"
+    code = f"from pathlib import Path; from violence_detection.system import own_files; print({asked})"
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert said.stdout == "None\n"
+
+
 @pytest.mark.parametrize("text", ["TWO", "two\n", "by hand"])
 def test_what_somebody_changed_or_put_there_stays(tmp_path: Path, text: str) -> None:
     path = _write(tmp_path, "a.srt", "a.mp4", "two")

@@ -379,6 +379,16 @@ def test_a_sender_that_was_started_anew_goes_on_when_its_frames_come(transported
     assert np.median(np.diff(times_s)) == pytest.approx(0.04, abs=0.001)
 
 
+def test_a_sender_that_goes_on_in_another_track_is_read_on(tmp_path: Path) -> None:
+    """Else what it sends is dropped where nobody looks at time limit and stop, for as long as it sends."""
+    parts = streamed.of_two_recorders(tmp_path)
+    with streamed.one_after_another(parts) as url:
+        source = open_source(url, read_limit_s=5.0)
+        came = [frame.time_s for frame in source.frames()]
+    assert len(came) > 1900
+    assert came[-1] == pytest.approx(80, abs=1.0)
+
+
 @pytest.mark.parametrize("way", ["raw", "http"])
 def test_pictures_without_times_have_those_of_their_arrival(way: str) -> None:
     """FFmpeg counts them as 25 a second. One connection is all that some cameras answer."""

@@ -14,11 +14,12 @@ import cv2
 import numbered_videos
 import numpy as np
 import pytest
+import streamed
 import timed_videos
 from timed_videos import evenly, noisy
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import augment, browser_video, decode, pictures, sampling
+from violence_detection.video import augment, browser_video, decode, pictures, sampling, sources
 from violence_detection.video.config import ClipConfig
 
 #: 20 s at 2 frames a second, then 10 s at 25.
@@ -157,9 +158,9 @@ def test_times_after_a_damaged_stretch_stay_right_and_what_is_lost_is_said(
     assert 3.0 < start < end < 7.5
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4", ".ts"])
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".wmv", ".mp4", ".ts"])
 def test_a_part_of_a_recording_that_counts_from_its_beginning_is_whole(tmp_path: Path, suffix: str) -> None:
-    """As `ffmpeg -f segment` writes them. A Matroska file states when it ends, and not for how long it lasts."""
+    """As `ffmpeg -f segment` writes them. Matroska and ASF state when a file ends, and not for how long it lasts."""
     path = timed_videos.write(tmp_path / f"v{suffix}", evenly(100, 25, start_s=600.0), pictures=noisy(100))
     info = decode.probe(path)
     assert (info.start_s, info.lost, info.shortfall()) == (0.0, (), "")
@@ -172,6 +173,25 @@ def test_a_part_of_a_recording_that_counts_from_its_beginning_is_whole(tmp_path:
         cut = decode.probe(path)
         assert cut.duration_s == pytest.approx(4.0, abs=0.05)
         assert cut.read_s < 3.0
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".wmv"])
+def test_a_short_clip_that_begins_a_little_late_is_whole(tmp_path: Path, suffix: str) -> None:
+    path = timed_videos.write(tmp_path / f"v{suffix}", evenly(25, 25, start_s=0.15))
+    info = decode.probe(path)
+    assert (info.n_frames, info.lost) == (25, ())
+    assert decode.timing(path) == info
+
+
+@pytest.mark.parametrize("start_s", [0.0, 600.0])
+def test_a_short_flash_video_whose_frames_look_ahead_is_whole(tmp_path: Path, start_s: float) -> None:
+    """Its stated length begins when the first frame is decoded, 0.08 s before it is shown."""
+    path = timed_videos.write(tmp_path / "v.flv", evenly(25, 25, start_s), pictures=noisy(25))
+    info = decode.probe(path)
+    assert (info.n_frames, info.lost) == (25, ())
+    assert decode.timing(path) == info
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    assert decode.probe(path).shortfall()
 
 
 def test_a_part_of_a_recording_with_sound_that_was_cut_short_is_named(tmp_path: Path) -> None:
@@ -199,6 +219,31 @@ def test_half_a_download_says_how_much_there_is(tmp_path: Path) -> None:
     assert info.duration_s == pytest.approx(10.0, abs=0.1)
     assert info.read_s == pytest.approx(6.0, abs=0.5)
     assert info.lost[-1][1] == pytest.approx(10.0, abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("look", [decode.probe, decode.timing])
+def test_a_last_picture_that_is_said_to_stand_for_long_is_no_damage(
+    tmp_path: Path, suffix: str, look: Callable[[Path], decode.VideoInfo]
+) -> None:
+    """As at the end of a screen recording. Of a file that was cut short the end is missing all the same."""
+    even = timed_videos.write(tmp_path / "v.mp4", evenly(100, 25), pictures=noisy(100), options={"bf": "0"})
+    path = tmp_path / f"long{suffix}"
+    with (
+        av.open(str(even)) as source,
+        av.open(str(path), "w", options={"movflags": "faststart"} if suffix == ".mp4" else {}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        packets[-1].duration = 100 * (packets[-1].duration or 0)
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+    info = look(path)
+    assert info.stated_s == pytest.approx(8.0, abs=0.1)
+    assert (info.n_frames, info.lost, info.shortfall()) == (100, (), "")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert look(path).shortfall().startswith("only 2.0 of 8.0 s decode")
 
 
 def test_sound_that_lasts_longer_is_no_damage(tmp_path: Path) -> None:
@@ -375,6 +420,17 @@ def test_a_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path) -> None:
     assert info.duration_s == pytest.approx(8.0, abs=0.3)
 
 
+@pytest.mark.parametrize("fps", [2, 5, 12])
+def test_a_slow_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path, fps: int) -> None:
+    """Its 30 frames last for more than the two seconds by which stamps may go back."""
+    part = timed_videos.write(tmp_path / "part.ts", evenly(30, fps))
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(2 * part.read_bytes())
+    info = decode.probe(joined)
+    assert (info.n_frames, info.fps, info.shown, info.lost) == (60, fps, None, ())
+    assert decode.packet_timing(joined).agrees(info)
+
+
 @pytest.mark.parametrize(
     ("first_s", "second_s"), [(100, 0), (7200, 0), (0, 7200)], ids=["back", "far back", "ahead"]
 )
@@ -393,6 +449,59 @@ def test_stamps_that_jump_where_another_recording_begins_are_no_loss(
     assert info.lost == ()
     assert info.duration_s == info.read_s == pytest.approx(8.0, abs=0.3)
     assert decode.packet_timing(joined).agrees(info)
+
+
+def test_sound_that_begins_midway_is_no_reason_not_to_read_a_recording(tmp_path: Path) -> None:
+    """Nor does it last to the end: FFmpeg tells the tracks of a file by its first seconds and its last."""
+    parts = [
+        timed_videos.write(
+            tmp_path / f"{start_s}.ts",
+            evenly(count, 25, start_s=start_s),
+            sound=start_s == 60,
+            sound_start_s=start_s,
+        )
+        for count, start_s in ((1500, 0), (250, 60), (1500, 70))
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(p.read_bytes() for p in parts))
+    for info in (decode.probe(joined), decode.timing(joined)):
+        assert (info.n_decoded, info.lost) == (3250, ())
+    assert len(list(sources.open_source(f"growing:{joined}", still_s=0.1).frames())) == 3250
+
+
+@pytest.mark.parametrize("look", [decode.probe, decode.timing])
+def test_what_follows_in_another_track_is_said(
+    tmp_path: Path, look: Callable[[Path], decode.VideoInfo]
+) -> None:
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(p.read_bytes() for p in streamed.of_two_recorders(tmp_path)))
+    info = look(joined)
+    assert (info.n_decoded, info.read_s, info.played_s) == (1000, 40.0, 40.0)
+    assert info.shortfall().startswith(
+        "only 40.0 of 80.0 s decode (nothing at 40.0-80.0 s): the rest stands in another video track"
+    )
+
+
+@pytest.mark.parametrize("spans", [((0, 20), (0, 24)), ((0, 24), (0, 20)), ((0, 20), (10, 24))])
+def test_a_camera_beside_another_that_ends_later_is_whole(
+    tmp_path: Path, spans: tuple[tuple[int, int], ...]
+) -> None:
+    path = tmp_path / "v.ts"
+    with av.open(str(path), "w") as container:
+        tracks = [container.add_stream("libx264", rate=25) for _ in spans]
+        for track in tracks:
+            track.width, track.height, track.pix_fmt = 128, 32, "yuv420p"
+        for number in range(600):
+            for track, (begins_s, ends_s) in zip(tracks, spans, strict=True):
+                if begins_s <= number / 25 < ends_s:
+                    frame = av.VideoFrame.from_ndarray(numbered_videos.frame(number % 256), format="bgr24")
+                    frame.pts, frame.time_base = number, Fraction(1, 25)
+                    container.mux(track.encode(frame))
+        for track in tracks:
+            container.mux(track.encode())
+    info = decode.probe(path)
+    assert (info.read_s, info.shortfall()) == (spans[0][1], "")
+    assert decode.timing(path) == info
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
@@ -439,6 +548,25 @@ def test_packets_that_do_not_decode_are_a_loss_and_no_slower_rate(tmp_path: Path
     assert info.damaged
     assert info.n_decoded == 150
     assert info.read_s == pytest.approx(6.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("fps", "said"),
+    [
+        (25, "only 3.96 of 4.00 s decode (nothing at 2.00-2.04 s): "),
+        (10, "only 9.9 of 10.0 s decode (nothing at 5.0-5.1 s): "),
+    ],
+)
+def test_a_single_frame_that_does_not_decode_is_said_in_figures_that_tell_it(
+    tmp_path: Path, fps: int, said: str
+) -> None:
+    path = timed_videos.write(
+        tmp_path / "v.avi", evenly(100, fps), rate=fps, codec="mjpeg", pictures=noisy(100)
+    )
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes().replace(packets[50], bytes(len(packets[50]))))
+    assert decode.probe(path).shortfall().startswith(said)
 
 
 def _digest(path: Path, config: ClipConfig) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,18 @@ def test_typescript_is_no_transport_stream(tmp_path: Path) -> None:
     search = VideoSearch()
     assert names(tmp_path, search) == ["camera.ts", "empty.ts"]
     assert search.skipped_text() == "1 .ts"
+
+
+def test_a_named_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """As of a program that passes a camera on; opening it to look whether it is a text waits for that."""
+    os.mkfifo(tmp_path / "live.ts")
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(names, tmp_path, VideoSearch())
+        try:
+            assert found.result(timeout=10) == ["live.ts"]
+        finally:
+            if not found.done():
+                (tmp_path / "live.ts").open("wb").close()
 
 
 def test_folders_of_this_suite_are_left_out_unless_everything_is_asked_for(tmp_path: Path) -> None:

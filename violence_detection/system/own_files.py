@@ -79,9 +79,11 @@ class WrittenFiles:
             self._read()
             if path.name.casefold() not in self._all_names:
                 return None
+        if not path.is_file():  # a named pipe would be waited for
+            return None
         try:
             key = _key(path, path.name)
-        except OSError:  # not there, or nobody's to read
+        except OSError:  # nobody's to read
             return None
         if key not in self._sources:
             self._read()

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,11 @@ _REORDERED = 32
 #: A video track that begins later than the file does so by more than this; codecs that look ahead delay it by less.
 _LATE_S = 0.2
 #: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
-_END_STATED = ("matroska,webm", "nut")
+_END_STATED = ("matroska,webm", "nut", "asf")
+#: A container that states how long it is decoded, which begins before the first picture is shown.
+_DECODING_STATED = "flv"
+#: A container in which other tracks may follow on one that ends; packets of that one may come behind them.
+_TRACKS_FOLLOW, _HELD_BACK = "mpegts", 2
 #: A container that numbers its moments: at those without a packet of their own the picture before stands on.
 _NUMBERS_MOMENTS = "avi"
 _MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
@@ -72,6 +78,7 @@ class VideoInfo:
     frames are where they have always been looked for. `damaged`: whether reading met damage, so that frames may be
     missing that nobody counted. `pixel_shape`: what the width of a pixel is to its height, of frames as they are given.
     `begins_late`: the first of `lost` is no loss, but the time before the pictures: its sound begins earlier.
+    `goes_on_elsewhere`: the last of `lost` stands in other video tracks, which follow on the one that is read.
     """
 
     n_frames: int
@@ -88,6 +95,7 @@ class VideoInfo:
     damaged: bool = field(default=False, compare=False)
     pixel_shape: float = field(default=1.0, compare=False)
     begins_late: bool = field(default=False, compare=False)
+    goes_on_elsewhere: bool = field(default=False, compare=False)
 
     @property
     def played_s(self) -> float:
@@ -118,12 +126,21 @@ class VideoInfo:
         lost = self.lost[self.begins_late :]
         if not lost:
             return ""
-        pictures_s = self.duration_s - (self.lost[0][1] if self.begins_late else 0.0)
-        where = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in lost[:3])
+        # where one frame is missing the others pass for evenly spaced, and the video for as long as they are
+        pictures_s = self.read_s + sum(end - start for start, end in lost)
+        said = ((self.read_s, pictures_s), *lost[:3])
+        # a frame may be less than a digit tells
+        digits = next((n for n in (1, 2) if all(round(a, n) < round(b, n) for a, b in said)), 3)
+        where = ", ".join(f"{start:.{digits}f}-{end:.{digits}f}" for start, end in lost[:3])
+        why = "it is damaged or was cut short. If the original is whole, copy or download it again"
+        if self.goes_on_elsewhere:
+            why = (
+                "the rest stands in another video track, as where recordings were joined, or a recorder was set "
+                "otherwise. Give it as a file of its own: ffmpeg -i OLD -map 0:v:1 -c copy REST.ts"
+            )
         return (
-            f"only {self.read_s:.1f} of {pictures_s:.1f} s decode (nothing at {where}"
-            f"{' ...' if len(lost) > 3 else ''} s): it is damaged or was cut short. If the original is whole, "
-            "copy or download it again"
+            f"only {self.read_s:.{digits}f} of {pictures_s:.{digits}f} s decode (nothing at {where}"
+            f"{' ...' if len(lost) > 3 else ''} s): {why}"
         )
 
 
@@ -331,8 +348,14 @@ class _Reader:
         self._packets_due: list[int] = []  # when these are to be decoded; ascending within a recording
         self._skimmed = False  # the stamps are those of the packets, in their order
         self._packet_count = 0
+        self._last = (
+            -math.inf,
+            0,
+        )  # the latest stamp of a packet, and for how long its picture is said to stand
         self._held: list[int] = []  # of packets that say that the picture before stands on
         self._others_end_s = 0.0
+        # of other video tracks, by number: packets of this one before theirs, and when they begin and end
+        self._other_videos: dict[int, tuple[int, float, float]] = {}
         self._jumped_s = 0.0  # by which stamps go ahead where another recording begins
         self._damaged = False
         self._fell_out = False  # a packet did not decode
@@ -411,15 +434,15 @@ class _Reader:
         """The track's packets, at the end an empty one, which asks the decoder for what it holds back."""
         # without a length of its own, the track's is known by whether the others last as long as the file should
         others = self._stream.duration is None and len(self._container.streams) > 1
+        others |= self._container.format.name == _TRACKS_FOLLOW and len(self._container.streams.video) > 1
         for _ in range(_MOST_PAUSES):
             try:
-                for packet in self._container.demux(*(() if others else (self._stream,))):
+                for packet in packets_of(self._container, *(() if others else (self._stream,))):
                     processes.beat()
                     if packet.stream is self._stream:
                         yield packet
                     elif packet.pts is not None and packet.time_base is not None:
-                        end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                        self._others_end_s = max(self._others_end_s, end_s)
+                        self._note_other(packet, packet.pts, packet.time_base)
                 return
             except av.BlockingIOError:  # what was read makes no packet: it goes on behind that
                 self._damaged = True
@@ -442,8 +465,17 @@ class _Reader:
         self._damaged |= packet.is_corrupt
         if not packet.is_discard and stamp is not None:
             self._packets.append(stamp)
+            self._last = max(self._last, (stamp, packet.duration or 0))
             before = self._packets_due[-1] if self._packets_due else stamp
             self._packets_due.append(before if packet.dts is None else packet.dts)
+
+    def _note_other(self, packet: av.Packet, stamp: int, base: Fraction) -> None:
+        begins_s, ends_s = float(stamp * base), float((stamp + (packet.duration or 0)) * base)
+        self._others_end_s = max(self._others_end_s, ends_s)
+        if packet.stream.type == "video":
+            number = packet.stream.index
+            before, first_s, last_s = self._other_videos.get(number, (self._packet_count, begins_s, ends_s))
+            self._other_videos[number] = before, min(first_s, begins_s), max(last_s, ends_s)
 
     def picture(self, frame: av.VideoFrame, transform: Callable[[Frame], Any] | None) -> Any:
         """A frame upright, as RGB uint8, through `transform`."""
@@ -494,6 +526,7 @@ class _Reader:
             shown=shown,
             lost=lost,
             begins_late=late and bool(lost) and lost[0][0] == 0,
+            goes_on_elsewhere=bool(lost) and self._elsewhere_s() > 0,
             as_stated=fits and stated_rate and not self._damaged,
         )
 
@@ -561,13 +594,15 @@ class _Reader:
 
     def _stated_s(self) -> float:
         """Length of the track by the header, 0 where it says nothing."""
-        if self._stream.duration is not None and self._stream.time_base is not None:
-            return max(float(self._stream.duration * self._stream.time_base), 0.0)
         length, begins = (
             (n or 0) / av.time_base for n in (self._container.duration, self._container.start_time)
         )
-        if self._container.format.name in _END_STATED and _LATE_S < begins < length:
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            length = float(self._stream.duration * self._stream.time_base)
+        if self._container.format.name in _END_STATED and 0 < begins < length:
             length -= begins
+        if self._container.format.name == _DECODING_STATED:
+            length -= min(begins, _LATE_S)
         return max(length, 0.0)
 
     def _seconds(self) -> np.ndarray | None:
@@ -615,8 +650,9 @@ class _Reader:
         if not late:
             gaps = before + gaps
         end = float(seconds[-1]) + 1 / fps
-        if self._missing_tail_s(end, fps) > 0:
-            gaps.append((end, end + self._missing_tail_s(end, fps)))
+        if (missing_s := self._missing_tail_s(end, fps)) > 0:
+            stands_to = end + self._stands_on_s(fps)
+            gaps.append((stands_to, stands_to + missing_s))
         most = min(_WORTH_NAMING_S, _WORTH_NAMING * (end - float(seconds[0])))
         if not self._damaged and sum(b - a for a, b in gaps) <= most:
             gaps = []
@@ -625,9 +661,9 @@ class _Reader:
         return tuple((round(a, 3), round(b, 3)) for a, b in gaps if b - a > 0.5 / fps)
 
     def _missing_tail_s(self, end_s: float, fps: float) -> float:
-        """Seconds that the header states beyond the last frame."""
+        """Seconds that the header states beyond the last frame, for as long as that is said to stand."""
         # lengths are up to the last stamp, whether the container states them or FFmpeg makes them of the stamps
-        stated_s = self._stated_s() - self._jumped_s
+        stated_s = self._stated_s() - self._jumped_s - self._stands_on_s(fps)
         others_last_s = self._others_end_s - (self._container.start_time or 0) / av.time_base
         if self._stream.duration is None and others_last_s >= stated_s - _WORTH_NAMING_S:
             stated_s = 0.0  # the length is that of the sound, which is there to its end
@@ -636,7 +672,24 @@ class _Reader:
         else:
             by_count = (self._stream.frames - self._packet_count - len(self._held)) / fps
             by_count -= self._left_out_s(fps)
-        return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, 0.0)
+        return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, self._elsewhere_s())
+
+    def _stands_on_s(self, fps: float) -> float:
+        """For how much longer than others the last frame is said to stand, as at the end of a screen recording."""
+        stamp, duration = self._last
+        if stamp not in self.stamps[-_REORDERED:]:
+            return 0.0  # it does not decode
+        return max(float(duration * (self._stream.time_base or 0)) - 1 / fps, 0.0)
+
+    def _elsewhere_s(self) -> float:
+        """Seconds of other video tracks that begin where this one ends, as where recordings were joined.
+
+        Not of those beside it, as of two cameras, of which one may be switched off earlier.
+        """
+        ended = self._packet_count - _HELD_BACK
+        return sum(
+            last_s - first_s for before, first_s, last_s in self._other_videos.values() if before >= ended
+        )
 
     def _left_out_s(self, fps: float) -> float:
         """Seconds of frames that are in the file and that its header leaves out, as where it was trimmed in place."""
@@ -703,6 +756,13 @@ def pixel_shape(stream: av.VideoStream, turn: int | None) -> float:
     return 1 / shape if turn in (90, 270) else shape
 
 
+def packets_of(container: av.container.InputContainer, *tracks: av.stream.Stream) -> Iterator[av.Packet]:
+    """The packets of these tracks, or of all, and at the end of each an empty one. Raises FFmpegError."""
+    # at the end PyAV asks tracks for what they hold back that began midway, of which it does not know
+    with contextlib.suppress(IndexError):
+        yield from container.demux(*tracks)
+
+
 def holds_on(packet: av.Packet) -> bool:
     """Whether a packet says that the picture before stands on: it is empty, and has a time.
 
@@ -748,7 +808,9 @@ def _one_after_another(seconds: np.ndarray, order: np.ndarray) -> np.ndarray:
     """
     steps = np.diff(order)
     typical = float(np.median(np.abs(steps)))
-    begins = np.flatnonzero(steps < -max(BACK_S, _REORDERED * typical)) + 1
+    # stamps in the order of the packets go back all the time, those of a recorder that begins anew once
+    is_shuffled = np.mean(steps < 0) > 1 - _MOSTLY
+    begins = np.flatnonzero(steps < -max(BACK_S, _REORDERED * typical if is_shuffled else 0.0)) + 1
     parts = []
     for recording in np.split(seconds, begins):
         recording = np.sort(recording)

@@ -25,6 +25,9 @@ _OPTIONS = {
     "rtsps": {"rtsp_flags": "prefer_tcp"},
     "udp": {"overrun_nonfatal": "1"},
 }
+#: A transport stream whose sender goes on with other numbers of its tracks (it was set otherwise) goes on in the tracks
+#: that there are; what comes in others PyAV drops, inside, where neither time limit nor stop is looked at.
+_ALWAYS = {"merge_pmt_versions": "1"}
 #: FFmpeg's mark of formats without times: pictures of webcams, raw H.264 as a Raspberry Pi sends it.
 _NO_TIMES = 0x80
 #: What comes without waiting, and soon after the connection, had come while FFmpeg looked at the stream.
@@ -105,7 +108,7 @@ class DemuxedSource:
         Those of all tracks are read, and those of others dropped here: sound that goes on without pictures would else
         never let a live source end. Raises SourceError.
         """
-        packets = container.demux()
+        packets = decode.packets_of(container)
         broken: SourceError | None = None
         packet: av.Packet | None = None
         packet_s = frame_s = time.monotonic()
@@ -114,7 +117,7 @@ class DemuxedSource:
             try:
                 packet = next(packets, None)
             except av.BlockingIOError:
-                packets, now_s = container.demux(), time.monotonic()
+                packets, now_s = decode.packets_of(container), time.monotonic()
                 self._check_pictures(now_s - packet_s, now_s - frame_s)
                 continue
             except av.EOFError:
@@ -186,7 +189,7 @@ class NetworkSource(DemuxedSource):
         try:
             return av.open(
                 self._url,
-                options=_OPTIONS.get(self._scheme, {}),
+                options=_ALWAYS | _OPTIONS.get(self._scheme, {}),
                 timeout=(self._open_limit_s, self._read_limit_s),
                 metadata_errors="ignore",
             )

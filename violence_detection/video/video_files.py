@@ -110,7 +110,7 @@ class VideoSearch:
                 if name.startswith("."):
                     self.skipped["hidden"] += _LITTER.fullmatch(name) is None
                 elif (suffix := path.suffix.lower()) in VIDEO_SUFFIXES:
-                    if suffix in _TEXTS_TOO and _is_text(path):
+                    if suffix in _TEXTS_TOO and path.is_file() and _is_text(path):
                         self.skipped[suffix] += 1
                     else:
                         yield path
@@ -182,7 +182,7 @@ def _opens(path: Path) -> bool:
                     frames += len(packet.decode())
                 if frames > 1:
                     return True
-    except (av.FFmpegError, OSError, ValueError):
+    except (av.FFmpegError, IndexError, OSError, ValueError):
         return False
     return False
 

@@ -210,6 +210,16 @@ def test_recordings_in_one_file_follow_each_other_as_in_the_package(
             np.testing.assert_array_equal(seen[name], images, err_msg=name)
 
 
+@pytest.mark.parametrize("fps", [2, 5, 12])
+def test_a_slow_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path, fps: int) -> None:
+    part = timed_videos.write(tmp_path / "part.ts", timed_videos.evenly(30, fps))
+    video = tmp_path / "v.ts"
+    video.write_bytes(2 * part.read_bytes())
+    moments = video_windows.MomentsOfVideo(video)
+    assert moments.n_frames / moments.fps == pytest.approx(60 / fps, abs=1.5 / fps)
+    assert moments.distinct(0, moments.n_frames) == 60
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
 def test_a_clock_that_is_set_ahead_makes_no_video_longer(tmp_path: Path, suffix: str) -> None:
     times = [*timed_videos.evenly(80, 25), *timed_videos.evenly(80, 25, start_s=7200)]

@@ -26,8 +26,10 @@ from violence_detection.video.shots import compared, middle_shot, small, within
 
 #: Rates that a header may state; beyond them it is not believed.
 _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
-#: Times that go back by more than so many seconds, and frames, or ahead, begin another recording, as in the package.
-_BACK_S, _REORDERED, _AHEAD_S = 2.0, 32, 3600.0
+#: Times that go back by more than so many seconds, or ahead, begin another recording, as in the package. Where so many
+#: of them go back, they are in the order of packets, and a recording goes back by more than so many frames.
+_BACK_S, _AHEAD_S = 2.0, 3600.0
+_SHUFFLED, _REORDERED = 0.1, 32
 #: Frames that are missing are named if they are more than so many seconds, and this share of the video.
 _WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.05
 #: Files that state when they end, and not for how long: of parts of a recording OpenCV then counts too many frames.
@@ -117,7 +119,8 @@ def _in_order(stamps: np.ndarray, step_s: float) -> np.ndarray:
     Some frames, at the end of files most of all, have no time; OpenCV says 0 of them. They come a step behind the one
     before. Times that go back, or far ahead, begin another recording, which follows on the one before.
     """
-    back_s, known = max(_BACK_S, _REORDERED * step_s), stamps.tolist()
+    is_shuffled = np.mean(np.diff(stamps) < 0) > _SHUFFLED
+    back_s, known = max(_BACK_S, _REORDERED * step_s if is_shuffled else 0.0), stamps.tolist()
     recordings = [known[:1]]
     for stamp, following in itertools.zip_longest(known[1:], known[2:], fillvalue=0.0):
         last_s = recordings[-1][-1]
