@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +30,18 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     path = Path("12:30.avi")
     writer.write(path, 25, (np.full((32, 32, 3), n, np.uint8) for n in range(10)), "MJPG")
     assert decode.probe(path).n_frames == 10
+
+
+def test_a_video_is_written_in_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    """In a process of its own: of such a path OpenCV takes it down."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xfe"))
+    folder.mkdir()
+    program = """
+from pathlib import Path
+import numpy as np
+from violence_detection.video import writer
+writer.write(Path("v.avi"), 25, (np.full((32, 32, 3), n, np.uint8) for n in range(10)), "MJPG")
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(writer.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True, timeout=60)
+    assert decode.probe(folder / "v.avi").n_frames == 10

@@ -33,9 +33,9 @@ def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) ->
     first = next(rest)
     _check_is_utf8(path)
     height, width = first.shape[:2]
-    # absolute, for a name with a colon would be a protocol
-    whole, fourcc = str(path.absolute()), cv2.VideoWriter.fourcc(*codec)
-    video = cv2.VideoWriter(whole, cv2.CAP_FFMPEG, fourcc, fps, (width, height))
+    # "./", for a name with a colon would be a protocol
+    name = str(path) if path.is_absolute() else f"./{path}"
+    video = cv2.VideoWriter(name, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, (width, height))
     if not video.isOpened() and path.parent.is_dir():
         raise UserError(
             cannot_write(path.parent, f"this OpenCV build writes no {codec} there")

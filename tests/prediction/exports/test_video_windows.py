@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -234,6 +235,19 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     small_videos.write(tmp_path / "v.mp4", 1).rename(tmp_path / "12:30.mp4")
     monkeypatch.chdir(tmp_path)
     assert video_windows.MomentsOfVideo("12:30.mp4").n_frames == decode.probe(Path("12:30.mp4")).n_frames
+
+
+def test_a_video_is_read_in_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    """In a process of its own: of such a path OpenCV takes it down."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xfe"))
+    folder.mkdir()
+    small_videos.write(tmp_path / "v.mp4", 1).rename(folder / "v.mp4")
+    program = (
+        "from violence_detection.prediction.exports.video_windows import MomentsOfVideo\n"
+        "assert MomentsOfVideo('v.mp4').n_frames"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(decode.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True, timeout=60)
 
 
 def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None:

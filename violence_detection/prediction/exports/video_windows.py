@@ -109,8 +109,8 @@ def _opened(path: Path | str) -> cv2.VideoCapture:
         raise CannotJudge(
             f"{path}: its path is no UTF-8, and OpenCV takes no other. Give it another name"
         ) from e
-    # absolute, for a name with a colon would be a protocol
-    return cv2.VideoCapture(str(Path(path).absolute()))
+    # "./", for a name with a colon would be a protocol
+    return cv2.VideoCapture(str(path) if Path(path).is_absolute() else f"./{path}")
 
 
 def _in_order(stamps: np.ndarray, step_s: float) -> np.ndarray:
