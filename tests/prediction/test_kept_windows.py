@@ -149,6 +149,13 @@ def test_notes_that_macos_leaves_beside_files_are_no_windows(name: str, tmp_path
     assert not kept_windows.are_at(folder)
 
 
+def test_failures_of_a_run_whose_output_has_a_hidden_name_are_known(tmp_path: Path) -> None:
+    folder = _keep(tmp_path, "csv", _verdict("v.mp4", True))
+    batch.write(folder / ".night.json", {"videos": [], "failures": [{"path": "bad.mp4", "reason": "broken"}]})
+    (failure,) = batch.unjudged(folder, kept_windows.read(folder, EventConfig()))
+    assert failure.path == "bad.mp4"
+
+
 def test_a_journal_keeps_both_apart(model: Path, tmp_path: Path) -> None:
     video, journal = tmp_path / "v.mp4", tmp_path / "journal.jsonl"
     video.write_bytes(b"")

@@ -237,7 +237,7 @@ def unjudged(given: Path, verdicts: Sequence[Verdict]) -> list[UnreadableVideo]:
     """
     if given.is_dir():
         folders = sorted({file.parent for file in kept_windows.files_below(given)})
-        files = [file for folder in folders for file in sorted(folder.glob(f"[!.]*{_FAILURES_ENDING}"))]
+        files = [file for folder in folders for file in sorted(folder.glob(f"*{_FAILURES_ENDING}"))]
     else:
         run = verdict_journal.output_of(given)
         files = [failures_path(run)] if run else []
