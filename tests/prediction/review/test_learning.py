@@ -179,6 +179,20 @@ def test_windows_that_no_network_saw_say_nothing_of_the_offset() -> None:
     assert other.figures["calibration"] == one.figures["calibration"]
 
 
+@pytest.mark.parametrize("still", [True, False])
+def test_without_a_window_that_says_anything_of_it_no_offset_is_learnt(still: bool) -> None:
+    """All are still, or have but the edge of a fight."""
+    windows = tuple(JudgedWindow(5.0 * i, 5.0 * i + 5, 0.0, still=still) for i in range(4))
+    verdicts = [replace(_verdict(f"v{i}.mp4", [0.0] * 4), windows=windows) for i in range(3)]
+    starts = (0.0, 5.0, 10.0, 15.0)
+    missed = [Mark(start_s, start_s + (5 if still else 1), "missed") for start_s in starts]
+    marks = Marks({v.path: missed for v in verdicts}, frozenset(v.path for v in verdicts), "m")
+    calibration = learning.learn(verdicts, marks, SETTINGS, "m").figures["calibration"]
+    assert calibration == {
+        "why_not": "no window says anything of it: all are still, or have but the edge of a fight"
+    }
+
+
 def test_a_lower_threshold_than_the_offset_is_kept_with_the_one_that_was_measured(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -369,12 +369,16 @@ def _offset(
             f"{LEAST_VIDEOS} and {_MIN_VIDEOS_WITH_FIGHTS} are needed"
         }
     labelled = [_labelled(v, marks[v.path]) for v in whole]
+    n = sum(len(labels) for _, labels in labelled)
+    if not n:
+        return before, {
+            "why_not": "no window says anything of it: all are still, or have but the edge of a fight"
+        }
     losses = np.zeros(2)
     for i, (logits, labels) in enumerate(labelled):
         others = [pair for j, pair in enumerate(labelled) if j != i]
         offset = _fit(np.concatenate([x for x, _ in others]), np.concatenate([y for _, y in others]))
         losses += [_loss(logits + b, labels).sum() for b in (before, offset)]
-    n = sum(len(labels) for _, labels in labelled)
     figures: dict[str, Any] = {
         "windows": n,
         "log_loss_before": round(float(losses[0]) / n, 4),
