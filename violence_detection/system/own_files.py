@@ -61,9 +61,10 @@ class WrittenFiles:
     def _whole(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """The lines but for one of which another run has written half so far, which is read later."""
         for line in lines:
-            if line.endswith(b"\n"):
-                self._read_bytes += len(line)
-                yield line
+            if not line.endswith(b"\n"):
+                return  # by the next line its rest may be there, which is none of its own
+            self._read_bytes += len(line)
+            yield line
 
     def _know(self, key: str, name: str, source: str) -> None:
         self._sources[key] = source
