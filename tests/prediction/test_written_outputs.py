@@ -343,6 +343,12 @@ def test_a_page_that_is_too_large_for_browsers_says_how_to_have_it_in_parts(
     (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert said.startswith(f"{tmp_path / 'large' / 'index.html'} has 0.")
     assert "MB, of 2 videos: browsers are slow with it. --rejudge FILE --timeline DIR makes a page of" in said
+    caplog.clear()
+    monkeypatch.setattr(written_outputs, "_LARGE_PAGE_BYTES", 25_000)
+    finish(tmp_path / "long", verdicts[:1])
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "MB, of 1 video: browsers are slow with it. Judge the recording in parts (ffmpeg -i OLD -c" in said
+    assert "--rejudge" not in said, "it would make the same page"
 
 
 def _fails_at_bad(kind: type[Exception]) -> Callable[[Verdict], list[str]]:

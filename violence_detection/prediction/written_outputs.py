@@ -38,6 +38,14 @@ _VERSION = 2
 _TABLE = "table"
 #: A page with which browsers are slow.
 _LARGE_PAGE_BYTES = 5_000_000
+_PARTS = (
+    "--rejudge FILE --timeline DIR makes a page of the video whose windows FILE has (of --format csv, jsonl or json), "
+    "--rejudge FOLDER of those that lie there"
+)
+_PARTS_OF_ONE = (
+    "Judge the recording in parts (ffmpeg -i OLD -c copy -f segment -segment_time 43200 %03d.mkv), each with a "
+    "--timeline DIR of its own"
+)
 #: Fields of a verdict that nothing shows.
 _NOT_SHOWN = frozenset({"path", "model", "real_path", "given_as"})
 _SHOWN = 3
@@ -149,10 +157,9 @@ class Outputs:
             log.info("to look at and mark: %s", page)
             if (size_bytes := page.stat().st_size) > _LARGE_PAGE_BYTES:
                 log.warning(
-                    "%s has %s, of %s: browsers are slow with it. --rejudge FILE --timeline DIR makes a page of the "
-                    "video whose windows FILE has (of --format csv, jsonl or json), --rejudge FOLDER of those that lie "
-                    "there",
+                    "%s has %s, of %s: browsers are slow with it. %s",
                     page, disks.gigabytes(size_bytes), plural(len(verdicts), "video"),
+                    _PARTS_OF_ONE if len(verdicts) == 1 else _PARTS,
                 )  # fmt: skip
 
 
