@@ -63,6 +63,20 @@ def test_a_disk_that_does_not_take_the_characters_of_a_name_is_told_before_the_w
         assert "Name a folder on another disk, or rename the video" in str(e.value)
 
 
+def test_of_a_folder_that_takes_nothing_no_name_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refused)
+    with pytest.raises(
+        UserError,
+        match=rf"^cannot write in {tmp_path} \(Permission denied\)\. Give this user the right .* \(--clips\)$",
+    ):
+        disks.check_takes_names(tmp_path / "new", ["22:15"], "--clips")
+
+
 def test_room_is_measured_on_the_disk_that_a_new_folder_will_be_on(tmp_path: Path) -> None:
     assert disks.free_bytes_of(tmp_path / "not" / "yet") > 0
     assert disks.gigabytes(2.5e9) == "2.5 GB"

@@ -112,6 +112,8 @@ def check_takes_names(folder: Path, names: Iterable[str], flag: str) -> None:
                 dir=there, prefix=f".check.{storage.writer()}.tmp.", suffix=characters
             ).close()
         except OSError as e:
+            if remedy := _REMEDIES.get(e.errno or 0):
+                raise UserError(f"cannot write in {there} ({e.strerror}). {remedy} ({flag})") from e
             raise UserError(
                 f"{flag}: the disk of {folder} takes no file called {odd[characters]} ({e.strerror or e}): FAT and "
                 'exFAT have none of \\ : * ? " < > | in a name. Name a folder on another disk, or rename the video'
