@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -466,6 +467,25 @@ def test_what_would_replace_a_file_of_somebody_else_is_refused(
     assert said in told
     assert not place.seen_file.exists()
     assert {p: p.read_bytes() for p in place.folder.rglob("*") if p.is_file()} == before
+
+
+def test_an_output_whose_name_its_disk_does_not_take_is_told_before_anything_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FAT disk, and a script that has the time in its names."""
+    named = tempfile.NamedTemporaryFile
+
+    def as_on_fat(**where: Any) -> Any:
+        if ":" in where.get("suffix", ""):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return named(**where)
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", as_on_fat)
+    batch.check_output(tmp_path / "night.json")
+    with pytest.raises(
+        UserError, match=r"^--output: .* takes no file called 22:15\.json .*give it another name$"
+    ):
+        batch.check_output(tmp_path / "22:15.json")
 
 
 def test_a_run_replaces_what_such_a_run_wrote(place: Place) -> None:

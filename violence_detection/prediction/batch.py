@@ -376,6 +376,7 @@ def check_output(output: Path, given: Sequence[str] = ()) -> None:
         "Give another --output, or move it away",
     )
     disks.check_can_write(output.parent, "--output")
+    disks.check_takes_names(output.parent, [output.name], "--output", "give it another name")
 
 
 def _lists_failures(path: Path) -> bool:

@@ -96,11 +96,13 @@ def check_can_write(folder: Path, flag: str = "") -> None:
                 path.rmdir()
 
 
-def check_takes_names(folder: Path, names: Iterable[str], flag: str) -> None:
-    """Try whether the disk of `folder`, which need not exist yet, takes the characters of these names of videos' files.
+def check_takes_names(
+    folder: Path, names: Iterable[str], flag: str, or_else: str = "rename the video"
+) -> None:
+    """Try whether the disk of `folder`, which need not exist yet, takes the characters of these names of files.
 
     To be asked before the work begins whose result is to be called so. Raises UserError, naming folder, name and the
-    `flag` that takes another folder, if it does not.
+    `flag` that takes another folder, if it does not. `or_else`: how they get other names.
     """
     there = folder
     while not there.exists():
@@ -116,7 +118,7 @@ def check_takes_names(folder: Path, names: Iterable[str], flag: str) -> None:
                 raise UserError(f"cannot write in {there} ({e.strerror}). {remedy} ({flag})") from e
             raise UserError(
                 f"{flag}: the disk of {folder} takes no file called {odd[characters]} ({e.strerror or e}): FAT and "
-                'exFAT have none of \\ : * ? " < > | in a name. Name a folder on another disk, or rename the video'
+                'exFAT have none of \\ : * ? " < > | in a name. Name a folder on another disk, or ' + or_else
             ) from e
 
 
