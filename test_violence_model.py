@@ -42,7 +42,7 @@ Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | Unr
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     cameras = _cameras(args)
-    obeyed_flags.check(vars(args), vars(_parser().parse_args([])), bool(cameras))
+    obeyed_flags.check(vars(args), cli.given(_parser(), argv), bool(cameras))
     for given, run in ((args.export, _export), (args.calibrate, _calibrate), (args.adapt, _adapt)):
         if given:
             try:
@@ -121,7 +121,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
         )
-    typed = cli.given(_parser(), argv, ("threshold", "operating_point"))
+    typed = cli.given(_parser(), argv)
     cli.build(PredictConfig, args).check_one_threshold("threshold" in typed, "operating_point" in typed)
     return args
 

@@ -162,8 +162,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return p
 
 
-def given(p: argparse.ArgumentParser, argv: Sequence[str] | None, names: Sequence[str]) -> frozenset[str]:
-    """Which of these flags, by name, stand in the command line, if only with their defaults. Spoils the parser."""
+def given(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> frozenset[str]:
+    """Which flags, by name, stand in the command line, if only with their defaults. Spoils the parser."""
+    names = [action.dest for action in p._actions if action.option_strings]
     p.set_defaults(**dict.fromkeys(names))
     values = vars(p.parse_args(argv))
     return frozenset(name for name in names if values[name] is not None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import test_violence_model
+from violence_detection import cli
 from violence_detection.errors import UserError
 from violence_detection.prediction import obeyed_flags
 
@@ -71,6 +72,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _check(argv: list[str], cameras: bool = False) -> None:
+    parser = test_violence_model._parser()
+    obeyed_flags.check(vars(parser.parse_args(argv)), cli.given(parser, argv), cameras)
+
+
 @pytest.mark.parametrize(("run", "flag"), [(run, flag) for run, flags in REFUSED.items() for flag in flags])
 def test_a_flag_that_a_run_would_not_obey_is_refused_before_any_work(
     place: Path, run: str, flag: str
@@ -84,9 +90,27 @@ def test_a_flag_that_a_run_would_not_obey_is_refused_before_any_work(
 
 @pytest.mark.parametrize("run", RUNS)
 def test_what_a_run_obeys_is_taken(place: Path, run: str) -> None:
-    parser = test_violence_model._parser()
-    for given in (*([*RUNS[run], flag] for flag in OBEYED[run]), ["night.mp4", "--timeline=page"]):
-        obeyed_flags.check(vars(parser.parse_args(given)), vars(parser.parse_args([])))
+    for argv in (*([*RUNS[run], flag] for flag in OBEYED[run]), ["night.mp4", "--timeline=page"]):
+        _check(argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "flag", "cameras"),
+    [
+        (("--rejudge", "kept", "--stride-s=2.5"), "--stride-s", False),
+        (("--rejudge", "kept", "--no-skip-still"), "--skip-still", False),
+        ((*RUNS["adapt"], "--merge-gap-s=2.5"), "--merge-gap-s", False),
+        (("night.mp4", "--stall-s=10"), "--stall-s", False),
+        (("rtsp://camera", "--clip-margin-s=5"), "--clip-margin-s", True),
+    ],
+)
+def test_a_flag_that_a_run_would_not_obey_is_refused_with_its_default_too(
+    argv: tuple[str, ...], flag: str, cameras: bool
+) -> None:
+    parser, name = test_violence_model._parser(), flag.removeprefix("--").replace("-", "_")
+    assert getattr(parser.parse_args(argv), name) == parser.get_default(name)
+    with pytest.raises(UserError, match=f"^{flag} would do nothing"):
+        _check([*argv], cameras)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +154,10 @@ def test_windows_that_were_kept_are_not_judged_again(place: Path, flag: str) -> 
 
 
 def test_reasons_are_asked_of_the_model_as_the_flags_say(place: Path) -> None:
-    parser = test_violence_model._parser()
-    defaults = vars(parser.parse_args([]))
     asked = ["--rejudge", "kept", "--explain", "why", "--precision", "float32", "--explain-most", "3"]
-    obeyed_flags.check(vars(parser.parse_args(asked)), defaults)
+    _check(asked)
     with pytest.raises(UserError, match="--stride-s would do nothing"):
-        obeyed_flags.check(vars(parser.parse_args([*asked, "--stride-s", "1"])), defaults)
+        _check([*asked, "--stride-s", "1"])
 
 
 @pytest.mark.parametrize(
@@ -149,15 +171,13 @@ def test_reasons_are_asked_of_the_model_as_the_flags_say(place: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_flag_that_says_how_goes_with_the_one_that_asks_for_it(flag: str, asks: str) -> None:
-    parser, name = test_violence_model._parser(), flag.partition("=")[0]
+    name = flag.partition("=")[0]
     with pytest.raises(UserError, match=f"^{name} would do nothing: it goes with {asks}"):
-        obeyed_flags.check(vars(parser.parse_args(["any", flag])), vars(parser.parse_args([])), cameras=True)
+        _check(["any", flag], cameras=True)
 
 
 def test_cameras_may_have_what_is_of_cameras_and_files_may_not() -> None:
-    parser = test_violence_model._parser()
-    defaults = vars(parser.parse_args([]))
-    args = vars(parser.parse_args(["any", "--stall-s", "3", "--mqtt", "mqtt://b", "--mqtt-prefix", "door"]))
-    obeyed_flags.check(args, defaults, cameras=True)
+    argv = ["any", "--stall-s", "3", "--mqtt", "mqtt://b", "--mqtt-prefix", "door"]
+    _check(argv, cameras=True)
     with pytest.raises(UserError, match=r"^--stall-s, --mqtt, --mqtt-prefix would do nothing: of cameras"):
-        obeyed_flags.check(args, defaults)
+        _check(argv)

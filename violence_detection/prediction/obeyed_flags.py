@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -17,7 +17,7 @@ _EVENTS = frozenset(f.name for f in fields(EventConfig))
 _JUDGING = frozenset(f.name for f in fields(PredictConfig)) - _MODEL - _EVENTS
 #: By flag the others that its run obeys, or refuses in words of its own.
 _OBEYED = {
-    "export": _MODEL | _JUDGING - {"precision"} | {"export", "videos"},
+    "export": _MODEL | _JUDGING - {"precision"} | {"export"},
     "adapt": _MODEL | _JUDGING | {"adapt", "save_model"},
     "calibrate": _MODEL
     | _EVENTS
@@ -51,13 +51,13 @@ _ONLY_WITH = {
 }
 
 
-def check(args: Mapping[str, Any], defaults: Mapping[str, Any], cameras: bool = False) -> None:
+def check(args: Mapping[str, Any], given: Collection[str], cameras: bool = False) -> None:
     """Raise UserError where a flag is given that the run does not obey.
 
-    `args`: values of the flags, by name; `defaults`: those that they have where they are not given. `cameras`: whether
-    cameras are judged.
+    `args`: values of the flags, by name; `given`: the flags that stand in the command line, if only with their
+    defaults. `cameras`: whether cameras are judged.
     """
-    given = [name for name, value in args.items() if value != defaults[name]]
+    given = [name for name in args if name in given]
     run = next((name for name in _OBEYED if args[name]), None)
     if run is not None:
         obeyed, does = _OBEYED[run], _WHAT_IT_DOES[run]
