@@ -150,6 +150,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, str
                 "classes": ["fight", "nonfight"],
                 "unseen": True,
                 "unseen_in_words": "yes",
+                "sample_label": "",
             }
             for name in SETS
         },

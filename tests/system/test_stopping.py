@@ -15,6 +15,8 @@ between_s = float(sys.argv[2])
 if between_s:
     stopping._ONE_REQUEST_S = between_s / 5
 number = signal.Signals[sys.argv[1]]
+if number == signal.SIGHUP:
+    signal.signal(number, signal.SIG_DFL)  # who runs the tests may ignore it, as nohup does
 try:
     with stopping.asked_to_stop() as asked:
         os.kill(os.getpid(), number)
