@@ -301,6 +301,26 @@ def test_a_stderr_that_nobody_reads_changes_nothing(redirected: str, body: str, 
     assert (done.returncode, done.stdout) == (code, '{"done": 3}\n'), done.stderr
 
 
+def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path: Path) -> None:
+    """What other libraries and commands write to number 2 would stand in it."""
+    body = f"import subprocess\nwith open({str(tmp_path / 'own')!r}, 'w'):\n"
+    body += "    subprocess.run(['echo', 'a word'], stdout=2, check=True)\nreturn 0"
+    program = _SCRIPT % {"log_name": None, "body": body.replace("\n", "\n    ")}
+    subprocess.run(["bash", "-c", '"$0" -c "$1" 2>&-', sys.executable, program], timeout=60, check=True,
+                   env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])})  # fmt: skip
+    assert (tmp_path / "own").read_text() == ""
+
+
+@pytest.mark.parametrize(("redirected", "code"), [("<&-", 0), (">&-", 2)])
+def test_of_a_summary_on_a_stdout_that_is_closed_it_is_said(redirected: str, code: int) -> None:
+    program = _SCRIPT % {"log_name": None, "body": "cli.print_summary({'done': 3})\n    return 0"}
+    done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {redirected}', sys.executable, program],
+                          env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])},
+                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert ("the summary cannot be written to stdout (it is closed)" in done.stderr) == bool(code)
+
+
 def test_stdout_is_one_line_of_json_and_people_read_stderr() -> None:
     done = _script("cli.print_summary({'train': 3, 'name': 'größer'})\nreturn cli.exit_code([{'path': 'a'}])")
     assert done.returncode == cli.EXIT_SOME_FAILED
