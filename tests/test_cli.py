@@ -382,6 +382,7 @@ def test_progress_away_from_a_terminal_prints_lines(capsys: pytest.CaptureFixtur
     assert len(lines) >= 2
     assert all(line.startswith("counting: ") for line in lines)
     assert "5/5" in lines[-1]
+    assert printed.err.isascii(), "log files are read with grep, less and LC_ALL=C"
 
 
 def test_the_log_of_a_second_run_in_one_process_has_no_double_lines(

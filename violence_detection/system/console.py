@@ -83,7 +83,7 @@ def progress(iterable: Any = None, **kwargs: Any) -> Any:
     if kwargs.get("desc"):
         kwargs["desc"] = in_a_line(kwargs["desc"])
     if not terminal:  # several bars at once would move the cursor about in a log file
-        kwargs |= {"position": 0, "leave": True}
+        kwargs |= {"position": 0, "leave": True, "ascii": True}
     return tqdm(iterable, file=(_BarWriter if terminal else _LineWriter)(sys.stderr), **kwargs)
 
 
