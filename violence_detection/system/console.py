@@ -94,6 +94,11 @@ def tell(text: str) -> None:
             print(text, file=sys.stderr)
 
 
+def people() -> typing.TextIO:
+    """stderr for what writes by itself, whose words may be lost: whether anybody reads them ends nothing."""
+    return typing.cast(typing.TextIO, _BarWriter(sys.stderr))
+
+
 class _BarWriter:
     """A stream for a bar, whose end (nobody reads it, its disk is full) is not that of the work; None for none."""
 
