@@ -108,6 +108,16 @@ def test_an_empty_value_that_is_the_default_is_taken_and_an_empty_path_is_none(
     assert "argument paths: its value is empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("script", ["train_ensemble_models.py", "runpod_train_ultimate.py"])
+def test_no_flag_of_a_script_takes_an_empty_value_in_silence(script: str) -> None:
+    """As of `--early-exit "$MEMBER"` with a variable that is not set."""
+    told = "import argparse, runpy, sys; argparse.ArgumentParser.parse_args = lambda p, argv=None: "
+    told += "sys.exit(str([a.option_strings for a in p._actions if a.option_strings and a.default == '']))"
+    code = f"{told}; sys.argv = [{script!r}]; runpy.run_path({script!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == "[]\n"
+
+
 def test_two_stages_of_a_script_share_a_flag() -> None:
     args = _parser().parse_args(["--count", "5", "--extra", "y"])
     assert cli.build(Config, args).count == 5
