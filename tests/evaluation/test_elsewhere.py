@@ -545,6 +545,17 @@ def test_left_out_models_without_an_epoch_to_choose_are_not_told_of_one(root: Pa
     assert (found["belongs"], found["selected_by"]) == (True, "the last of a number fixed beforehand")
 
 
+@pytest.mark.parametrize("said", ["a selection part", elsewhere.EPOCH["last"]])
+@pytest.mark.parametrize(
+    "members", [("gru", "kernel"), ("kernel", "gru"), ("i3d_tuned", "gru"), ("kernel", "i3d_tuned", "gru")]
+)
+def test_what_chose_the_epoch_of_left_out_models_is_said_once_when_it_is_read_again(
+    members: tuple[str, ...], said: str
+) -> None:
+    written = elsewhere.left_out_epoch(members, said)
+    assert elsewhere.left_out_epoch(members, written) == written
+
+
 @pytest.fixture
 def copied(root: Path, tmp_path: Path) -> Path:
     shutil.copytree(root / "models", tmp_path / "models")
