@@ -193,6 +193,11 @@ def test_val_is_in_set_only_where_training_had_its_data_sets(
     told = replace(scored, overlap=replace(scored.overlap, datasets=datasets), left_out=left_out)
     page = Page(from_evaluation.write(told, tmp_path, ""))
     assert f"\nval {said}\n" in page.by_id["elsewhere"]
+    unchecked = replace(scored.overlap.near_copy, compared=0, why_not="not noted")
+    half = replace(told, overlap=replace(told.overlap, near_copy=unchecked))
+    half_said = "not fully checked" if said == "out of set" else said
+    shown = Page(from_evaluation.write(half, tmp_path / "half", "")).by_id["elsewhere"]
+    assert f"\nval {half_said}\n" in shown
     assert ("val, above" in page.by_id["left-out"]) is (said == "in set")
     assert "Mean" not in page.by_id["left-out"]
 
