@@ -108,6 +108,16 @@ def test_an_empty_value_that_is_the_default_is_taken_and_an_empty_path_is_none(
     assert "argument paths: its value is empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("script", ["train_ensemble_models.py", "runpod_train_ultimate.py"])
+def test_no_flag_of_a_script_takes_an_empty_value_in_silence(script: str) -> None:
+    """As of `--early-exit "$MEMBER"` with a variable that is not set."""
+    told = "import argparse, runpy, sys; argparse.ArgumentParser.parse_args = lambda p, argv=None: "
+    told += "sys.exit(str([a.option_strings for a in p._actions if a.option_strings and a.default == '']))"
+    code = f"{told}; sys.argv = [{script!r}]; runpy.run_path({script!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == "[]\n"
+
+
 def test_two_stages_of_a_script_share_a_flag() -> None:
     args = _parser().parse_args(["--count", "5", "--extra", "y"])
     assert cli.build(Config, args).count == 5
@@ -301,6 +311,26 @@ def test_a_stderr_that_nobody_reads_changes_nothing(redirected: str, body: str, 
     assert (done.returncode, done.stdout) == (code, '{"done": 3}\n'), done.stderr
 
 
+def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path: Path) -> None:
+    """What other libraries and commands write to number 2 would stand in it."""
+    body = f"import subprocess\nwith open({str(tmp_path / 'own')!r}, 'w'):\n"
+    body += "    subprocess.run(['echo', 'a word'], stdout=2, check=True)\nreturn 0"
+    program = _SCRIPT % {"log_name": None, "body": body.replace("\n", "\n    ")}
+    subprocess.run(["bash", "-c", '"$0" -c "$1" 2>&-', sys.executable, program], timeout=60, check=True,
+                   env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])})  # fmt: skip
+    assert (tmp_path / "own").read_text() == ""
+
+
+@pytest.mark.parametrize(("redirected", "code"), [("<&-", 0), (">&-", 2)])
+def test_of_a_summary_on_a_stdout_that_is_closed_it_is_said(redirected: str, code: int) -> None:
+    program = _SCRIPT % {"log_name": None, "body": "cli.print_summary({'done': 3})\n    return 0"}
+    done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {redirected}', sys.executable, program],
+                          env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])},
+                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert ("the summary cannot be written to stdout (it is closed)" in done.stderr) == bool(code)
+
+
 def test_stdout_is_one_line_of_json_and_people_read_stderr() -> None:
     done = _script("cli.print_summary({'train': 3, 'name': 'größer'})\nreturn cli.exit_code([{'path': 'a'}])")
     assert done.returncode == cli.EXIT_SOME_FAILED
@@ -362,6 +392,7 @@ def test_progress_away_from_a_terminal_prints_lines(capsys: pytest.CaptureFixtur
     assert len(lines) >= 2
     assert all(line.startswith("counting: ") for line in lines)
     assert "5/5" in lines[-1]
+    assert printed.err.isascii(), "log files are read with grep, less and LC_ALL=C"
 
 
 def test_the_log_of_a_second_run_in_one_process_has_no_double_lines(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import shlex
 import sys
 import time
@@ -210,6 +211,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
 
     Any other error is a fault of the script: it ends with EXIT_CRASHED, and its traceback is in the log file too.
     """
+    _keep_standard_numbers()
     try:
         code = main()
     except UserError as e:
@@ -242,6 +244,15 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
     except OSError:
         sys.stderr = None  # what it still holds would be refused again, and be the exit code
     sys.exit(code)
+
+
+def _keep_standard_numbers() -> None:
+    """A file that is opened later must not be stderr to other libraries and commands, where that is closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _user_must_act(message: str) -> int:

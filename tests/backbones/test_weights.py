@@ -322,6 +322,22 @@ def test_keras_weights_that_cannot_be_fetched_are_named_with_remedies_of_every_s
         weights.keras_file("w.h5", "https://nowhere.invalid/w.h5", "0", "")
 
 
+def test_keras_weights_are_fetched_where_stderr_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    def fetch(name: str, *_: object, **__: object) -> str:
+        sys.stdout.write("Downloading data\n")
+        sys.stdout.flush()
+        return str(tmp_path / name)
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(keras.utils, "get_file", fetch)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert weights.keras_file("w.h5", "https://nowhere.invalid/w.h5", "0", "") == tmp_path / "w.h5"
+
+
 def test_keras_weights_are_fetched_by_one_process_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

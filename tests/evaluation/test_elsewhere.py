@@ -193,6 +193,11 @@ def test_val_is_in_set_only_where_training_had_its_data_sets(
     told = replace(scored, overlap=replace(scored.overlap, datasets=datasets), left_out=left_out)
     page = Page(from_evaluation.write(told, tmp_path, ""))
     assert f"\nval {said}\n" in page.by_id["elsewhere"]
+    unchecked = replace(scored.overlap.near_copy, compared=0, why_not="not noted")
+    half = replace(told, overlap=replace(told.overlap, near_copy=unchecked))
+    half_said = "not fully checked" if said == "out of set" else said
+    shown = Page(from_evaluation.write(half, tmp_path / "half", "")).by_id["elsewhere"]
+    assert f"\nval {half_said}\n" in shown
     assert ("val, above" in page.by_id["left-out"]) is (said == "in set")
     assert "Mean" not in page.by_id["left-out"]
 
@@ -333,28 +338,32 @@ def test_clips_are_called_generated_only_where_they_are(
 
 
 @pytest.mark.parametrize(
-    ("backbones", "looked", "window_s", "noted"),
+    ("backbones", "looked", "window_s", "shown_s", "noted"),
     [
-        (("i3d_steady",), True, 2.56, False),
-        (("i3d_steady",), False, 5.0, False),
-        (("stand_in",), True, 5.0, False),
-        (("i3d_steady", "stand_in"), True, 5.0, True),
+        (("i3d_steady",), True, 5.0, 2.56, False),
+        (("i3d_steady",), False, 5.0, 5.0, False),
+        (("stand_in",), True, 5.0, 5.0, False),
+        (("i3d_steady", "stand_in"), True, 5.0, 5.0, True),
+        (("i3d_steady", "stand_in"), True, 2.0, 2.0, False),
     ],
 )
 def test_bars_of_attention_stand_below_the_frames_that_the_backbones_saw(
     written: tuple[Evaluation, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    backbones: tuple[str, ...], looked: bool, window_s: float, noted: bool,
+    backbones: tuple[str, ...], looked: bool, window_s: float, shown_s: float, noted: bool,
 ) -> None:  # fmt: skip
     scored, _ = written
     asked = []
     monkeypatch.setattr(film_strip, "frames_below", lambda *args: asked.append(args[1]))
-    features = replace(scored.model.features, backbone=backbones, window_s=5.0)
+    features = replace(scored.model.features, backbone=backbones, window_s=window_s)
     wrong = metrics.worst_mistakes(scored.predictions, 0.5, 12).clip_id
     attention = {clip: {"average": [0.25] * 4} for clip in wrong} if looked else {}
     changed = replace(scored, model=replace(scored.model, features=features), attention=attention)
     page = Page(from_evaluation.write(changed, tmp_path, ""))
-    assert asked == [window_s]
-    assert ("look at the middle 2.56 s of a clip alone" in page.text) == noted
+    assert asked == [shown_s]
+    note = figures_of(tmp_path)["bars_note"]
+    assert ("look at the middle 2.56 s of a clip alone" in note) == bool(note) == noted
+    assert note in page.text
+    assert ("Some backbones look" in page.text) == noted
 
 
 def test_without_being_asked_backgrounds_are_not_looked_at(root: Path, tmp_path: Path) -> None:
@@ -543,6 +552,17 @@ def test_left_out_models_without_an_epoch_to_choose_are_not_told_of_one(root: Pa
     found = elsewhere.left_out(tmp_path, replace(model, record=kept_last, records=(kept_last,)))
     assert found is not None
     assert (found["belongs"], found["selected_by"]) == (True, "the last of a number fixed beforehand")
+
+
+@pytest.mark.parametrize("said", ["a selection part", elsewhere.EPOCH["last"]])
+@pytest.mark.parametrize(
+    "members", [("gru", "kernel"), ("kernel", "gru"), ("i3d_tuned", "gru"), ("kernel", "i3d_tuned", "gru")]
+)
+def test_what_chose_the_epoch_of_left_out_models_is_said_once_when_it_is_read_again(
+    members: tuple[str, ...], said: str
+) -> None:
+    written = elsewhere.left_out_epoch(members, said)
+    assert elsewhere.left_out_epoch(members, written) == written
 
 
 @pytest.fixture

@@ -92,6 +92,15 @@ def test_a_set_that_training_met_in_part_was_measured_and_tells_nothing_of_unsee
     assert found["Elsewhere"].text.endswith("training met clips of fresh, or copies")
 
 
+def test_a_figure_of_generated_clips_from_elsewhere_is_labelled_here_too() -> None:
+    drawn = {"measured_by": "elsewhere", "what": "c", **row(0.6), "sample_label": "generated sample clips"}
+    assert by_name(limits.limits(record(out_of_set=drawn)))["Elsewhere"].text.endswith(
+        "on c (generated sample clips)"
+    )
+    real = by_name(limits.limits(record(out_of_set={**drawn, "sample_label": ""})))
+    assert real["Elsewhere"].text.endswith("on c")
+
+
 def test_how_many_clips_a_figure_lacks_is_said() -> None:
     elsewhere = {"measured_by": "elsewhere", "what": "c", **row(0.6), "n": 8, "asked": 20}
     found = by_name(limits.limits(record(out_of_set=elsewhere, by_dataset={"a": row(0.9), "b": elsewhere})))

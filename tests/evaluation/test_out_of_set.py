@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from violence_detection.datasets.generated import marker
 from violence_detection.evaluation.report import out_of_set
 
 
@@ -39,6 +42,13 @@ def test_left_out_data_sets_count_where_their_models_are_like_this_one() -> None
     for belongs in (False, None):
         other = {**left_out, "belongs": belongs}
         assert headline({"leave_one_dataset_out": other}) == {"measured_by": ""}
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_left_out_figures_are_labelled_by_their_own_clips_not_by_those_judged(generated: bool) -> None:
+    left_out = {"belongs": True, "datasets": [row(0.7, dataset="a")], "generated_samples": generated}
+    found = headline({"leave_one_dataset_out": left_out, "sample_label": marker.SAMPLE_LABEL})
+    assert found["sample_label"] == (marker.SAMPLE_LABEL if generated else "")
 
 
 def test_left_out_figures_of_another_threshold_than_the_clips_say_so() -> None:

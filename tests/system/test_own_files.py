@@ -39,6 +39,7 @@ def test_a_file_is_of_the_source_that_it_was_written_for_as_it_was_written(tmp_p
 
 
 def test_a_named_pipe_is_nobodys_and_is_not_waited_for(tmp_path: Path) -> None:
+    _write(tmp_path, "live.ts", "a.mp4", "one").unlink()
     os.mkfifo(tmp_path / "live.ts")
     asked = f"own_files.WrittenFiles(Path({str(tmp_path)!r})).source_of(Path({str(tmp_path / 'live.ts')!r}))"
     code = f"from pathlib import Path; from violence_detection.system import own_files; print({asked})"

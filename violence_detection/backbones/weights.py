@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from violence_detection.backbones import keras_archive
 from violence_detection.errors import UserError
-from violence_detection.system import disks, locks, settings, storage
+from violence_detection.system import console, disks, locks, settings, storage
 from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
     try:
         # What Keras says of it goes where people read: stdout is for the summary. It writes into the file's own place,
         # and takes what another process has written so far for a damaged one.
-        with _alone(cached), contextlib.redirect_stdout(sys.stderr):
+        with _alone(cached), contextlib.redirect_stdout(console.people()):
             path = get_file(name, url, cache_subdir="models", file_hash=md5, hash_algorithm="md5")
     except Exception as e:
         cause = redact(str(e.__cause__ or e))

@@ -26,8 +26,8 @@ class EnsembleConfig(BaseConfig):
         "members are of different kinds (kernel, i3d_tuned, the others)",
         choices=("auto", "probabilities", "logits"),
     )
-    early_exit: str = option(
-        "",
+    early_exit: str | None = option(
+        None,
         "the member that judges first, and alone where it sees no fight (--early-exit-below), so that new videos are "
         "judged faster: the backbones of the others are run for the rest only; without it, all members judge all",
         shown_as="MEMBER",

@@ -60,9 +60,13 @@ def _epoch_of(record: Mapping[str, Any]) -> str:
 
 
 def left_out_epoch(architectures: Iterable[str], said: str) -> str:
-    """What chose the epoch of models that a data set was left out of: `said` of those that have one to choose."""
+    """What chose the epoch of models that a data set was left out of: `said` of those that have one to choose.
+
+    `said` may be what this gave before, of the same models: records hold that.
+    """
     rules = {KERNEL: _AT_ONCE, **dict.fromkeys(PICTURES_OF, EPOCH["last"])}
-    return "; ".join(dict.fromkeys(rules.get(name, said) for name in architectures))
+    parts = (part for name in architectures for part in rules.get(name, said).split("; "))
+    return "; ".join(dict.fromkeys(parts))
 
 
 def record(measured: Evaluation) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def progress(iterable: Any = None, **kwargs: Any) -> Any:
     if kwargs.get("desc"):
         kwargs["desc"] = in_a_line(kwargs["desc"])
     if not terminal:  # several bars at once would move the cursor about in a log file
-        kwargs |= {"position": 0, "leave": True}
+        kwargs |= {"position": 0, "leave": True, "ascii": True}
     return tqdm(iterable, file=(_BarWriter if terminal else _LineWriter)(sys.stderr), **kwargs)
 
 
@@ -92,6 +92,11 @@ def tell(text: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(text, file=sys.stderr)
+
+
+def people() -> typing.TextIO:
+    """stderr for what writes by itself, whose words may be lost: whether anybody reads them ends nothing."""
+    return typing.cast(typing.TextIO, _BarWriter(sys.stderr))
 
 
 class _BarWriter:

@@ -26,7 +26,7 @@ _SESSION = re.compile(r"(?i)([?&](?:_?sid|session(?:_?id)?)=)[^&#\s'\"<>)]+")
 _STREAM_ID = re.compile(r"(?i)([?&]streamid=(?:(?:(?!%3A)[^:&\s'\"<>])*(?::|%3A)){2})[^&\s'\"<>]+")
 _LOGIN_IN_PATH = re.compile(r"(\w+://[^\s/'\"<>]+/(?:[^\s/:?#'\"<>]+/)*)[^\s/:?#'\"<>]+:[^\s/?#'\"<>]+")
 #: What ends an address in a text.
-_END = re.compile(r"[\s'\"<>)]")
+END = re.compile(r"[\s'\"<>)]")
 
 #: The same in what somebody meant to be an address: with a name before it, `rtsp//me:pw@host`, `me:pw@host`.
 _MISTYPED_LOGIN = (
@@ -94,7 +94,7 @@ def alone(address: str) -> str:
 
 
 def _in_one(address: str) -> str:
-    return _END.sub(lambda found: quote(found[0]), address)
+    return END.sub(lambda found: quote(found[0]), address)
 
 
 def has_login(text: str) -> bool:

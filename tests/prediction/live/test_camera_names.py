@@ -43,6 +43,21 @@ def test_no_part_of_a_password_is_shown_whatever_stands_in_it(form: str, secret:
     assert "heim" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("rtsp://me:geheim@a/ch(1)/main", "a-ch-1-main"),
+        ("rtsp://me:ge'heim@a/ch(1)/main", "a-ch-1-main"),
+        ("rtsp://a/Streaming Channels/1", "a-Streaming-Channels-1"),
+        ("rtsp://a/it's", "a-it-s"),
+        ("rtsp://a/it's?password=ge'heim", "a-it-s"),
+    ],
+)
+def test_what_ends_an_address_in_a_text_is_one_dash_in_a_name(address: str, name: str) -> None:
+    """The name is the MQTT topic that others listen to."""
+    assert [camera.name for camera in camera_names.named([address])] == [name]
+
+
 def test_two_cameras_never_share_a_name(caplog: pytest.LogCaptureFixture) -> None:
     """Of channels of a recorder it is their place in the list, in another list another: nothing said so."""
     cameras = camera_names.among(["rtsp://a/s?channel=1", "b=rtsp://b/s", "rtsp://u:x@a/s?channel=2"])

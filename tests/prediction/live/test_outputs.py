@@ -89,6 +89,25 @@ def test_a_command_has_what_scripts_need_in_its_environment(tmp_path: Path) -> N
     }  # fmt: skip
 
 
+def test_a_command_is_run_to_its_end_where_nobody_reads_stderr_any_more(tmp_path: Path) -> None:
+    script = tmp_path / "on_event.sh"
+    script.write_text(f"echo seen; echo seen >&2; touch '{tmp_path / 'got'}'\n")
+    reads, writes = os.pipe()
+    os.close(reads)
+    kept = os.dup(2)
+    os.dup2(writes, 2)
+    os.close(writes)
+    try:
+        output = CommandOutput(f"sh '{script}'", 10)
+        output.send(_message())
+        output.close(10)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    assert (tmp_path / "got").exists()
+    assert (output.sent, output.failed) == (1, 0)
+
+
 def test_a_slow_or_failing_command_keeps_nobody_waiting(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

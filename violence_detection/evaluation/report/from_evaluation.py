@@ -91,11 +91,12 @@ def _seen(scored: Evaluation) -> tuple[float, str]:
     Below frames that no backbone looked at attention would be misplaced; without attention the whole window is shown.
     """
     window_s = scored.model.features.window_s
-    spans = {registry.get(name).sampling.span_s or window_s for name in scored.model.features.backbone}
+    backbones = scored.model.features.backbone
+    spans = {min(registry.get(name).sampling.span_s or window_s, window_s) for name in backbones}
     if not any(scored.attention.values()):
         return window_s, ""
     if len(spans) == 1:
-        return min(window_s, *spans), ""
+        return min(spans), ""
     return window_s, (
         f"Some backbones look at the middle {min(spans):g} s of a clip alone: what is drawn below all of its frames "
         "may be of these."

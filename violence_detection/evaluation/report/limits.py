@@ -100,6 +100,7 @@ def _elsewhere(record: Record) -> Limit | None:
     if not found.get("measured_by"):
         return Limit(UNKNOWN, name, "how right it is on videos from elsewhere was not measured")
     said = f"{percent(found['accuracy'])} ({interval(found['ci95'])}) on {found['what']}"
+    said += f" ({label})" if (label := found.get("sample_label")) else ""
     if found["n"] < found["asked"]:
         said += f"; {found['n']} of {found['asked']} clips could be judged"
     # what another threshold costs cannot be told from what the videos do

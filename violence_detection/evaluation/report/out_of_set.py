@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from violence_detection.constants import DEFAULT_THRESHOLD
+from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.evaluation.elsewhere import has_both_classes
 from violence_detection.evaluation.report.page_filters import listed
 from violence_detection.system.figures import number
@@ -22,7 +23,8 @@ def headline(record: Record) -> dict[str, Any]:
     that training did not have), this (all judged clips are of such), or empty. If not empty or this, with `what`,
     accuracy, ci95, n and n_groups, asked, the number of clips of which these n could be judged, and other_threshold,
     whether they were called fights from another one than the judged clips (`what` gives it). `sample_label`: of a set
-    from elsewhere, as in elsewhere.record; others have that of the judged clips. A set that shares
+    from elsewhere, as in elsewhere.record, or of left-out data sets; others have that of the judged clips, as have
+    records of left-out data sets of earlier versions, which do not say what they are. A set that shares
     clips with training, or models made otherwise than this one, count for nothing here, nor do the judged clips where
     any was met in training. Nor does a figure on clips of one class, on which a model that says the same of every video
     is best; `one_class` names such sets where no other was measured, `met_in_training` those that share clips.
@@ -45,7 +47,11 @@ def headline(record: Record) -> dict[str, Any]:
         theirs = left_out.get("threshold", DEFAULT_THRESHOLD)
         is_other = theirs != record["threshold"]
         what += f", at threshold {number(theirs, 2)}" if is_other else ""
-        return {**_figure("leave_one_dataset_out", what, worst), "other_threshold": is_other}
+        return {
+            **_figure("leave_one_dataset_out", what, worst),
+            "other_threshold": is_other,
+            **_labelled(left_out),
+        }
     if "out_of_set" in parts and has_both_classes(parts["out_of_set"]):
         row = parts["out_of_set"]
         return _figure(
@@ -63,6 +69,12 @@ def _unseen(sets: Mapping[str, Record]) -> list[tuple[str, Record]]:
     """Sets of which no clip is known to have been trained on, the lowest accuracy first."""
     kept = [(name, row) for name, row in sets.items() if row.get("unseen") is not False and row["n"]]
     return sorted(kept, key=lambda item: (item[1]["accuracy"], item[0]))
+
+
+def _labelled(left_out: Record) -> dict[str, str]:
+    if "generated_samples" not in left_out:
+        return {}
+    return {"sample_label": SAMPLE_LABEL if left_out["generated_samples"] else ""}
 
 
 def _figure(measured_by: str, what: str, row: Record) -> dict[str, Any]:

@@ -162,6 +162,7 @@ def metrics_record(
         "n_failures": context.n_failures,
         "failures": [dict(f) for f in _sorted_failures(context)],
         "mistakes": mistakes.records(predictions, float(result["threshold"]), context.attention),
+        "bars_note": context.bars_note,
         **context.sections,
     }
     record["out_of_set"] = out_of_set.headline(record)

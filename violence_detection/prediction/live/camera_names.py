@@ -73,7 +73,8 @@ def named(texts: Sequence[str]) -> list[NamedCamera]:
 
 def _short(address: str) -> str:
     if "://" in address:
-        parts = redaction.split(redaction.safe_url(address))
+        # one character for one that would be percent-encoded, so that the name is without its number
+        parts = redaction.split(redaction.safe_url(redaction.END.sub(",", address)))
         said = f"{parts.netloc}{parts.path}"
     elif address.isdecimal():
         said = f"camera{address}"

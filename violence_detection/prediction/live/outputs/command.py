@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -59,10 +60,13 @@ class CommandOutput(Outbox):
         """Run it. Raises OSError where there is no such command or it fails, TimeoutError where it is too slow."""
         fields = message.fields()
         said = {f"VIOLENCE_{name.upper()}": _text(fields[name]) for name in _IN_ENVIRONMENT}
+        # stdout is for the summary alone; and who writes to what nobody reads any more is ended by it
+        to = subprocess.DEVNULL if _stderr_is_gone() else 2
         process = subprocess.Popen(
             self._words,
             stdin=subprocess.PIPE,
-            stdout=2,  # stdout is for the summary alone
+            stdout=to,
+            stderr=to,
             env={**os.environ, **said},
             start_new_session=True,  # Ctrl-C is for these scripts; and what it has started ends with it
         )
@@ -85,6 +89,13 @@ class CommandOutput(Outbox):
             raise TimeoutError(f"{self._words[0]} still ran at the end and was killed")
         if process.returncode:
             raise OSError(f"{self._words[0]} ended with exit code {process.returncode}")
+
+
+def _stderr_is_gone() -> bool:
+    """Whether it is closed, or a pipe or terminal whose other end is."""
+    poll = select.poll()
+    poll.register(2, 0)
+    return bool(poll.poll(0))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
