@@ -501,6 +501,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
         assert found is not None
         assert found["belongs"] is belongs
         assert said in found["whose"]
+        assert found.get("generated_samples") == (model.trained_on_samples if belongs else None)
     shutil.copytree(root / "models", tmp_path / "models")
     (tmp_path / "models" / "average" / run_folder.CLIPS_NAME).unlink()
     storage.write_json(path, _left_out(root / "models"))

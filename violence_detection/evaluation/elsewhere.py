@@ -163,6 +163,8 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
         raise _no_record(path)
     belongs, whose = _whose(found, model, path)
     kept = {k: v for k, v in found.items() if k not in _NO_FIGURES}
+    if belongs:  # earlier versions did not say it
+        kept.setdefault("generated_samples", model.trained_on_samples)
     return {
         **kept,
         "selected_by": left_out_epoch(map(str, found["members"]), _said(found, model, belongs)),
