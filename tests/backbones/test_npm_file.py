@@ -131,6 +131,14 @@ def test_it_is_fetched_once_and_kept_with_what_belongs_together_alone(
     np.testing.assert_array_equal(found["a/kernel"], np.array([[0.5], [-1.5], [2.0]], np.float32))
 
 
+def test_it_is_fetched_into_a_relative_cache_too(
+    registry: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", "here")
+    assert _source(registry[1]).locate(None, "MIT").resolve() == tmp_path / "here/models/net.zip"
+
+
 def test_what_is_kept_has_the_same_bytes_whenever_it_is_made(registry: tuple[list[str], Path]) -> None:
     asked, archive = registry
     first = _source(archive).locate(None, "MIT")

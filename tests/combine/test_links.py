@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import filecmp
 import os
 import random
 import shutil
@@ -207,6 +208,20 @@ def test_on_a_share_of_another_user_copies_stand_and_are_made_once(
     clips[0].write_bytes(bytes(clips[0].stat().st_size))
     combine.run(CombineConfig(data_root=root, seed=3))
     assert storage.sha256_file(clips[0]) == rows(root)[0]["sha256"]
+
+
+def test_copies_whose_time_differs_are_compared_whole_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the sources were copied or unpacked again."""
+    combine.run(CombineConfig(data_root=root, seed=3, link="copy"))
+    for path in (root / "raw").rglob("*.avi"):
+        os.utime(path, (1, 1))
+    made = [(root / "combined_all" / row["path"]).stat().st_ino for row in rows(root)]
+    combine.run(CombineConfig(data_root=root, seed=3, link="copy"))
+    monkeypatch.delattr(filecmp, "cmp")
+    combine.run(CombineConfig(data_root=root, seed=3, link="copy"))
+    assert [(root / "combined_all" / row["path"]).stat().st_ino for row in rows(root)] == made
 
 
 def test_a_manifest_that_a_spreadsheet_has_saved_tells_whose_the_folder_is(tmp_path: Path) -> None:

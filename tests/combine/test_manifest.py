@@ -67,7 +67,7 @@ def test_unknown_labels_and_splits_are_refused(tmp_path: Path, change: dict[str,
         manifest.read(_write(tmp_path, {}, change))
 
 
-@pytest.mark.parametrize("clip_id", ["../../elsewhere/a", "a\0b", "a" * 300])
+@pytest.mark.parametrize("clip_id", ["../../elsewhere/a", "a\0b", "a" * 300, "字" * 100])
 def test_an_id_that_is_no_name_of_a_file_is_refused(tmp_path: Path, clip_id: str) -> None:
     """Features and contact sheets are called so, and a manifest may come from anybody."""
     with pytest.raises(UserError, match=r"manifest\.csv: column clip_id holds .*names of files"):

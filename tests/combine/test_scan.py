@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_videos
@@ -70,14 +71,48 @@ def test_however_seldom_pictures_come_a_scan_is_made_of_them(tmp_path: Path) -> 
     assert (found.n_frames, found.duration_s, found.reason) == (12, 43200.0, "")
 
 
-def _as_before_time_stamps(journal: Path) -> None:
-    """The journal as it was when a frame's time was its number by the stated rate."""
+def _as_before(journal: Path, files: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """The journal's lines with the keys of the version before."""
+    keys = {scan.journal_key(n, p): scan.journal_key(n, p, scan._VERSION_BEFORE) for n, p in files.items()}
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    return [{**line, "key": keys[line["key"]]} for line in lines]
+
+
+def _as_before_time_stamps(journal: Path, files: Mapping[str, Path]) -> None:
+    """The journal as it was when a frame's time was its number by the stated rate."""
+    lines = _as_before(journal, files)
     for line in lines:
         for name in ("duration_s", "by_time", "shortfall"):
             del line[name]
         line["stated_frames"] = line["n_frames"]
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_of_the_version_before_what_packets_say_today_stays_known(
+    tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What today is found whole, or of another length, is read anew; nothing else is decoded again."""
+    files["variable.mp4"] = timed_videos.write(
+        tmp_path / "variable.mp4", [*evenly(20, 5), *evenly(40, 25, 4.0)]
+    )
+    journal = tmp_path / "journal"
+    whole = scan.scan_all(files, journal, workers=2)
+    changed: dict[str, dict[str, Any]] = {
+        "heavy.avi": {"shortfall": "only 4.0 of 604.0 s decode"},
+        "c.avi": {"duration_s": 0.5},
+    }
+    names = {scan.journal_key(n, p, scan._VERSION_BEFORE): n for n, p in files.items()}
+    lines = [line | changed.get(names[line["key"]], {}) for line in _as_before(journal, files)]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    read: list[str] = []
+
+    def todo(paths: Mapping[Path, str], *_: object) -> Iterator[tuple[str, scan.Scan]]:
+        read.extend(paths.values())
+        yield from ((name, whole[name]) for name in paths.values())
+
+    monkeypatch.setattr(scan, "_scan_and_record", todo)
+    assert scan.scan_all(files, journal, workers=2) == whole
+    assert sorted(read) == sorted(changed)
 
 
 def test_what_was_known_before_time_stamps_stays_known_where_they_say_the_same(
@@ -98,7 +133,7 @@ def test_what_was_known_before_time_stamps_stays_known_where_they_say_the_same(
         "fast.mp4": True,
     }
     assert whole["variable.mp4"].duration_s == pytest.approx(5.6, abs=0.1)
-    _as_before_time_stamps(journal)
+    _as_before_time_stamps(journal, files)
     read: list[str] = []
 
     def todo(paths: Mapping[Path, str], *_: object) -> Iterator[tuple[str, scan.Scan]]:

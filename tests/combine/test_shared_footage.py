@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from violence_detection.combine import duplicates, fingerprint, shared_footage
+from violence_detection.combine import duplicates, fingerprint
 from violence_detection.combine.shared_footage import SharedFootage
 
 
@@ -41,11 +40,7 @@ def test_clips_without_a_fingerprint_show_no_footage_of_each_other_and_nothing_k
     assert len(shared.without(frame.iloc[:0], frame)) == 3
 
 
-@pytest.mark.parametrize("at_once", [10, shared_footage._AT_ONCE])
-def test_what_shows_a_place_that_is_kept_apart_goes_though_an_index_names_few_of_a_large_family(
-    monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    monkeypatch.setattr(shared_footage, "_AT_ONCE", at_once)
+def test_what_shows_a_place_that_is_kept_apart_goes_though_an_index_names_few_of_a_large_family() -> None:
     rng = np.random.default_rng(0)
     place = rng.normal(0, 20, 24)
     family = [

@@ -49,6 +49,24 @@ def test_a_named_pipe_is_nobodys_and_is_not_waited_for(tmp_path: Path) -> None:
     assert said.stdout == "None\n"
 
 
+def test_a_file_that_the_system_says_nothing_of_is_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a link into a folder that may not be entered has the name."""
+    path, is_file = _write(tmp_path, "a.srt", "a.mp4", "one"), Path.is_file
+
+    def refuse(asked: Path) -> bool:
+        if asked == path:
+            raise PermissionError(13, "Permission denied", str(asked))
+        return is_file(asked)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(os.path, "isfile", lambda asked: asked != path)
+    assert WrittenFiles(tmp_path).source_of(path) is None
+    with pytest.raises(UserError, match="Move it away"):
+        _write(tmp_path, "a.srt", "a.mp4", "two")
+
+
 @pytest.mark.parametrize("text", ["TWO", "two\n", "by hand"])
 def test_what_somebody_changed_or_put_there_stays(tmp_path: Path, text: str) -> None:
     path = _write(tmp_path, "a.srt", "a.mp4", "two")

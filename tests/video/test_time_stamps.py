@@ -480,6 +480,37 @@ def test_what_follows_in_another_track_is_said(
     assert info.shortfall().startswith(
         "only 40.0 of 80.0 s decode (nothing at 40.0-80.0 s): the rest stands in another video track"
     )
+    assert "-map 0:v:1 " in info.shortfall()
+
+
+@pytest.mark.parametrize("look", [decode.probe, decode.timing])
+@pytest.mark.parametrize("begins_s", [0, 4])
+def test_what_stands_in_a_smaller_track_before_the_one_that_is_read_is_said(
+    tmp_path: Path, look: Callable[[Path], decode.VideoInfo], begins_s: int
+) -> None:
+    """A sound track that is announced and silent keeps FFmpeg looking until the larger picture has begun."""
+    parts = []
+    for pid, width, first_s in ((256, 64, 0), (336, 128, begins_s)):
+        parts.append(tmp_path / f"{pid}.ts")
+        with av.open(str(parts[-1]), "w", options={"mpegts_start_pid": str(pid)}) as container:
+            track = container.add_stream("libx264", rate=25)
+            track.width, track.height, track.pix_fmt = width, width * 3 // 4, "yuv420p"
+            if pid == 256:
+                container.add_stream("mp2", rate=44100)
+            for number in range(100):
+                picture = np.full((track.height, track.width, 3), number, np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = first_s * 25 + number, Fraction(1, 25)
+                container.mux(track.encode(frame))
+            container.mux(track.encode())
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(p.read_bytes() for p in parts))
+    info = look(joined)
+    assert (info.width, info.start_s, info.read_s, info.lost) == (128, 4.0, 4.0, ((0.0, 4.0),))
+    assert info.shortfall().startswith(
+        "only 4.0 of 8.0 s decode (nothing at 0.0-4.0 s): the rest stands in another video track"
+    )
+    assert "-map 0:v:0 " in info.shortfall()
 
 
 @pytest.mark.parametrize("spans", [((0, 20), (0, 24)), ((0, 24), (0, 20)), ((0, 20), (10, 24))])

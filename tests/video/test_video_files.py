@@ -16,7 +16,7 @@ import small_videos
 
 from violence_detection.system import processes, storage
 from violence_detection.video import video_files
-from violence_detection.video.video_files import VideoSearch
+from violence_detection.video.video_files import WINDOWS_FOLDER, VideoSearch
 
 
 def names(root: Path, search: VideoSearch | None = None) -> list[str]:
@@ -158,6 +158,21 @@ def test_a_named_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
         finally:
             if not found.done():
                 (tmp_path / "live.ts").open("wb").close()
+
+
+def test_a_file_that_the_system_says_nothing_of_ends_no_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder that may be listed, and not entered, or behind a link into one."""
+    (tmp_path / WINDOWS_FOLDER).mkdir()
+    for name in ("a.ts", "b.odd", f"{WINDOWS_FOLDER}/c.mp4"):
+        (tmp_path / name).touch()
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert names(tmp_path) == ["a.ts", f"{WINDOWS_FOLDER}/c.mp4"]
 
 
 def test_folders_of_this_suite_are_left_out_unless_everything_is_asked_for(tmp_path: Path) -> None:

@@ -292,10 +292,12 @@ def fetched_into() -> Iterator[Path]:
 
     What a run that was killed has left there goes.
     """
-    for left in cache_folder().glob(f"{_FETCHING}*"):
-        if time.time() - left.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=_FETCHING) as folder:
+    cache = cache_folder().absolute()  # what fetches may run in another folder
+    for left in cache.glob(f"{_FETCHING}*"):
+        with contextlib.suppress(FileNotFoundError):  # that of another process, which has come to its end
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=_FETCHING) as folder:
         yield Path(folder)
 
 

@@ -91,6 +91,24 @@ def compare_pairs(fingerprints: Sequence[str], of: Sequence[tuple[int, int]]) ->
     return sorted(pairs)
 
 
+def joined_with_any(fingerprints: Sequence[str], others: Sequence[str]) -> np.ndarray:
+    """Of each of the others whether `compare_pairs` joins it with one of the fingerprints, (others,) bool; none empty.
+
+    All against all, whose sums are products of matrices: of whole numbers, so they are the same. Raises ValueError.
+    """
+    order = np.unique([*fingerprints, *others], return_inverse=True)[1].reshape(-1)
+    frames, counts = fingerprint.to_arrays([*fingerprints, *others])
+    n, found = len(fingerprints), np.zeros(len(order), bool)
+    sides = [[np.flatnonzero(counts[side] == k) for k in np.unique(counts[side])] for side in np.s_[:n, n:]]
+    for alike, others_alike in itertools.product(*sides):
+        for a, b in itertools.product(_chunks(alike), _chunks(others_alike + n)):
+            if len(b := b[~found[b]]):
+                ahead = order[a][:, None] - order[b]
+                joined = _all_joined(frames[a], frames[b], int(counts[a[0]]), int(counts[b[0]]), ahead < 0)
+                found[b] = (joined | (ahead == 0)).any(axis=0)
+    return found[n:]
+
+
 def neighbours(fingerprints: Iterable[str]) -> dict[str, dict[str, Pair]]:
     """Each distinct fingerprint -> the others that it makes a pair with, and the pair; the empty one is left out."""
     texts = sorted(set(fingerprints) - {""})
@@ -153,6 +171,44 @@ def compare(
     return joined, same_clip, np.where(same_clip, copy, np.where(by_scene, scene, shifted))
 
 
+def _all_joined(a: np.ndarray, b: np.ndarray, count_a: int, count_b: int, before: np.ndarray) -> np.ndarray:
+    """What `compare` joins of all clips a (n, 8, 24) with all b (m, 8, 24), or a mirror of them: (n, m) bool.
+
+    `before`: where a clip of a is the first of a pair, (n, m) bool; which is tells the last digits of a motion.
+    """
+    joined = np.zeros(before.shape, bool)
+    for other in (b, fingerprint.mirrored(b)):
+        scene, motion, common = _all_distances(a, other, count_a, count_b, 0)
+        behind = _all_distances(other, a, count_b, count_a, 0)[1].T
+        if common >= _MIN_COMMON:
+            joined |= scene + np.where(before, motion, behind) <= SAME_CLIP
+        if other is b:
+            joined |= scene <= SAME_SCENE
+        for shift in range(1, _MAX_SHIFT + 1):
+            for ends, turned in (((a, other, count_a, count_b), False), ((other, a, count_b, count_a), True)):
+                scene, motion, common = _all_distances(*ends, shift)
+                if common >= _WINDOW:
+                    copy = scene + motion <= SHIFTED_COPY
+                    joined |= copy.T if turned else copy
+    return joined
+
+
+def _all_distances(
+    a: np.ndarray, b: np.ndarray, count_a: int, count_b: int, shift: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """`distances` of all clips a (n, 8, 24) from all b (m, 8, 24), of these numbers of frames: (n, m) each."""
+    common = max(min(count_a - shift, count_b), 0)
+    a, b = (x.astype(np.float64) for x in (a[:, shift : shift + common], b[:, :common]))
+    flat = [x.reshape(len(x), -1) for x in (a, b, np.diff(a, axis=1), np.diff(b, axis=1))]
+    cross, move_cross = flat[0] @ flat[1].T, flat[2] @ flat[3].T
+    energies = [(x**2).sum(axis=1) for x in flat]
+    lit = (energies[0][:, None] > 0) & (energies[1] > 0)
+    scene, motion = _scene_and_motion(
+        cross, energies[0][:, None], energies[1], move_cross, energies[2][:, None], energies[3]
+    )
+    return np.where(lit, scene, np.inf), np.where(lit, motion, np.inf), common
+
+
 def clusters(n: int, pairs: Sequence[Pair]) -> list[int]:
     """Connected components: for each of n clips the smallest position in its cluster."""
     return source_groups.connected(n, [(pair.i, pair.j) for pair in pairs])
@@ -173,13 +229,26 @@ def distances(
     real = np.arange(a.shape[1]) < common[:, None]  # (pairs, frames)
     cross, energy_a, energy_b = _products(a, b, real)
     move_cross, move_a, move_b = _products(np.diff(a, axis=1), np.diff(b, axis=1), real[:, 1:])
+    scene, motion = _scene_and_motion(cross, energy_a, energy_b, move_cross, move_a, move_b)
+    lit = (common > 0) & (energy_a > 0) & (energy_b > 0)  # a clip may begin black
+    return np.where(lit, scene, np.inf), np.where(lit, motion, np.inf), common
+
+
+def _scene_and_motion(
+    cross: np.ndarray,
+    energy_a: np.ndarray,
+    energy_b: np.ndarray,
+    move_cross: np.ndarray,
+    move_a: np.ndarray,
+    move_b: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The two distances by the sums over common frames; no number where nothing is lit."""
     with np.errstate(divide="ignore", invalid="ignore"):
         scene = 1 - cross / np.sqrt(energy_a * energy_b)
         gain = np.sqrt(energy_a / energy_b)
         total = move_a + move_b * gain**2
         motion = (total - 2 * move_cross * gain) / (total + 2 * MOTION_FLOOR * energy_a)
-    lit = (common > 0) & (energy_a > 0) & (energy_b > 0)  # a clip may begin black
-    return np.where(lit, scene, np.inf), np.where(lit, motion, np.inf), common
+    return scene, motion
 
 
 def _products(a: np.ndarray, b: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import filecmp
 import logging
 import os
 import shlex
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -160,4 +161,10 @@ def _is_placed(target: Path, source: Path, kind: str) -> bool:
     same_time = abs(here.st_mtime_ns - there.st_mtime_ns) <= _MTIME_STEP_NS
     if target.samefile(source) or here.st_size != there.st_size:
         return False
-    return same_time or filecmp.cmp(target, source, shallow=False)  # whose time could not be set
+    if same_time:
+        return True
+    if not filecmp.cmp(target, source, shallow=False):
+        return False
+    with contextlib.suppress(OSError):  # on a share of another user it stays as it is
+        shutil.copystat(source, target)
+    return True

@@ -8,6 +8,7 @@ import hashlib
 import io
 import logging
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -39,8 +40,8 @@ BEFORE_NAME = "manifest_before.csv"
 #: And how it was made, with its SHA-256 under this key.
 RECORD_NAME, SHA256_KEY = "combine.json", "manifest_sha256"
 #: What an id is made of, which is part of the names of files.
-_ID_CHARACTERS = 100
-_FILE_NAME = rf"[^/\0]{{1,{_ID_CHARACTERS}}}"
+_ID_BYTES = 100
+_FILE_NAME = re.compile(r"[^/\0]+")
 #: What no clip is used without; label and split are checked on their own.
 _NEEDED = ("clip_id", "path", "dataset", "source_group")
 _NUMBERS = ("duration_s", "fps", "width", "height", "n_frames")
@@ -117,11 +118,11 @@ def read_hashed(combined: Path) -> tuple[pd.DataFrame, str]:
     for column, allowed in (("label", CLASS_NAMES), ("split", SPLITS)):
         if unknown := sorted(set(frame[column]) - set(allowed)):
             raise UserError(f"{path}: column {column} holds {unknown}; allowed are {list(allowed)}")
-    named = frame.clip_id.str.fullmatch(_FILE_NAME)  # as features and contact sheets are
+    named = frame.clip_id.map(_is_id)
     if not named.all():
         raise UserError(
-            f"{path}: column clip_id holds {frame.clip_id[~named].iloc[0][:_ID_CHARACTERS]!r}; ids are names of files, "
-            f"without /, of at most {_ID_CHARACTERS} characters. Make it again with combine_all_datasets.py"
+            f"{path}: column clip_id holds {frame.clip_id[~named].iloc[0][:_ID_BYTES]!r}; ids are names of files, "
+            f"without /, of at most {_ID_BYTES} bytes. Make it again with combine_all_datasets.py"
         )
     for what, values in (("clip", frame.clip_id), ("path", frame.path)):
         if (twice := values.duplicated()).any():  # merged by id, two rows of a clip would be four
@@ -132,6 +133,11 @@ def read_hashed(combined: Path) -> tuple[pd.DataFrame, str]:
     frame["by_time"] = frame.clip_id.isin(_by_time(path.with_name(BY_TIME_NAME)))
     _warn_if_edited(path, sha256)
     return frame, sha256
+
+
+def _is_id(text: str) -> bool:
+    """Whether features and contact sheets can be called so."""
+    return _FILE_NAME.fullmatch(text) is not None and len(os.fsencode(text)) <= _ID_BYTES
 
 
 def warn_if_changed(combined: Path, sha256: str) -> None:

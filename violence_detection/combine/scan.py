@@ -20,21 +20,12 @@ from violence_detection.video import decode, video_files
 JOURNAL_NAME = ".scan.jsonl"
 #: What a scan finds changes with it: to be given another value whenever decoding or fingerprinting gives other results,
 #: so that old lines are not believed. Moving or commenting code changes nothing. (The first value was a hash.)
-VERSION = "a7722212dcfc"
-#: Of the lines that were written when a frame's time was its number by the stated rate.
-_FIELDS_WITHOUT_TIME = frozenset(
-    {
-        "sha256",
-        "n_frames",
-        "stated_frames",
-        "fps",
-        "width",
-        "height",
-        "codec",
-        "fingerprint",
-        "reason",
-    }
-)
+VERSION = "parts"
+#: The value before. A line of it stands where the packets of the file say today what it says.
+_VERSION_BEFORE = "a7722212dcfc"
+#: Of all its lines, and of some: the first were written when a frame's time was its number by the stated rate.
+_FIELDS_BEFORE = frozenset({"sha256", "n_frames", "fps", "width", "height", "codec", "fingerprint", "reason"})
+_SOME_BEFORE = frozenset({"stated_frames", "duration_s", "by_time", "shortfall"})
 
 
 @dataclass(frozen=True)
@@ -86,16 +77,23 @@ _NOT_CONFIRMED = Scan(reason="to be read anew")
 
 
 def _confirmed(item: tuple[Path, Mapping[str, Any]]) -> Scan:
-    """A journal's line from before time stamps were read, where they say the same; nothing is decoded for that."""
+    """A line of the version before, where today's look at the packets says the same; nothing is decoded for that."""
     path, line = item
     try:
         info = decode.timing(path)
     except (UnreadableVideo, OSError):
         return _NOT_CONFIRMED
-    if not info.as_stated or (info.n_frames, info.fps) != (line["n_frames"], line["fps"]):
+    told: dict[str, Any] = {
+        "n_frames": info.n_decoded,
+        "duration_s": round(info.played_s, 3),
+        "fps": info.fps,
+        "by_time": not info.as_stated,
+        "shortfall": info.shortfall(),
+    }
+    kept = {"by_time": False} | {name: value for name, value in line.items() if name != "stated_frames"}
+    if any(kept.get(name, value) != value for name, value in told.items()):
         return _NOT_CONFIRMED
-    kept = {name: value for name, value in line.items() if name != "stated_frames"}
-    return Scan(**kept, duration_s=round(info.played_s, 3), shortfall=info.shortfall())
+    return Scan(**told | kept)
 
 
 def _failed(_: Path, reason: str) -> Scan:
@@ -114,7 +112,8 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
         for name, key in keys.items()
         if key in known and not video_files.may_pass(known[key]["reason"])
     }
-    found |= _confirm({n: k for n, k in keys.items() if n not in found}, files, journal_path, workers)
+    rest = {name: key for name, key in keys.items() if name not in found}
+    found |= _confirm(rest, files, journal_path, workers)
     todo = {files[name]: name for name in keys if name not in found}
     console.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
     with console.progress(total=len(todo), desc="scan", unit="clip", disable=not todo) as bar:
@@ -129,12 +128,13 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
 def _confirm(
     keys: Mapping[str, str], files: Mapping[str, Path], journal_path: Path, workers: int
 ) -> dict[str, Scan]:
-    """What the journal's lines from before time stamps still say rightly, and now as such of today."""
-    before = storage.read_journal(journal_path, _FIELDS_WITHOUT_TIME)
-    names = {files[n]: n for n, key in keys.items() if key in before and not before[key]["reason"]}
-    if not names:
+    """What the journal's lines of the version before still say rightly, and now as such of today."""
+    before = storage.read_journal(journal_path, _FIELDS_BEFORE, _SOME_BEFORE)
+    names = {files[name]: name for name in keys}
+    old = {path: before.get(journal_key(name, path, _VERSION_BEFORE)) for path, name in names.items()}
+    items = [(path, line) for path, line in old.items() if line and not line["reason"]]
+    if not items:
         return {}
-    items = [(path, before[keys[name]]) for path, name in names.items()]
     found = {}
     with storage.appending_journal(journal_path) as record:
         for (path, _), scan in video_files.map_files(
@@ -162,10 +162,10 @@ def _scan_and_record(
             yield todo[path], scan
 
 
-def journal_key(name: str, path: Path) -> str:
+def journal_key(name: str, path: Path, version: str = VERSION) -> str:
     """What a file's line in the journal is found by; empty where the system says nothing of the file."""
     try:
         stat = path.stat()
     except OSError:
         return ""
-    return storage.stable_hash([name, stat.st_size, stat.st_mtime_ns, VERSION], digits=32)
+    return storage.stable_hash([name, stat.st_size, stat.st_mtime_ns, version], digits=32)

@@ -6,6 +6,7 @@ that are cut by source may still share some.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,16 +21,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-#: Pairs of fingerprints that are compared at once; ten thousand clips of one place make millions.
-_AT_ONCE = 200_000
 #: Pairs that take so long, 10 to 40 s on a core, that it is said.
-_TOLD = 500_000
+_TOLD = 10_000_000
 
 
 class SharedFootage:
     """Which fingerprints of a manifest's rows show the same footage: equal ones, and those that make a pair.
 
-    Of a large family a search pairs each clip with some of the others only, so those are compared one by one.
+    Of a large family a search pairs each clip with some of the others only, so all of these are compared.
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
@@ -53,15 +52,8 @@ class SharedFootage:
         for seen, left in families.values():
             if (most := len(seen) * len(left)) > _TOLD:
                 log.info("up to %d pairs of clips that may show one place are compared", most)
-            while seen and left:
-                n = max(1, _AT_ONCE // len(left))
-                texts = [*seen[:n], *left]
-                n = len(texts) - len(left)
-                pairs = duplicates.compare_pairs(
-                    texts, [(i, j) for i in range(n) for j in range(n, len(texts))]
-                )
-                found |= (joined := {texts[pair.j] for pair in pairs})
-                seen, left = seen[n:], [text for text in left if text not in joined]
+            if seen and left:
+                found.update(itertools.compress(left, duplicates.joined_with_any(seen, left)))
         return found
 
 

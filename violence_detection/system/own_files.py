@@ -80,7 +80,7 @@ class WrittenFiles:
             self._read()
             if path.name.casefold() not in self._all_names:
                 return None
-        if not path.is_file():  # a named pipe would be waited for
+        if not _is_file(path):  # a named pipe would be waited for
             return None
         try:
             key = _key(path, path.name)
@@ -100,7 +100,7 @@ class WrittenFiles:
         """Whether nothing is lost that is not this source's own: an empty file is nobody's."""
         known = self.source_of(path)
         if known is None:
-            return not os.path.lexists(path) or (path.is_file() and path.stat().st_size == 0)
+            return not os.path.lexists(path) or (_is_file(path) and path.stat().st_size == 0)
         return known == os.path.realpath(source)
 
     @contextmanager
@@ -173,6 +173,10 @@ class WrittenFiles:
             with storage.appending_journal(self._record, sync=True) as record:
                 record(key, {"file": name, "source": source})
             self._know(key, name, source)
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - never an error
 
 
 def _file_in(line: bytes) -> str | None:

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -78,7 +78,8 @@ class VideoInfo:
     frames are where they have always been looked for. `damaged`: whether reading met damage, so that frames may be
     missing that nobody counted. `pixel_shape`: what the width of a pixel is to its height, of frames as they are given.
     `begins_late`: the first of `lost` is no loss, but the time before the pictures: its sound begins earlier.
-    `goes_on_elsewhere`: the last of `lost` stands in other video tracks, which follow on the one that is read.
+    `rest_track`: where the first or last of `lost` stands in other video tracks, which end before the one that is read
+    begins or follow on it, the number of one of these among the video tracks.
     """
 
     n_frames: int
@@ -95,7 +96,7 @@ class VideoInfo:
     damaged: bool = field(default=False, compare=False)
     pixel_shape: float = field(default=1.0, compare=False)
     begins_late: bool = field(default=False, compare=False)
-    goes_on_elsewhere: bool = field(default=False, compare=False)
+    rest_track: int | None = field(default=None, compare=False)
 
     @property
     def played_s(self) -> float:
@@ -133,10 +134,10 @@ class VideoInfo:
         digits = next((n for n in (1, 2) if all(round(a, n) < round(b, n) for a, b in said)), 3)
         where = ", ".join(f"{start:.{digits}f}-{end:.{digits}f}" for start, end in lost[:3])
         why = "it is damaged or was cut short. If the original is whole, copy or download it again"
-        if self.goes_on_elsewhere:
+        if self.rest_track is not None:
             why = (
                 "the rest stands in another video track, as where recordings were joined, or a recorder was set "
-                "otherwise. Give it as a file of its own: ffmpeg -i OLD -map 0:v:1 -c copy REST.ts"
+                f"otherwise. Give it as a file of its own: ffmpeg -i OLD -map 0:v:{self.rest_track} -c copy REST.ts"
             )
         return (
             f"only {self.read_s:.{digits}f} of {pictures_s:.{digits}f} s decode (nothing at {where}"
@@ -354,8 +355,9 @@ class _Reader:
         )  # the latest stamp of a packet, and for how long its picture is said to stand
         self._held: list[int] = []  # of packets that say that the picture before stands on
         self._others_end_s = 0.0
-        # of other video tracks, by number: packets of this one before theirs, and when they begin and end
-        self._other_videos: dict[int, tuple[int, float, float]] = {}
+        # of other video tracks, by number: packets of this one before their first and their last ones, and when they
+        # begin and end
+        self._other_videos: dict[int, tuple[int, deque[int], Span]] = {}
         self._jumped_s = 0.0  # by which stamps go ahead where another recording begins
         self._damaged = False
         self._fell_out = False  # a packet did not decode
@@ -474,8 +476,11 @@ class _Reader:
         self._others_end_s = max(self._others_end_s, ends_s)
         if packet.stream.type == "video":
             number = packet.stream.index
-            before, first_s, last_s = self._other_videos.get(number, (self._packet_count, begins_s, ends_s))
-            self._other_videos[number] = before, min(first_s, begins_s), max(last_s, ends_s)
+            count = self._packet_count
+            new = count, deque[int](maxlen=_HELD_BACK + 1), (begins_s, ends_s)
+            before, ends, (first_s, last_s) = self._other_videos.get(number, new)
+            ends.append(count)
+            self._other_videos[number] = before, ends, (min(first_s, begins_s), max(last_s, ends_s))
 
     def picture(self, frame: av.VideoFrame, transform: Callable[[Frame], Any] | None) -> Any:
         """A frame upright, as RGB uint8, through `transform`."""
@@ -515,8 +520,9 @@ class _Reader:
             n_frames = round((last_s - seconds[0]) * fps) + 1
             moments = seconds[0] + (np.arange(n_frames) + 0.5) / fps
             shown = np.maximum(np.searchsorted(seconds, moments, side="right") - 1, 0)
-        start_s = start_of(float(seconds[0]))
-        late = start_s > 0 and self._has_nothing_before(fps)
+        earlier_s = _length_s(self._earlier())
+        start_s = start_of(max(float(seconds[0]), earlier_s))
+        late = start_s > 0 and self._has_nothing_before(fps) and earlier_s <= _LATE_S
         lost = self._lost(np.sort(np.concatenate([seconds, held])) - (seconds[0] - start_s), fps, late)
         return self._info(
             n_frames=n_frames,
@@ -526,7 +532,7 @@ class _Reader:
             shown=shown,
             lost=lost,
             begins_late=late and bool(lost) and lost[0][0] == 0,
-            goes_on_elsewhere=bool(lost) and self._elsewhere_s() > 0,
+            rest_track=self._rest_track() if lost else None,
             as_stated=fits and stated_rate and not self._damaged,
         )
 
@@ -538,7 +544,7 @@ class _Reader:
         if None in self.stamps:
             return False
         seconds = np.sort(np.array(self.stamps, np.float64)) * float(base)
-        late_s = float(seconds[0]) - begins / av.time_base
+        late_s = max(float(seconds[0]) - begins / av.time_base, _length_s(self._earlier()))
         end_s = len(seconds) / rate
         return (
             late_s <= _LATE_S and self._missing_tail_s(end_s, rate) <= 0.5 / rate and _comes_at(seconds, rate)
@@ -672,7 +678,7 @@ class _Reader:
         else:
             by_count = (self._stream.frames - self._packet_count - len(self._held)) / fps
             by_count -= self._left_out_s(fps)
-        return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, self._elsewhere_s())
+        return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, _length_s(self._later()))
 
     def _stands_on_s(self, fps: float) -> float:
         """For how much longer than others the last frame is said to stand, as at the end of a screen recording."""
@@ -681,21 +687,38 @@ class _Reader:
             return 0.0  # it does not decode
         return max(float(duration * (self._stream.time_base or 0)) - 1 / fps, 0.0)
 
-    def _elsewhere_s(self) -> float:
-        """Seconds of other video tracks that begin where this one ends, as where recordings were joined.
+    def _later(self) -> dict[int, Span]:
+        """Other video tracks that begin where this one ends, as where recordings were joined: when, by their number.
 
-        Not of those beside it, as of two cameras, of which one may be switched off earlier.
+        Not those beside it, as of two cameras, of which one may be switched off earlier.
         """
         ended = self._packet_count - _HELD_BACK
-        return sum(
-            last_s - first_s for before, first_s, last_s in self._other_videos.values() if before >= ended
-        )
+        return {n: span for n, (before, _, span) in self._other_videos.items() if before >= ended}
+
+    def _earlier(self) -> dict[int, Span]:
+        """As `_later`, those that end where this one begins: it is larger, and FFmpeg saw it before it chose."""
+        if self._container.format.name != _TRACKS_FOLLOW:
+            return {}
+        return {
+            n: span
+            for n, (_, ends, span) in self._other_videos.items()
+            if ends[0] == 0 and all(count == 0 or count >= self._packet_count - _HELD_BACK for count in ends)
+        }
+
+    def _rest_track(self) -> int | None:
+        """The number among the video tracks, as FFmpeg counts them, of the first that is earlier or later."""
+        videos = [stream.index for stream in self._container.streams if stream.type == "video"]
+        return min(map(videos.index, self._earlier() | self._later()), default=None)
 
     def _left_out_s(self, fps: float) -> float:
         """Seconds of frames that are in the file and that its header leaves out, as where it was trimmed in place."""
         if self._stream.duration is None or self._stream.time_base is None:
             return 0.0
         return max(self._stream.frames / fps - float(self._stream.duration * self._stream.time_base), 0.0)
+
+
+def _length_s(spans: Mapping[int, Span]) -> float:
+    return sum(end - start for start, end in spans.values())
 
 
 def _check_file(path: Path) -> None:

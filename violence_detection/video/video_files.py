@@ -110,11 +110,11 @@ class VideoSearch:
                 if name.startswith("."):
                     self.skipped["hidden"] += _LITTER.fullmatch(name) is None
                 elif (suffix := path.suffix.lower()) in VIDEO_SUFFIXES:
-                    if suffix in _TEXTS_TOO and path.is_file() and _is_text(path):
+                    if suffix in _TEXTS_TOO and _is_file(path) and _is_text(path):
                         self.skipped[suffix] += 1
                     else:
                         yield path
-                elif suffix in _OTHER_SUFFIXES or not path.is_file():
+                elif suffix in _OTHER_SUFFIXES or not _is_file(path):
                     self.skipped[suffix or "without suffix"] += 1
                 else:
                     unknown.append(path)
@@ -134,7 +134,7 @@ class VideoSearch:
         if self.everywhere:
             return True
         if folder.name == WINDOWS_FOLDER:
-            return not (folder / WINDOWS_JOURNAL).is_file()
+            return not _is_file(folder / WINDOWS_JOURNAL)
         if folder.name in _PLAIN_WORDS:
             return _holds_videos(folder)
         return folder.name not in SUITE_FOLDERS
@@ -185,6 +185,10 @@ def _opens(path: Path) -> bool:
     except (av.FFmpegError, IndexError, OSError, ValueError):
         return False
     return False
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - never an error
 
 
 def _holds_videos(folder: Path) -> bool:
