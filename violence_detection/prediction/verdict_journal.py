@@ -27,7 +27,7 @@ from violence_detection.video import augment
 Record = Callable[[str, Mapping[str, Any]], None]
 #: To be given another value whenever judging gives other results, so that old lines are not believed. Another rule of
 #: the closer look has another name (video/augment.py), which counts, too.
-VERSION = "12"
+VERSION = "13"
 _ENDING = ".journal.jsonl"
 #: Settings that change no window: the model is known by its content, its weights with it, and thresholds and the like
 #: say what is made of the windows.
