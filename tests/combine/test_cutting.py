@@ -352,7 +352,11 @@ def test_a_link_to_a_video_that_is_gone_is_named_and_stops_nothing(
 @pytest.mark.parametrize("version", cutting._VERSIONS_BEFORE)
 @pytest.mark.parametrize("unknown_then", [set(), {"shortfall"}, {"shortfall", "by_time"}])
 def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_today(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unknown_then: set[str], version: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unknown_then: set[str],
+    version: str,
 ) -> None:
     """And get their ids anew, for their pictures may be others. Those of a constant rate stay as they are."""
     slow_then_fast = [*evenly(100, 5), *evenly(500, 25, start_s=20.0)]
@@ -384,7 +388,9 @@ def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_t
         for window in line["windows"]:
             window["clip_id"] = "0" * 16
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with_log(caplog)
     again = run()
+    assert "2 videos known by an earlier version: held against their packets" in caplog.text
     assert {again[key] for key in again if key[0] == "c"} == {"0" * 16}, "known"
     assert {key: again[key] for key in again if key[0] == "v"} == {
         k: by_time[k] for k in by_time if k[0] == "v"

@@ -158,14 +158,19 @@ def _confirmed(
             items.append((job, line))
     if not items:
         return {}
+    log.info("%d videos known by an earlier version: held against their packets", len(items))
     found = {}
-    with storage.appending_journal(path) as record:
+    with (
+        storage.appending_journal(path) as record,
+        console.progress(total=len(items), desc="packets", unit="video") as bar,
+    ):
         for (job, _), line in video_files.map_files(
             as_before, items, workers, lambda item: item[0].clip.path, _not_sure
         ):
             if line:
                 found[job] = line
                 record(keys[job], line)
+            bar.update()
     return found
 
 
