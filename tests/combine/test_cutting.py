@@ -349,9 +349,14 @@ def test_a_link_to_a_video_that_is_gone_is_named_and_stops_nothing(
     assert {p: p.stat().st_mtime_ns for p in (root / "windows").rglob("*.mp4")} == windows
 
 
-@pytest.mark.parametrize("unknown_then", [{"shortfall"}, {"shortfall", "by_time"}])
+@pytest.mark.parametrize("version", cutting._VERSIONS_BEFORE)
+@pytest.mark.parametrize("unknown_then", [set(), {"shortfall"}, {"shortfall", "by_time"}])
 def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_today(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unknown_then: set[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unknown_then: set[str],
+    version: str,
 ) -> None:
     """And get their ids anew, for their pictures may be others. Those of a constant rate stay as they are."""
     slow_then_fast = [*evenly(100, 5), *evenly(500, 25, start_s=20.0)]
@@ -375,10 +380,7 @@ def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_t
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     assert [line["by_time"] for line in lines].count(True) == 1
     jobs, _ = cutting._jobs(find.discover(config, CONFIG), CONFIG, config.data_root)
-    then = {
-        cutting._key(j, config.data_root): cutting._key(j, config.data_root, cutting._VERSION_BEFORE)
-        for j in jobs
-    }
+    then = {cutting._key(j, config.data_root): cutting._key(j, config.data_root, version) for j in jobs}
     for line in lines:  # as they were written before
         line["key"] = then[line["key"]]
         for name in unknown_then:
@@ -386,13 +388,34 @@ def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_t
         for window in line["windows"]:
             window["clip_id"] = "0" * 16
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with_log(caplog)
     again = run()
+    assert "2 videos known by an earlier version: held against their packets" in caplog.text
     assert {again[key] for key in again if key[0] == "c"} == {"0" * 16}, "known"
     assert {key: again[key] for key in again if key[0] == "v"} == {
         k: by_time[k] for k in by_time if k[0] == "v"
     }
     monkeypatch.setattr(cutting, "as_before", None)
     assert run() == again, "said once"
+
+
+def test_what_an_earlier_version_found_short_and_today_is_whole_is_cut_anew(tmp_path: Path) -> None:
+    video = timed_videos.write(tmp_path / "v.mkv", evenly(1000, 25))
+    (tmp_path / "own.csv").write_text(f"path,label,start_s,end_s\n{video.name},fight,2,7\n")
+    (tmp_path / "root").mkdir()
+    config = CombineConfig(data_root=tmp_path / "root", own=(f"mine={tmp_path / 'own.csv'}",), workers=1)
+    found = find.discover(config, CONFIG)
+    clips = cutting.cut(found, CONFIG, config.data_root, 1).clips
+    journal = tmp_path / "root" / "windows" / WINDOWS_JOURNAL
+    (line,) = [json.loads(line) for line in journal.read_text().splitlines()]
+    (job,), _ = cutting._jobs(found, CONFIG, config.data_root)
+    line["key"] = cutting._key(job, config.data_root, cutting._VERSIONS_BEFORE[0])
+    line["shortfall"] = "only 4.0 of 604.0 s decode"
+    journal.write_text(json.dumps(line) + "\n")
+    again = cutting.cut(found, CONFIG, config.data_root, 1)
+    assert again.cut_short == []
+    assert again.clips == clips
+    assert [json.loads(line)["shortfall"] for line in journal.read_text().splitlines()][1:] == [""]
 
 
 def test_a_folder_of_windows_that_is_somebody_elses_is_refused(root: Path) -> None:

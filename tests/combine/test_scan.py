@@ -89,7 +89,11 @@ def _as_before_time_stamps(journal: Path, files: Mapping[str, Path]) -> None:
 
 
 def test_of_the_version_before_what_packets_say_today_stays_known(
-    tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What today is found whole, or of another length, is read anew; nothing else is decoded again."""
     files["variable.mp4"] = timed_videos.write(
@@ -111,8 +115,16 @@ def test_of_the_version_before_what_packets_say_today_stays_known(
         yield from ((name, whole[name]) for name in paths.values())
 
     monkeypatch.setattr(scan, "_scan_and_record", todo)
+    monkeypatch.setattr(console.log, "propagate", True)
+    caplog.set_level(logging.INFO, "violence_detection")
+    capsys.readouterr()
     assert scan.scan_all(files, journal, workers=2) == whole
     assert sorted(read) == sorted(changed)
+    assert "4 files known by an earlier version: held against their packets" in caplog.text
+    assert "packets: 100%" in capsys.readouterr().err
+    caplog.clear()
+    scan.scan_all({n: p for n, p in files.items() if n not in changed}, journal, workers=2)
+    assert "earlier version" not in caplog.text, "said once"
 
 
 def test_what_was_known_before_time_stamps_stays_known_where_they_say_the_same(

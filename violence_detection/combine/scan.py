@@ -135,14 +135,19 @@ def _confirm(
     items = [(path, line) for path, line in old.items() if line and not line["reason"]]
     if not items:
         return {}
+    console.log.info("%d files known by an earlier version: held against their packets", len(items))
     found = {}
-    with storage.appending_journal(journal_path) as record:
+    with (
+        storage.appending_journal(journal_path) as record,
+        console.progress(total=len(items), desc="packets", unit="clip") as bar,
+    ):
         for (path, _), scan in video_files.map_files(
             _confirmed, items, workers, lambda i: i[0], _not_confirmed
         ):
             if not scan.reason:
                 found[names[path]] = scan
                 record(keys[names[path]], asdict(scan))
+            bar.update()
     return found
 
 

@@ -39,20 +39,19 @@ from violence_detection.video.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL
 log = logging.getLogger(__name__)
 
 TABLE_NAME = "windows.csv"
-#: To be given another value whenever other windows are placed or they are encoded otherwise, so that all are cut anew.
-#: Moving or commenting code changes nothing. (The first value was a hash.)
-VERSION = "moments"
-#: The value before. A line of it stands where today's windows are the same.
-_VERSION_BEFORE = "2f8e82e9adf0"
+#: To be given another value whenever decoding gives other results, other windows are placed or they are encoded
+#: otherwise, so that old lines are not believed. Moving or commenting code changes nothing. (The first was a hash.)
+VERSION = "parts"
+#: The values before, the newest first. A line of them stands where today's windows are the same.
+_VERSIONS_BEFORE = ("moments", "2f8e82e9adf0")
 _TABLE = ("path", "video", "dataset", "label", "source_group", "start_s", "end_s")
 #: Of a line, also for labelled stretches.
 _RECORDS = tuple(
     frozenset({"windows", "reason", "by_time", "shortfall", *more}) for more in ((), ("refused",))
 )
-#: Of lines of the version before, and of those from when frames were found by number alone.
-_RECORDS_BEFORE = tuple(
-    fields - dropped for fields in _RECORDS for dropped in ({"shortfall"}, {"shortfall", "by_time"})
-)
+#: Of all lines of the versions before, and of some: the first were written when frames were found by number alone.
+_FIELDS_BEFORE = frozenset({"windows", "reason"})
+_SOME_BEFORE = frozenset({"by_time", "shortfall", "refused"})
 _WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
 #: Of a window's length: 8 frames are none of 7.5 or more. Once videos of few frames a second gave longer ones.
 _MOST_OF_WINDOW = 1.07
@@ -149,20 +148,29 @@ def _read(path: Path, of: Iterable[frozenset[str]]) -> dict[str, dict[str, Any]]
 def _confirmed(
     keys: Mapping[CutJob, str], path: Path, data_root: Path, workers: int
 ) -> dict[CutJob, dict[str, Any]]:
-    """What lines of the version before say of videos that are cut the same today; nothing is decoded for that."""
-    before = _read(path, _RECORDS_BEFORE)
-    lines = {job: before.get(_key(job, data_root, _VERSION_BEFORE)) for job in keys} if before else {}
-    items = [(job, line) for job, line in lines.items() if line and _stands(job, line)]
+    """What lines of the versions before say of videos that are cut the same today; nothing is decoded for that."""
+    before = storage.read_journal(path, _FIELDS_BEFORE, _SOME_BEFORE)
+    items = []
+    for job in keys:
+        old = (_key(job, data_root, version) for version in _VERSIONS_BEFORE)
+        line = next((before[key] for key in old if key in before), None)
+        if line and _stands(job, line):
+            items.append((job, line))
     if not items:
         return {}
+    log.info("%d videos known by an earlier version: held against their packets", len(items))
     found = {}
-    with storage.appending_journal(path) as record:
+    with (
+        storage.appending_journal(path) as record,
+        console.progress(total=len(items), desc="packets", unit="video") as bar,
+    ):
         for (job, _), line in video_files.map_files(
             as_before, items, workers, lambda item: item[0].clip.path, _not_sure
         ):
             if line:
                 found[job] = line
                 record(keys[job], line)
+            bar.update()
     return found
 
 

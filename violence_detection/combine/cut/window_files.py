@@ -140,11 +140,15 @@ def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[s
 def as_before(item: tuple[CutJob, Mapping[str, Any]]) -> dict[str, Any]:
     """What an earlier version's line says of a video, as a line of today; empty where it may be cut otherwise today.
 
-    It is cut the same where frames come at the rate that the header states, and the windows lie where they lay.
+    It is cut the same where frames come at the rate that the header states, the windows lie where they lay, and as much
+    of it decodes as was said then.
     """
     job, line = item
     plan = plan_job(job)
     if plan.info is None or plan.reason or not plan.info.as_stated or line["reason"] or line.get("by_time"):
+        return {}
+    shortfall = plan.info.shortfall()
+    if line.get("shortfall", shortfall) != shortfall:
         return {}
     placed = [(job.target(window, plan.info).name, window.label) for window in plan.windows]
     now = _record(job, list(line["windows"]), plan)
