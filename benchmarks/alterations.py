@@ -41,12 +41,12 @@ KINDS: dict[str, Callable[[np.random.Generator], Alteration]] = {
     "cropped": lambda rng: Alteration(crop=rng.uniform(0.04, 0.06)),
     "brightness": lambda rng: Alteration(gain=rng.uniform(0.7, 1.4), offset=rng.uniform(-30, 30)),
     "logo": lambda rng: Alteration(logo=rng.uniform(0.12, 0.2)),
-    "frame_rate": lambda rng: Alteration(codec="XVID", fps_factor=rng.choice([0.5, 0.6, 0.8, 1.2, 2.0])),
+    "frame_rate": lambda rng: Alteration(codec="XVID", fps_factor=float(rng.choice([0.5, 0.6, 0.8, 1.2, 2.0]))),
     "trimmed_end": lambda rng: Alteration(trim_end=rng.uniform(0.1, 0.2)),
     "letterbox": lambda rng: Alteration(letterbox=rng.uniform(0.08, 0.16)),
     "combined": lambda rng: Alteration(
         codec="WMV2", jpeg_quality=40, scale=0.75, crop=rng.uniform(0.02, 0.04), gain=rng.uniform(0.85, 1.2),
-        offset=rng.uniform(-15, 15), logo=0.1, fps_factor=rng.choice([0.6, 0.8]), trim_end=rng.uniform(0.1, 0.2),
+        offset=rng.uniform(-15, 15), logo=0.1, fps_factor=float(rng.choice([0.6, 0.8])), trim_end=rng.uniform(0.1, 0.2),
     ),
 }  # fmt: skip
 #: The same of copies of which left and right were changed over: these share footage, and are not the same clip.

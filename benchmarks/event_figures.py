@@ -171,7 +171,7 @@ class Tally:
     def draws(self, over: str, under: str, by: str, seed: int = 0) -> np.ndarray:
         """The ratio of bootstrap samples of recordings or sources, (draws, thresholds); one seed draws the same."""
         _, unit = np.unique(self.recordings if by == "recording" else self.sources, return_inverse=True)
-        count = int(unit.max()) + 1
+        count = int(np.max(unit)) + 1
         weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _DRAWS)
         sums = []
         for name in (over, under):

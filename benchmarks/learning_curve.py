@@ -123,7 +123,7 @@ class Curves:
 
     def _enough(self, clips: np.ndarray, sources: np.ndarray) -> bool:
         labels = self.probe.labels[clips[np.isin(self.probe.groups[clips], sources)]]
-        return bool(np.bincount(labels, minlength=2).min() >= _FEWEST)
+        return bool(np.min(np.bincount(labels, minlength=2)) >= _FEWEST)
 
     def _figures(self, drawn: Sequence[Parts]) -> dict[str, Any]:
         """Mean over the parts of each draw, then mean and deviation over the draws."""

@@ -12,7 +12,7 @@ def frames(seed: int, n_frames: int = 24, width: int = 96, height: int = 64) -> 
     """Moving coarse noise, (height, width, 3) uint8 BGR; another seed is another picture."""
     rng = np.random.default_rng(seed)
     field = rng.integers(0, 255, (8, 8 + n_frames, 3), np.uint8)  # drifts one cell in each frame
-    steps = rng.integers(1, 3)
+    steps = int(rng.integers(1, 3))
     return [
         cv2.resize(np.roll(field, -i * steps, axis=1)[:, :8], (width, height), interpolation=cv2.INTER_CUBIC)
         for i in range(n_frames)

@@ -112,7 +112,7 @@ def test_the_crop_shows_the_part_that_moves_from_the_larger_picture(tmp_path: Pa
     path = tmp_path / "clip.avi"
     writer.write(path, 20.0, shown, "MJPG")
     ((_, streams),) = pictures.clip_variants(path, "id", ("v0",), SIZE, VIEWS)
-    bright = [(streams[s].min(axis=-1) > 180).sum() for s in ("rgb", "crop")]
+    bright = [int((streams[s].min(axis=-1) > 180).sum()) for s in ("rgb", "crop")]
     assert bright[0] > 0
     assert 2.0 < bright[1] / bright[0] < 3.6, "1 / 0.6 squared, at the edges a little more or less"
 

@@ -319,7 +319,7 @@ def _index(vectors_of: _Vectors, rows: np.ndarray) -> faiss.IndexIVFScalarQuanti
     sample = np.sort(np.random.default_rng(0).choice(rows, n_cells, replace=False))
     sampled = vectors_of(sample).astype(np.float64)
     centres = faiss.IndexFlatL2(sampled.shape[1])
-    centres.add(np.rint(_unit(sampled) * np.sqrt((sampled**2).sum(axis=1).max())).astype(np.float32))
+    centres.add(np.rint(_unit(sampled) * np.sqrt(np.max((sampled**2).sum(axis=1)))).astype(np.float32))
     as_int8 = faiss.ScalarQuantizer.QT_8bit_direct_signed  # exact: the vectors are whole and below 128
     index = faiss.IndexIVFScalarQuantizer(centres, centres.d, n_cells, as_int8, faiss.METRIC_L2, False)
     index.train(sampled[:1].astype(np.float32))  # the centres stand already

@@ -183,4 +183,4 @@ def _motion(frames: np.ndarray) -> np.ndarray:
 
 def _largest(moving: np.ndarray) -> float:
     """Root mean square of the motion where it is largest."""
-    return float(np.sqrt(cv2.boxFilter((moving**2).mean(axis=0), -1, (_SPOT, _SPOT)).max()))
+    return float(np.sqrt(np.max(cv2.boxFilter((moving**2).mean(axis=0), -1, (_SPOT, _SPOT)))))

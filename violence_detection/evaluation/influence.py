@@ -39,10 +39,10 @@ class Figure:
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Figure | None:
     """Sum over sum of arrays with 0 <= numerator <= denominator; None where the denominator is 0."""
     num, den = np.asarray(numerator, float), np.asarray(denominator, float)
-    total = den.sum()
+    total = float(den.sum())
     if total == 0:
         return None
-    value = float(num.sum() / total)
+    value = float(num.sum()) / total
     return Figure(value, (num - value * den) / total, den, den - num, total**2 / float((den**2).sum()))
 
 

@@ -313,7 +313,7 @@ def _effective_n(figure: Figure, sources: _Sources) -> tuple[float, float]:
     loss, n_assumed = figure.loss, figure.clips
     if figure.value < 0.5:  # the rarer outcome is what counts
         loss = ((figure.weight > 0) - loss).clip(0)
-    errors = float(loss.sum() ** 2 / max((loss**2).sum(), 1e-12))  # clips that they come from
+    errors = float(loss.sum()) ** 2 / max(float((loss**2).sum()), 1e-12)  # clips that they come from
     assumed = sources.effect_of(_PRIOR_CORRELATION)
     if sources.count < 2:
         return n_assumed / assumed, 1.0

@@ -92,7 +92,7 @@ def _fitted(head: KernelHead, units: Mapping[str, np.ndarray], labels: np.ndarra
     # landmarks that were never set are zero, and so are their shares
     used = np.any([np.any(v != 0, axis=1) for v in head.vectors.values()], axis=0)
     vectors = {name: np.concatenate([v[used], new[name]]) for name, v in head.vectors.items()}
-    grown = replace(head, vectors=vectors, kernel=np.zeros(used.sum() + len(sure), np.float32))
+    grown = replace(head, vectors=vectors, kernel=np.zeros(int(used.sum()) + len(sure), np.float32))
     shares = correction(grown.likeness(vectors).astype(np.float64), head.logits(new), labels[sure])
     shares[: used.sum()] += head.kernel[used]
     return replace(grown, kernel=shares.astype(np.float32))

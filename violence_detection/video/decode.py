@@ -896,5 +896,5 @@ def _gaps(seconds: np.ndarray, usual_s: np.ndarray) -> list[Span]:
     """Pauses of more than one and a half of the usual steps (n - 1,), from when the next frame should have come."""
     return [
         (float(seconds[i] + usual_s[i]), float(seconds[i + 1]))
-        for i in np.flatnonzero(np.diff(seconds) > 1.5 * usual_s)
+        for i in np.flatnonzero(np.diff(seconds) > 1.5 * usual_s).tolist()
     ]

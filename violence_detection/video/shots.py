@@ -79,8 +79,8 @@ def cuts(smalls: Sequence[np.ndarray]) -> list[int]:
         return []
     colours = _colour_change(pictures)
     both = ratio * colours / (_beside(colours) + _SOME_COLOURS)
-    numbers = np.flatnonzero(large & (both > _BOTH_TIMES))
-    return [shown[i + 1] for i in numbers if _stays(pictures, int(i), float(grey[i]))]
+    numbers = np.flatnonzero(large & (both > _BOTH_TIMES)).tolist()
+    return [shown[i + 1] for i in numbers if _stays(pictures, i, float(grey[i]))]
 
 
 def _different(pictures: np.ndarray) -> list[int]:

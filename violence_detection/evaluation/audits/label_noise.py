@@ -64,7 +64,7 @@ def _log_likelihoods(p_fight: np.ndarray, is_fight: np.ndarray, groups: np.ndarr
     logits = np.log(p) - np.log1p(-p)
     _, source = np.unique(groups, return_inverse=True)
     size = len(_SLOPES) * len(_SHIFTS) * len(_SHARES)
-    total = np.zeros((source.max() + 1, size))
+    total = np.zeros((int(np.max(source)) + 1, size))
     for start in range(0, len(p), _CHUNK):
         some = slice(start, start + _CHUNK)
         z = logits[some, None, None] * _SLOPES[:, None] + _SHIFTS  # (chunk, slopes, shifts)

@@ -43,7 +43,7 @@ def permutation_test(
     if not is_fight.any() or is_fight.all():
         raise ValueError("an AUC needs clips of both classes")
     ranks = rankdata(scores)
-    found = float(_auc(ranks[is_fight].sum(), is_fight.sum(), len(ranks)))
+    found = float(_auc(np.asarray(ranks[is_fight].sum()), np.asarray(is_fight.sum()), len(ranks)))
     _, source = np.unique(np.asarray(groups), return_inverse=True)
     sizes = np.bincount(source)
     fights = np.bincount(source, weights=is_fight).astype(int)
