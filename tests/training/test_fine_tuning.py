@@ -18,6 +18,7 @@ import synthetic
 import tensorflow as tf
 from sklearn.metrics import log_loss
 
+from benchmarks import keep_pretrained
 from violence_detection.backbones import eight_bits, engines
 from violence_detection.errors import UserError
 from violence_detection.features.config import FeatureConfig
@@ -143,6 +144,26 @@ def test_the_ranges_of_its_convolutions_are_those_of_training_clips(
     assert path.read_text() == before, (
         "one that an earlier version finished gets them, and is not trained again"
     )
+
+
+def test_another_share_of_the_published_weights_needs_no_other_training(
+    trained: Path, data: Data, weights: Path, tmp_path: Path
+) -> None:
+    given = tmp_path / "quarter" / given_weights.FILE_NAME
+    given.parent.mkdir()
+    np.savez(given, *keep_pretrained.with_share(trained, 0.25, weights))
+    head = dataclasses.replace(HEAD, keep_pretrained=0.25)
+    record = trainer.run_record("i3d_tuned", data, FEATURES, 1, head, synthetic.TRAIN)
+    strategy = tf.distribute.get_strategy()
+    trainer.train(record | given_weights.record_of(given.parent), data, given.parent, strategy)
+    trainer.train(record, data, tmp_path / "trained", strategy, backbone_weights=weights)
+    taken, wanted, half = (
+        saved_heads.load(folder / run_folder.BEST_NAME).get_weights()
+        for folder in (given.parent, tmp_path / "trained", trained)
+    )
+    for a, b in zip(taken, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert max(np.abs(a - b).max() for a, b in zip(half, wanted, strict=True)) > 1e-4
 
 
 def test_weights_other_than_those_of_the_cache_are_refused(data: Data, weights: Path, tmp_path: Path) -> None:
