@@ -111,7 +111,7 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
     assert kept.pop("labels_sha256")
     assert kept.pop("member_temperatures") == [None, None]
     assert kept["command"] == "python train.py"
-    assert kept["selected_by"] == "none: fitted at once"
+    assert kept["selected_by"] == "nothing (a kernel head is fitted at once)"
     made_with = kept.pop("made_with")
     for folder, sha256 in kept.pop(held_out_table.SHA256_KEY).items():
         assert sha256 == storage.sha256_file(tmp_path / folder / "leave_one_out_predictions.csv")

@@ -114,8 +114,11 @@ def test_a_data_set_of_one_class_has_no_accuracy_at_its_median(caplog: pytest.Lo
         for name, member in found["mean_of_members"].items()
     )
     with caplog.at_level("INFO"):
-        leave_one_out._log({**found, "selected_by": "none: fitted at once"})
-    assert "models of the others; epoch chosen by none: fitted at once, threshold fixed at 0.5" in caplog.text
+        leave_one_out._log({**found, "selected_by": "nothing (a kernel head is fitted at once)"})
+    assert (
+        "models of the others; epoch chosen by nothing (a kernel head is fitted at once), threshold fixed at 0.5"
+        in caplog.text
+    )
     for name, d in by_name.items():
         assert re.search(rf"(?m)^{name} +{d['n']} +\d", "\n".join(caplog.messages))
     low, high = (f"{100 * x:.1f}" for x in found["mean"]["ci95"])

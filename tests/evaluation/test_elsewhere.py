@@ -534,9 +534,12 @@ def test_left_out_models_without_an_epoch_to_choose_are_not_told_of_one(root: Pa
     model, selection = trained_model.load(root / "models"), "a selection part of the other data sets"
     for changes, said in (
         ({}, selection),
-        ({"members": ["kernel", "i3d_tuned"]}, "none: fitted at once; the last of a number fixed beforehand"),
+        (
+            {"members": ["kernel", "i3d_tuned"]},
+            "nothing (a kernel head is fitted at once); the last of a number fixed beforehand",
+        ),
         ({"members": ["i3d_tuned"]}, "the last of a number fixed beforehand"),
-        ({"members": ["average", "kernel"]}, f"{selection}; none: fitted at once"),
+        ({"members": ["average", "kernel"]}, f"{selection}; nothing (a kernel head is fitted at once)"),
     ):
         record = {**_left_out(root / "models", **changes), "selected_by": selection}
         storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, record)

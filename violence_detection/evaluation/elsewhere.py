@@ -31,7 +31,7 @@ EPOCH = {
     "best": 'the lowest loss on the selection part, cut from train by source ("training-domain validation set")',
     "last": "the last of a number fixed beforehand",
 }
-_AT_ONCE = "none: fitted at once"
+_AT_ONCE = "nothing (a kernel head is fitted at once)"
 _STEPS = "after the number of steps that folds by source, or data sets left out, chose"
 _OVERLAPS = ("same_clip", "near_copy")
 _ROUNDED = 1e-3  # figures are written with four decimals

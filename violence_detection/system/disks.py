@@ -117,8 +117,9 @@ def check_takes_names(
             if remedy := _REMEDIES.get(e.errno or 0):
                 raise UserError(f"cannot write in {there} ({e.strerror}). {remedy} ({flag})") from e
             raise UserError(
-                f"{flag}: the disk of {folder} takes no file called {odd[characters]} ({e.strerror or e}): FAT and "
-                'exFAT have none of \\ : * ? " < > | in a name. Name a folder on another disk, or ' + or_else
+                f"{flag}: the disk of {folder} takes no file called {odd[characters]} ({e.strerror or e}). FAT and "
+                'exFAT, for one, have none of \\ : * ? " < > | in a name. Name a folder on another disk, or '
+                + or_else
             ) from e
 
 

@@ -14,14 +14,14 @@ _LOGIN = (
     re.compile(r"(\w+:/+)[^\s/'\"<>]*@"),
     re.compile(r"(\w+:/+)[^\s/@:'\"<>]+:(?!\d+(?:[/\s]|$))[^'\"<>@\n]*@"),
 )
-#: Also in paths, where cameras have it: /user=admin_password=..._channel=1.sdp
+#: Also in paths, where cameras have it: /user=admin_password=..._channel=1.sdp. A value may hold a # not encoded.
 _SECRET_VALUE = re.compile(
     r"(?i)([?&#/;_~][\w.-]*(?:token|key|sig|secret|pas|pw|psw|auth|login|credential|jwt|hmac|psk)[\w.-]*=)"
-    r"[^&#\s'\"<>)]+"
+    r"[^&\s'\"<>)]+"
 )
 #: What cameras have besides: ?u=admin&p=... and /0/admin:.../main
-_SHORT_VALUE = re.compile(r"(?i)([?&](?:u|usr|user|username)=[^\s'\"<>]*?&p=)[^&#\s'\"<>)]+")
-_SESSION = re.compile(r"(?i)([?&](?:_?sid|session(?:_?id)?)=)[^&#\s'\"<>)]+")
+_SHORT_VALUE = re.compile(r"(?i)([?&](?:u|usr|user|username)=[^\s'\"<>]*?&p=)[^&\s'\"<>)]+")
+_SESSION = re.compile(r"(?i)([?&](?:_?sid|session(?:_?id)?)=)[^&\s'\"<>)]+")
 #: SRT has a login in the name of the stream: ?streamid=read:front:admin:... and ?streamid=#!::r=front,u=admin,s=...
 _STREAM_ID = re.compile(r"(?i)([?&]streamid=(?:(?:(?!%3A)[^:&\s'\"<>])*(?::|%3A)){2})[^&\s'\"<>]+")
 _LOGIN_IN_PATH = re.compile(r"(\w+://[^\s/'\"<>]+/(?:[^\s/:?#'\"<>]+/)*)[^\s/:?#'\"<>]+:[^\s/?#'\"<>]+")
