@@ -18,7 +18,7 @@ from violence_detection.combine.config import CombineConfig, CutConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, "[options]")
     cli.add_config(parser, CombineConfig)
     cli.add_config(parser, CutConfig)
     args = cli.parse(parser, argv)

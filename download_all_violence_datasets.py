@@ -19,7 +19,7 @@ from violence_detection.system import console
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, "[options]")
     cli.add_config(parser, DownloadConfig)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(

@@ -18,7 +18,7 @@ from violence_detection.find.config import FindConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, "[options] [ROOT ...]")
     cli.add_config(parser, FindConfig)
     cli.add_config(parser, CutConfig)
     parser.add_argument("more_roots", type=Path, nargs="*", metavar="ROOT", help="the same as --roots")

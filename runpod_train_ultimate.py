@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, "[options]")
     summaries = {name: preset.summary for name, preset in PRESETS.items()}
     preset = PRESETS[cli.add_choice(parser, argv, "--preset", summaries, "ultimate")]
     for config in (ExtractConfig, FeatureTaskConfig, FeatureConfig, TrainConfig):

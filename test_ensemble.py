@@ -23,7 +23,7 @@ from violence_detection.evaluation.config import EvaluationConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, "[options]")
     cli.add_config(parser, EvaluationConfig)
     args = cli.parse(parser, argv)
 

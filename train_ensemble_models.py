@@ -29,7 +29,7 @@ from violence_detection.training.config import HeadConfig, TrainConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, "[options]")
     for config in (EnsembleConfig, ExtractConfig, FeatureTaskConfig, FeatureConfig, TrainConfig, HeadConfig):
         cli.add_config(parser, config)
     parser.add_argument(

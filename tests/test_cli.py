@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -36,6 +37,13 @@ class Config:
 
 
 @dataclass(frozen=True)
+class Own(Config):
+    HEADING: ClassVar[str] = "its own"
+
+    speed: int = option(1, "how fast")
+
+
+@dataclass(frozen=True)
 class Second:
     count: int = option(3, "a number")
     extra: str = option("x", "only here")
@@ -54,6 +62,17 @@ def _config(*argv: str) -> Config:
 
 def test_without_flags_the_config_is_its_defaults() -> None:
     assert _config() == Config()
+
+
+def test_the_help_has_flags_below_the_heading_of_the_class_that_declares_them() -> None:
+    p = cli.parser("What it does.", "[options] FILE")
+    cli.add_config(p, Own)
+    said = p.format_help()
+    assert said.startswith("usage: ")
+    assert said.splitlines()[0].endswith(" [options] FILE")
+    general, own = said.split("\nits own:\n")
+    assert own.strip() == "--speed INT           how fast (default: 1)"
+    assert "--names" in general
 
 
 def test_flags_have_the_types_of_their_fields() -> None:

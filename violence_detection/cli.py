@@ -40,9 +40,16 @@ def add_config(
     skip: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add one flag for each `option` field of a frozen config dataclass, with its default or that of `defaults`."""
+    """Add one flag for each `option` field of a frozen config dataclass, with its default or that of `defaults`.
+
+    The help has them below the HEADING of the class that declares the field: those of `config` first.
+    """
     hints = typing.get_type_hints(config)
-    for field in dataclasses.fields(config):
+    bases = list(config.__mro__)
+    owner = {
+        f.name: next(c for c in bases if f.name in c.__annotations__) for f in dataclasses.fields(config)
+    }
+    for field in sorted(dataclasses.fields(config), key=lambda f: bases.index(owner[f.name])):
         if "help" not in field.metadata or field.name in skip:
             continue
         if any(action.dest == field.name for action in parser._actions):
@@ -64,9 +71,15 @@ def add_config(
                 kwargs.update(nargs="?", const=field.metadata["bare"])
         if field.metadata["shown_as"]:
             kwargs["metavar"] = field.metadata["shown_as"]
-        parser.add_argument(
+        _group(parser, vars(owner[field.name]).get("HEADING", "")).add_argument(
             settings.flag_of(field), help=_help_text(field.metadata["help"], default), **kwargs
         )
+
+
+def _group(parser: argparse.ArgumentParser, heading: str) -> argparse._ArgumentGroup:
+    """That of the parser's groups with the heading; the general one where it is empty."""
+    titled = (group for group in parser._action_groups if group.title == heading)
+    return next(titled, None) or (parser.add_argument_group(heading) if heading else parser._optionals)
 
 
 def number_within(
@@ -154,10 +167,16 @@ class _Parser(argparse.ArgumentParser):
         super().error(in_lines(redaction.places_in(message)))
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the script's docstring as its help and the flags every script has."""
+def parser(description: str | None, usage: str | None = None) -> argparse.ArgumentParser:
+    """A parser with the script's docstring as its help and the flags every script has.
+
+    `usage`: what stands behind the script's name in its first line; else every flag.
+    """
     p = _Parser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        usage=usage and f"%(prog)s {usage}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     p.add_argument("-v", "--verbose", action="store_true", help="log details too")
     return p

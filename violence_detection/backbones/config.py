@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from violence_detection.system.settings import BaseConfig, option
 
@@ -11,6 +12,8 @@ from violence_detection.system.settings import BaseConfig, option
 @dataclass(frozen=True)
 class RuntimeConfig(BaseConfig):
     """What runs the backbones, and where their weights are. None of it may change a feature by more than rounding."""
+
+    HEADING: ClassVar[str] = "what computes"
 
     engine: str = option("auto", "what runs the backbone", choices=("auto", "tensorflow", "openvino"))
     backbone_weights: Path | None = option(

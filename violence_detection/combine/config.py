@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.system.settings import ANY_NUMBER, BaseConfig, Limits, default_data_root, option
@@ -13,6 +14,8 @@ from violence_detection.video.config import ClipConfig
 @dataclass(frozen=True)
 class CutConfig(BaseConfig):
     """How untrimmed videos become clips. All of it changes which clips there are."""
+
+    HEADING: ClassVar[str] = "cutting long videos"
 
     window_s: float = option(
         ClipConfig.window_s,
@@ -41,6 +44,8 @@ class CutConfig(BaseConfig):
 @dataclass(frozen=True)
 class CombineConfig(OwnClipsConfig):
     """How found clips become one train/val set. All but `workers` and `link` change the manifest."""
+
+    HEADING: ClassVar[str] = "combining"
 
     data_root: Path = option(default_data_root, "folder with raw/; combined_all/ is made in it")
     roots: tuple[Path, ...] = option((), "further folders with data sets, comma separated")

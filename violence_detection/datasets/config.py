@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from violence_detection.system.settings import BaseConfig, option
 
@@ -10,6 +11,8 @@ from violence_detection.system.settings import BaseConfig, option
 @dataclass(frozen=True)
 class OwnClipsConfig(BaseConfig):
     """One's own clips, and what their folders or labels are called. See docs/guides/own_clips.md."""
+
+    HEADING: ClassVar[str] = "own clips"
 
     own: tuple[str, ...] = option(
         (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from violence_detection.system.settings import BaseConfig, Limits, default_data_root, option
 
@@ -11,6 +12,8 @@ from violence_detection.system.settings import BaseConfig, Limits, default_data_
 @dataclass(frozen=True)
 class DownloadConfig(BaseConfig):
     """Which data sets are fetched, and where to."""
+
+    HEADING: ClassVar[str] = "downloading"
 
     datasets: tuple[str, ...] = option(
         (), "keys of the catalogue (see --list), comma separated; without it, the roadmap's seven"

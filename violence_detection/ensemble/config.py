@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from violence_detection.system.settings import BaseConfig, Limits, option
 from violence_detection.training.config import kind_of
@@ -17,6 +17,8 @@ MEMBERS = ("deep_lstm", "bilstm", "gru", "conv_lstm", "attention")
 @dataclass(frozen=True)
 class EnsembleConfig(BaseConfig):
     """Which members are trained on which clips, and what else is made of them."""
+
+    HEADING: ClassVar[str] = "members, folds, final fit"
 
     members: tuple[str, ...] = option(MEMBERS, "architectures to train and average, comma separated")
     average: str = option(

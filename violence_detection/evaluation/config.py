@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from violence_detection.backbones.config import RuntimeConfig
 from violence_detection.constants import BALANCED, OPERATING_POINTS
@@ -18,6 +19,8 @@ AUDITS = ("leakage", "shortcuts", "labels")
 @dataclass(frozen=True)
 class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
     """How trained models are measured on the val clips, or on one's own."""
+
+    HEADING: ClassVar[str] = "evaluation"
 
     models: Path = option(
         Path("models_ensemble"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from violence_detection.backbones.config import RuntimeConfig
 from violence_detection.system.settings import BaseConfig, Limits, default_data_root, option
@@ -14,12 +15,16 @@ from violence_detection.video.config import ClipConfig
 class FeatureConfig(ClipConfig):
     """What turns a clip into features. All of it changes the values, and so the cache's key."""
 
+    HEADING: ClassVar[str] = "features"
+
     backbone: tuple[str, ...] = option(("efficientnet_b4",), "backbones, comma separated")
 
 
 @dataclass(frozen=True)
 class ExtractConfig(RuntimeConfig):
     """How features are made and kept, and how many variants a training clip gets."""
+
+    HEADING: ClassVar[str] = "extraction"
 
     data_root: Path = option(default_data_root, "folder with raw/, combined_all/ and features/")
     augment: int = option(
@@ -44,6 +49,8 @@ class ExtractConfig(RuntimeConfig):
 @dataclass(frozen=True)
 class FeatureTaskConfig(BaseConfig):
     """What a training script may do with the features instead of training."""
+
+    HEADING: ClassVar[str] = "instead of training"
 
     features_only: bool = option(False, "extract what features are missing, then end without training")
     preview: int = option(0, "draw the variants of so many clips to <output>/preview/, then end; 0: none")

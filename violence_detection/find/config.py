@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.system.settings import Limits, default_data_root, option
@@ -12,6 +13,8 @@ from violence_detection.system.settings import Limits, default_data_root, option
 @dataclass(frozen=True)
 class FindConfig(OwnClipsConfig):
     """Where data sets are looked for."""
+
+    HEADING: ClassVar[str] = "finding"
 
     data_root: Path = option(default_data_root, "folder with raw/; the inventory is written here")
     roots: tuple[Path, ...] = option((), "further folders to search, comma separated")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 from violence_detection.backbones.config import RuntimeConfig
 from violence_detection.constants import BALANCED, DEFAULT_THRESHOLD, OPERATING_POINTS
@@ -19,6 +20,8 @@ class EventConfig(BaseConfig):
     leave a video's label as its most violent window has it: they only join what flickers. A video of one window
     is judged by its threshold alone.
     """
+
+    HEADING: ClassVar[str] = "events"
 
     threshold: float = option(
         DEFAULT_THRESHOLD,
@@ -73,6 +76,8 @@ class EventConfig(BaseConfig):
 @dataclass(frozen=True)
 class PredictConfig(EventConfig, RuntimeConfig):
     """How new videos are judged. Sampling and window length are the model's own."""
+
+    HEADING: ClassVar[str] = "judging"
 
     model: Path | None = option(
         None,
@@ -132,6 +137,8 @@ class PredictConfig(EventConfig, RuntimeConfig):
 class QuietConfig(BaseConfig):
     """A camera's own threshold from its quiet footage."""
 
+    HEADING: ClassVar[str] = "a camera's own threshold"
+
     calibrate: Path | None = option(
         None,
         "footage of one camera in which nobody fights, an hour or more: a video, a folder of them, or windows that a "
@@ -145,6 +152,8 @@ class QuietConfig(BaseConfig):
 @dataclass(frozen=True)
 class AdaptConfig(BaseConfig):
     """A model of its own for a place, from footage without labels."""
+
+    HEADING: ClassVar[str] = "a model of its own for a place"
 
     adapt: Path | None = option(
         None,
@@ -160,6 +169,8 @@ class AdaptConfig(BaseConfig):
 @dataclass(frozen=True)
 class OutputConfig(BaseConfig):
     """What is made of the verdicts besides the JSON line. The names of formats are those of prediction/outputs/."""
+
+    HEADING: ClassVar[str] = "written files"
 
     format: tuple[str, ...] = option(
         (),

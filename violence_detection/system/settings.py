@@ -89,7 +89,12 @@ _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: 
 
 @dataclasses.dataclass(frozen=True)
 class BaseConfig:
-    """Base of every config: it holds whatever made it, a script or a caller, to what its fields say."""
+    """Base of every config: it holds whatever made it, a script or a caller, to what its fields say.
+
+    HEADING: below what the help of scripts has the flags of the fields that a class declares.
+    """
+
+    HEADING: typing.ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         """Paths given as text become paths, `~` in them the home folder, NumPy's numbers Python's, and lists tuples.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from violence_detection.errors import UserError
 from violence_detection.system.settings import MOST_SEED, BaseConfig, Limits, option
@@ -41,6 +41,8 @@ def kind_of(architecture: str) -> str:
 @dataclass(frozen=True)
 class HeadConfig(BaseConfig):
     """The temporal head."""
+
+    HEADING: ClassVar[str] = "heads"
 
     projection: int = option(
         128, "units that each input is projected to", limits=Limits(least=1, most=65_536)
@@ -102,6 +104,8 @@ class HeadConfig(BaseConfig):
 @dataclass(frozen=True)
 class TrainConfig(BaseConfig):
     """How one head is trained."""
+
+    HEADING: ClassVar[str] = "training"
 
     epochs: int = option(1000, "at most so many epochs", limits=Limits(least=1, most=1_000_000))
     batch_size: int = option(256, "clips a step, over all devices together", limits=Limits(least=1))

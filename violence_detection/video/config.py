@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from violence_detection.system.settings import BaseConfig, Limits, option
 
@@ -12,6 +13,8 @@ STREAMS = ("rgb", "motion", "crop", "moving")
 @dataclass(frozen=True)
 class ClipConfig(BaseConfig):
     """Which frames of a clip are looked at, and what is made of them. All of it changes the pictures."""
+
+    HEADING: ClassVar[str] = "features"
 
     streams: tuple[str, ...] = option(
         ("rgb", "motion"),

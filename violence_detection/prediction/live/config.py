@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from violence_detection.errors import UserError
 from violence_detection.system.settings import BaseConfig, Limits, option
@@ -12,6 +13,8 @@ from violence_detection.system.settings import BaseConfig, Limits, option
 @dataclass(frozen=True)
 class LiveConfig(BaseConfig):
     """How cameras are followed. Each output is off unless it is given."""
+
+    HEADING: ClassVar[str] = "cameras"
 
     max_delay_s: float = option(
         5.0,
