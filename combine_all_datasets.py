@@ -1,10 +1,17 @@
-"""Step 2: combine the found data sets into one train/val set.
+"""Step 2: combine the data sets that were found into one train/val set.
 
-Reads <root>/raw and the caches of kagglehub and kaggle. Untrimmed videos are first cut by their annotations into
-clips in <root>/windows. Writes <root>/combined_all/{train,val}/{fight,nonfight}, manifest.csv beside them, and what
-was left out and why in duplicates.csv, unlabelled.csv and failures.csv. Exact and near duplicates are removed, no
-source stands on both sides, official splits stand. Killed or run again with more data, it reads only what is new.
-Your own clips beside or instead of published ones:
+Reads    <root>/raw and the caches of kagglehub and kaggle
+Writes   <root>/windows: clips cut from untrimmed videos by their annotations
+         <root>/combined_all/{train,val}/{fight,nonfight}: all clips
+         <root>/combined_all/manifest.csv: a row per clip; beside it
+         duplicates.csv, unlabelled.csv and failures.csv: what was left out,
+         and why
+
+Exact and altered copies are removed. No source stands on both sides.
+The published splits of RWF-2000, SCVD and CCTV-Fights stand. If it is killed,
+or run again with more data, it reads only what is new.
+
+Your own clips, beside published ones or instead of them:
 
     python combine_all_datasets.py --own mine=/my/clips --labels fight=Violence nonfight=normal
 """

@@ -1,8 +1,11 @@
 """Step 1: download the public violence data sets.
 
-Writes <root>/raw/<dataset>/ as published, with a completion record. The roadmap's seven are about 75 GB,
-hours on most lines; any interruption costs only what had not arrived. To have real clips in a minute, without
-an account:
+Writes each data set to <root>/raw/<dataset>/ as published, with a completion
+record. The roadmap's seven, fetched without --datasets, are about 75 GB: hours
+on most connections. An interruption costs only what had not arrived: the same
+command goes on.
+
+Real clips in a minute, without an account:
 
     python download_all_violence_datasets.py --datasets surveillance_fight
 """
@@ -23,10 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config(parser, DownloadConfig)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
-        "--list", action="store_true", help="show the catalogue, or the --datasets of it, and end"
+        "--list", action="store_true", help="show the catalogue (with --datasets only those), then end"
     )
     mode.add_argument(
-        "--verify", action="store_true", help="check what is there against its completion records"
+        "--verify",
+        action="store_true",
+        help="check what is there against its completion records; fetch nothing",
     )
     args = cli.parse(parser, argv)
     config = cli.build(DownloadConfig, args)

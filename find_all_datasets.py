@@ -1,10 +1,13 @@
-"""Step 1b: say which data sets are on disk, complete or not, before anything is combined.
+"""Step 1b: say which data sets are on disk, complete or not, before combining.
 
-Looks below <root>/raw, any further folder and the caches of kagglehub and kaggle, recognises each data set by its
-published layout in whatever folder it stands, says how many clips untrimmed videos will give, and writes
-<root>/inventory.json. With --check every video is decoded and damaged ones are named in
-<root>/inventory_failures.csv. Your own clips are taken with --own NAME=FOLDER; of folders that are left out, the
-command that takes them is printed.
+Searches <root>/raw, further folders and the caches of kagglehub and kaggle.
+A data set is recognised by its published layout, whatever its folder is
+called. Says how many clips the untrimmed videos will give, and writes
+<root>/inventory.json.
+
+With --check every video is decoded, and <root>/inventory_failures.csv names
+the damaged ones. --own NAME=FOLDER takes your own clips. If folders are left
+out, the command that takes them is printed.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, "[options] [ROOT ...]")
     cli.add_config(parser, FindConfig)
     cli.add_config(parser, CutConfig)
-    parser.add_argument("more_roots", type=Path, nargs="*", metavar="ROOT", help="the same as --roots")
+    parser.add_argument(
+        "more_roots", type=Path, nargs="*", metavar="ROOT", help="further folders to search, as with --roots"
+    )
     args = cli.parse(parser, argv)
     from violence_detection.combine.cut import cutting
     from violence_detection.find import find

@@ -1,15 +1,24 @@
 #!/usr/bin/env python3
-"""Step 3: train one model on cached backbone features; by default the ultimate one, a BiLSTM with attention.
+"""Step 3: train one model on cached features: by default a BiLSTM with attention.
 
-Reads  <root>/combined_all, writes <root>/features (what is missing) and ./models_ultimate; README.md there is its card.
-Val is not looked at, unless with --show-val: the selection figures are what one tunes by.
-Killed at any moment, the same command goes on where it was.
+Reads    <root>/combined_all
+Writes   <root>/features: what is missing
+         ./models_ultimate: the model, and its card, README.md
 
-Before:     python runpod_train_ultimate.py --check          devices, memory, disk, data, hours; trains nothing
-On a pod:   python runpod_train_ultimate.py --data-root /workspace/data
-On a CPU:   python runpod_train_ultimate.py --backbone efficientnet_lite0 --augment 5 --batch-size 64
-Progress:   --preset baseline, then ultra, then ultimate, each with an --output of its own; any flag overrides a preset
-Watch:      tail -f training_ultimate_*.log      tensorboard --logdir models_ultimate/tensorboard_logs
+Val is looked at only with --show-val: tune by the selection figures. It may be
+killed at any moment: the same command goes on where it was.
+
+Before, look at devices, memory, disk, data and hours; this trains nothing:
+    python runpod_train_ultimate.py --check
+On a pod:
+    python runpod_train_ultimate.py --data-root /workspace/data
+On a CPU:
+    python runpod_train_ultimate.py --backbone efficientnet_lite0 --augment 5 --batch-size 64
+The roadmap's stages: --preset baseline, then ultra, then ultimate (the
+default), each with an --output of its own. Any flag overrides a preset.
+To watch:
+    tail -f training_ultimate_*.log
+    tensorboard --logdir models_ultimate/tensorboard_logs
 """
 
 from __future__ import annotations
@@ -50,20 +59,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     others = [field.name for field in dataclasses.fields(HeadConfig) if field.name not in taken]
     cli.add_config(parser, HeadConfig, defaults=preset.values, skip=others)
     parser.add_argument(
-        "--output", type=Path, default=Path("models_ultimate"), help="(default: models_ultimate)"
+        "--output",
+        type=Path,
+        default=Path("models_ultimate"),
+        help="folder for the model (default: models_ultimate)",
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace a model trained with other settings, or whose files are damaged or lost",
+        help="replace a model that was trained with other settings, or whose files are damaged or lost",
     )
     parser.add_argument(
-        "--check", action="store_true", help="say what is there and what it will take; train nothing"
+        "--check", action="store_true", help="say what is there and what a run would take; train nothing"
     )
     parser.add_argument(
         "--show-val", action="store_true",
-        help="measure the model on val as well, which is noted in combined_all/val_ledger.jsonl; without it val is not "
-        "looked at, so that what one tunes by is the selection part",
+        help="measure the model on val too; the look is noted in combined_all/val_ledger.jsonl. Without it val is not "
+        "looked at, and you tune by the selection part",
     )  # fmt: skip
     return cli.parse(parser, argv, log_name="training_ultimate")
 

@@ -1,16 +1,21 @@
 #!/usr/bin/env python3
-"""Step 6: measure trained models on val, and look whether training has seen these clips.
+"""Step 6: measure trained models on val, or on your own clips.
 
     python test_ensemble.py --models ./models_ensemble/ --data <root>/combined_all/val/
 
-or on clips of your own, a folder with class folders in it or a CSV file (docs/guides/own_clips.md):
+On your own clips, a folder with a folder for each class or a CSV file
+(docs/guides/own_clips.md):
 
     python test_ensemble.py --models ./models_ensemble/ --data /my/clips --labels fight=Violence nonfight=normal
 
-Writes reports/<model>-<time>/: metrics.json, predictions.csv, plots, model_card.md, and index.html, a page that opens
-from disk; completes README.md, the card in the model's folder. Val is for the end: each look at it is noted in
-combined_all/val_ledger.jsonl, and the page says how many there were before.
-Accuracy comes with n and a 95 % interval that counts clips of one source as related.
+Writes reports/<model>-<time>/: index.html (a page that opens from disk),
+metrics.json, predictions.csv, plots and model_card.md. Completes README.md,
+the card in the model's folder.
+
+Val is for the end. Each look at it is noted in combined_all/val_ledger.jsonl,
+and the page says how many there were before. Accuracy comes with n and a
+95 % interval that counts clips of one source as related. The report also says
+whether training has seen these clips.
 """
 
 from __future__ import annotations

@@ -1,19 +1,27 @@
 #!/usr/bin/env python3
 """Judge new videos with a trained model: violent or not, how likely, and when.
 
+The verdicts are the JSON line on stdout. Frames are sampled and prepared
+exactly as in training.
+
+Judge:
     python test_violence_model.py video.mp4 folder_of_videos/ 'night*.mp4'
     python test_violence_model.py --model models_ensemble video.mp4
+Write files for people and programs, then judge again by another threshold:
     python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
     python test_violence_model.py --rejudge night --threshold 0.8 --output stricter --format table,srt,csv
-    python test_violence_model.py --model fast --export onnx,tflite exported
+Set a camera's own threshold by quiet footage, and use it:
     python test_violence_model.py --calibrate quiet_hour.mp4 --save-profile door.json
     python test_violence_model.py --profile door.json night.mp4
-    python test_violence_model.py --adapt footage_of_the_place --save-model place
+Make a page for marks, and learn a camera's threshold from them:
     python test_violence_model.py night.mp4 --output night --timeline night/page
     python test_violence_model.py --rejudge night --model accurate --learn marks.json --save-profile camera.json
+Adapt a model to a place:
+    python test_violence_model.py --adapt footage_of_the_place --save-model place
+Watch a camera:
     python test_violence_model.py front=rtsp://user@192.168.1.20/stream1 --clips events --mqtt mqtt://localhost
-
-The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
+Write a model for other programs:
+    python test_violence_model.py --model fast --export onnx,tflite exported
 """
 
 from __future__ import annotations
@@ -131,22 +139,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "videos",
         nargs="*",
-        help="video files, folders searched for them, quoted patterns ('night*.mp4'), or lists of paths (.txt, .m3u, "
+        help="video files, folders to search for them, quoted patterns ('night*.mp4'), or lists of paths (.txt, .m3u, "
         "@FILE). Or cameras, judged until Ctrl-C or SIGTERM: a number, an rtsp, http, udp or tcp address, or "
-        "growing:FILE; NAME= before it names it",
+        "growing:FILE. NAME= before a camera names it",
     )
     cli.add_config(parser, PredictConfig)
     parser.add_argument(
         "--output",
         type=Path,
-        help="also write the verdicts to this JSON file, or into this folder; the same command then goes on where it "
-        "was interrupted (of files; cameras begin anew). Only what such a run has written is replaced",
+        help="also write the verdicts to this JSON file, or into this folder. The same command then goes on where it "
+        "was interrupted; cameras begin anew. Only what such a run has written is replaced",
     )
     parser.add_argument(
         "--rejudge",
         type=Path,
         metavar="PATH",
-        help="judge no video: a file with windows that a run with --output wrote, or a folder of such, with the "
+        help="judge no video: take the windows that a run with --output kept, a file or a folder of them, with the "
         "thresholds and settings of events given now",
     )
     parser.add_argument(
@@ -154,8 +162,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         metavar=("FORMAT[,FORMAT]", "DIR"),
         help="judge no video: write the model into this folder as onnx, openvino, tflite or several of them, for "
-        "programs that need neither this package nor TensorFlow, and compare what they say with what it says here, on "
-        "made-up pictures and on the videos given, if any",
+        "programs that need neither this package nor TensorFlow. What these say is compared with what the model says "
+        "here, on made-up pictures and on the videos given, if any",
     )
     cli.add_config(parser, QuietConfig)
     cli.add_config(parser, AdaptConfig)
@@ -163,7 +171,8 @@ def _parser() -> argparse.ArgumentParser:
         "--save-profile",
         type=Path,
         metavar="FILE",
-        help="where the camera's profile is written, for --profile in later runs; only a profile is replaced",
+        help="with --calibrate or --learn: file for the camera profile, for --profile in later runs. Only a profile is "
+        "replaced",
     )
     cli.add_config(parser, OutputConfig)
     cli.add_config(parser, LiveConfig)
@@ -172,7 +181,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="MARKS",
         help="judge no video: learn the camera's threshold and calibration from marks that the page of --timeline "
-        "saved, and from the windows of --rejudge; says what it gives on videos that it did not learn from",
+        "saved, and from the windows of --rejudge. Says what that gives on videos that it did not learn from. Goes "
+        "with --rejudge, --model and --save-profile",
     )
     return parser
 

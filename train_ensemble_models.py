@@ -1,18 +1,29 @@
 #!/usr/bin/env python3
-"""Steps 4 and 5: train the members of the ensemble on the cached features and average their probabilities.
+"""Steps 4 and 5: train an ensemble's members on cached features and average them.
 
-Members: deep_lstm (three layers), bilstm, gru, conv_lstm (Conv1D + LSTM), attention (transformer encoder).
-Reads  <root>/combined_all and <root>/features, writes ./models_ensemble/<member>/, ensemble.json and README.md, a card.
-Val is not looked at, unless with --show-val: the selection figures are what one tunes by.
-Killed at any moment, the same command goes on where it was.
+Members: deep_lstm (three layers), bilstm, gru, conv_lstm (Conv1D + LSTM) and
+attention (a transformer encoder), unless --members names others.
 
-On a pod:   python train_ensemble_models.py --data-root /workspace/data --parallel
-Folds:      python train_ensemble_models.py --cross-validate 5            -> fold_<k>/, oof_predictions.csv
-One set:    python train_ensemble_models.py --cross-validate 5 --all-clips --datasets surveillance_fight
-            the same, with the other data sets added to what is trained on: --add-datasets rest
-Hard clips: python train_ensemble_models.py --cross-validate 5 --fine-tune-hard      -> hard/
-At the end: python train_ensemble_models.py --final --ship NAME       every labelled clip -> final/, and a model by name
-Watch:      tail -f training_ensemble_*.log      tensorboard --logdir models_ensemble
+Reads    <root>/combined_all
+Writes   <root>/features: what is missing
+         ./models_ensemble: <member>/, ensemble.json, and its card, README.md
+
+Val is looked at only with --show-val: tune by the selection figures. It may be
+killed at any moment: the same command goes on where it was.
+
+On a pod:
+    python train_ensemble_models.py --data-root /workspace/data --parallel
+Folds, into fold_<k>/ and oof_predictions.csv:
+    python train_ensemble_models.py --cross-validate 5
+Folds of one data set (--add-datasets rest trains on all others as well):
+    python train_ensemble_models.py --cross-validate 5 --all-clips --datasets surveillance_fight
+More of the clips that are misjudged, into hard/:
+    python train_ensemble_models.py --cross-validate 5 --fine-tune-hard
+At the end, every labelled clip, into final/, and a model with a name:
+    python train_ensemble_models.py --final --ship NAME
+To watch:
+    tail -f training_ensemble_*.log
+    tensorboard --logdir models_ensemble
 """
 
 from __future__ import annotations
@@ -35,16 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--parallel", nargs="?", const=0, default=1, metavar="N",
         type=cli.number_within("--parallel", int, Limits(most=1000)),
-        help="train N models at once in processes of their own; without N, one a GPU or every two cores, at least two "
-        "(default: 1)",
+        help="train N models at once, each in a process of its own. Without N: one per GPU; without GPUs one per two "
+        "cores, at least two (default: 1)",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=Path, default=Path("models_ensemble"), help="(default: models_ensemble)"
+        "--output",
+        type=Path,
+        default=Path("models_ensemble"),
+        help="folder for the ensemble (default: models_ensemble)",
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace members trained with other settings, or whose files are damaged or lost",
+        help="replace members that were trained with other settings, or whose files are damaged or lost",
     )
     args = cli.parse(parser, argv, log_name="training_ensemble")
     asked, how = cli.build(EnsembleConfig, args), cli.build(ExtractConfig, args)

@@ -199,7 +199,7 @@ def parse(
     """
     if log_name:
         p.add_argument("--log-dir", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="PATH",
-                       help="folder of the log file (default: beside the script)")  # fmt: skip
+                       help="folder for the log file (default: beside the script)")  # fmt: skip
     args = p.parse_args(argv)
     for name, value in vars(args).items():
         setattr(args, name, _expanded(value))

@@ -10,20 +10,21 @@ from violence_detection.system.settings import BaseConfig, option
 
 @dataclass(frozen=True)
 class OwnClipsConfig(BaseConfig):
-    """One's own clips, and what their folders or labels are called. See docs/guides/own_clips.md."""
+    """Your own clips, and what their folders or labels mean. See docs/guides/own_clips.md."""
 
     HEADING: ClassVar[str] = "own clips"
 
     own: tuple[str, ...] = option(
         (),
-        "your own clips: a folder with class folders in it, or a CSV file; may be given several times",
+        "your own clips, under this name: a folder with a folder for each class, or a CSV file. May be given several "
+        "times",
         many="append",
         shown_as="NAME=PATH",
     )
     labels: tuple[str, ...] = option(
         (),
-        "what folders or labels of your own clips mean where they are not called fight or nonfight: "
-        "fight=NAME[,NAME] nonfight=NAME[,NAME]",
+        "what the folders or labels of your own clips mean if they are not called fight or nonfight: fight=NAME[,NAME] "
+        "nonfight=NAME[,NAME]",
         many="words",
         shown_as="CLASS=NAME",
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from violence_detection.system.settings import BaseConfig, Limits, option
-from violence_detection.training.config import kind_of
+from violence_detection.training.config import ARCHITECTURES, kind_of
 
 if TYPE_CHECKING:
     from violence_detection.models.averaging import Averaging
@@ -16,22 +16,24 @@ MEMBERS = ("deep_lstm", "bilstm", "gru", "conv_lstm", "attention")
 
 @dataclass(frozen=True)
 class EnsembleConfig(BaseConfig):
-    """Which members are trained on which clips, and what else is made of them."""
+    """Which members are trained, on which clips, and what is made of them."""
 
     HEADING: ClassVar[str] = "members, folds, final fit"
 
-    members: tuple[str, ...] = option(MEMBERS, "architectures to train and average, comma separated")
+    members: tuple[str, ...] = option(
+        MEMBERS, f"architectures to train and average, comma separated. There are: {', '.join(ARCHITECTURES)}"
+    )
     average: str = option(
         "auto",
-        "what of the members is averaged: their probabilities, or their logits, each divided by a temperature of the "
-        "member's own (told by the folds, else by the selection part) and all of equal weight; auto: logits where "
-        "members are of different kinds (kernel, i3d_tuned, the others)",
+        "what is averaged: the members' probabilities, or their logits, each divided by the member's own temperature "
+        "and all of equal weight. auto: logits if members are of different kinds (kernel, i3d_tuned, the others). The "
+        "temperatures come from the folds, else from the selection part",
         choices=("auto", "probabilities", "logits"),
     )
     early_exit: str | None = option(
         None,
-        "the member that judges first, and alone where it sees no fight (--early-exit-below), so that new videos are "
-        "judged faster: the backbones of the others are run for the rest only; without it, all members judge all",
+        "the member that judges first, and alone where it sees no fight (--early-exit-below). The backbones of the "
+        "others then run for the rest only, so new videos are judged faster. Without it, all members judge all",
         shown_as="MEMBER",
     )
     early_exit_below: float = option(
@@ -40,85 +42,90 @@ class EnsembleConfig(BaseConfig):
         limits=Limits(above=0, below=0.5),
     )
     datasets: tuple[str, ...] = option(
-        (), "data sets to train and to measure on, comma separated; without it, all"
+        (), "data sets to train and to measure on, comma separated. Without it: all"
     )
     add_datasets: tuple[str, ...] = option(
         (),
-        "data sets to train on as well, but neither to select nor to measure on, comma separated; rest: all others",
+        "with --datasets: further data sets to train on, but not to select or to measure on, comma separated. rest: "
+        "all others",
     )
     cross_validate: int = option(
         0,
-        "folds, cut by source from train; each trains all members and is measured on the clips held out; 0: none",
+        "number of folds, cut by source from train; 0: none. Each fold trains all members and is measured on the clips "
+        "held out",
         limits=Limits(most=1000),
     )
     all_clips: bool = option(
-        False, "cut the folds from train and val together and train nothing else: val is then spent"
-    )
-    final: bool = option(
         False,
-        "train the members on every labelled clip, train, selection and val together, for as many steps as the folds "
-        "of a cross-validation of all clips say (--cross-validate K, without it 5; made first unless they are there) "
-        "-> final/. Only their accuracy is then known; val is spent",
-    )
-    final_by: str = option(
-        "folds",
-        "with --final: what says how many steps, temperatures and thresholds: the folds, or (with "
-        "--leave-one-dataset-out) the data sets left out, of the first seed, so that thresholds are for videos of "
-        "places that the model has not seen; folds are then made for their figures alone, with --cross-validate K",
-        choices=("folds", "left-out"),
-    )
-    ship: str | None = option(
-        None,
-        "with --final: make the fit a model of that name, small and whole by itself, for --model NAME; it is put into "
-        "$VIOLENCE_MODELS, else into the package",
-        shown_as="NAME",
+        "cut the folds from train and val together. Val is then spent, and the usual ensemble is not trained. Goes "
+        "with --cross-validate, --leave-one-dataset-out or --final",
     )
     leave_one_dataset_out: bool = option(
         False,
-        "for each data set train all members on the others alone and measure on it, with --cross-validate K beside it; "
-        "no other ensemble is trained",
+        "for each data set, train all members on the others alone and measure them on it. --cross-validate K adds the "
+        "in-set figure. The usual ensemble is not trained",
     )
     seeds: int = option(
         1,
-        "how often --leave-one-dataset-out is done, with seeds from --seed on",
+        "with --leave-one-dataset-out: do it with this many seeds, from --seed on",
         limits=Limits(least=1, most=1000),
     )
     tta: int = option(
         1,
-        "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate, "
-        "--leave-one-dataset-out and --final",
+        "views of each held-out clip to average (test-time augmentation); 1: the plain clip alone. Goes with "
+        "--cross-validate, --leave-one-dataset-out or --final",
         limits=Limits(least=1, most=1000),
     )
     closer_look: bool = option(
         False,
-        "where what moves fills a small part of the picture, that part is looked at as well, larger, for people far "
-        "away; held-out clips are judged so, and the final fit judges so. For --final, --all-clips and "
-        "--leave-one-dataset-out",
+        "if what moves fills a small part of the picture, judge that part too, larger, for people far away. Held-out "
+        "clips are judged so, and the final fit judges so. Goes with --final, --all-clips or --leave-one-dataset-out",
+    )
+    final: bool = option(
+        False,
+        "train the members on every labelled clip (train, selection and val together) into final/. Folds of all clips "
+        "decide for how many steps: those of --cross-validate K, else those that are there, else 5 made first. Val is "
+        "then spent, and only the accuracy of the folds is known",
+    )
+    final_by: str = option(
+        "folds",
+        "with --final: what decides on steps, temperatures and thresholds. folds: the folds. left-out: the data sets "
+        "of --leave-one-dataset-out, with the first seed, so that thresholds are for places that the model has not "
+        "seen. Folds are then made only for their figures, with --cross-validate K",
+        choices=("folds", "left-out"),
+    )
+    ship: str | None = option(
+        None,
+        "with --final: make the fit a model of that name, small and whole by itself, for --model NAME. It is put into "
+        "$VIOLENCE_MODELS, else into the package",
+        shown_as="NAME",
     )
     fine_tune_hard: bool = option(
         False,
-        "go on training the members with more of the train clips that models not trained on them misjudge",
+        "train the members further, with more of the hard clips: train clips that models not trained on them misjudge",
     )
     hard_below: float = option(
-        0.6, "a clip is hard if less is given to its true class, out of fold", limits=Limits(above=0, most=1)
+        0.6,
+        "with --fine-tune-hard: a clip is hard if its true class gets less than this, out of fold",
+        limits=Limits(above=0, most=1),
     )
     hard_share: float = option(
         0.4,
-        "share of hard clips in an epoch of fine-tuning; the others are replayed",
+        "with --fine-tune-hard: share of hard clips in an epoch; the others are replayed",
         limits=Limits(above=0, below=1),
     )
     hard_learning_rate: float = option(
-        1e-4, "peak learning rate of fine-tuning", limits=Limits(above=0, most=100)
+        1e-4, "with --fine-tune-hard: peak learning rate", limits=Limits(above=0, most=100)
     )
     hard_epochs: int = option(
         20,
-        "epochs of fine-tuning; a quarter of them without gain ends it, unless --keep last",
+        "with --fine-tune-hard: at most this many epochs. A quarter of them without a gain ends it, unless --keep last",
         limits=Limits(least=1, most=1_000_000),
     )
     show_val: bool = option(
         False,
-        "measure the ensemble on val as well, which is noted in combined_all/val_ledger.jsonl; without it val is not "
-        "looked at, so that what one tunes by is the selection part",
+        "measure the ensemble on val too; the look is noted in combined_all/val_ledger.jsonl. Without it val is not "
+        "looked at, and you tune by the selection part",
     )
     parallel: int = 1
 

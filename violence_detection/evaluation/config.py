@@ -18,53 +18,55 @@ AUDITS = ("leakage", "shortcuts", "labels")
 
 @dataclass(frozen=True)
 class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
-    """How trained models are measured on the val clips, or on one's own."""
+    """How trained models are measured: on the val clips, or on your own."""
 
     HEADING: ClassVar[str] = "evaluation"
 
     models: Path = option(
         Path("models_ensemble"),
-        "ensemble folder, model folder, .safetensors or .keras file, or a name of list_models()",
+        "ensemble folder, model folder, .safetensors or .keras file, or a model's name (accurate, fast, or one of your "
+        "own)",
     )
     data: Path | None = option(
         None,
-        "<root>/combined_all/val (default: below the data root), or your own clips: a folder with class folders in it, "
-        "or a CSV file",
+        "clips to measure on: <root>/combined_all/val (the default), or your own: a folder with a folder for each "
+        "class, or a CSV file",
     )
     data_root: Path = option(
         default_data_root,
-        "folder with combined_all/, unless data is given; features of your own clips are cached in it",
+        "data root (<root>): the folder with combined_all/, unless --data is given. Features of your own clips are "
+        "cached in it",
     )
-    output: Path | None = option(None, "report folder (default: reports/<model>-<time>)")
+    output: Path | None = option(None, "folder for the report (default: reports/<model>-<time>)")
     operating_point: str = option(
         BALANCED,
-        "whose threshold, stored with the model, is measured; balanced: 0.5",
+        "threshold to measure at, as stored with the model. balanced: 0.5",
         choices=OPERATING_POINTS,
     )
     elsewhere: tuple[str, ...] = option(
         (),
-        "further labelled clips, measured beside data as a set that was never seen: a folder with class folders in it, "
-        "or a CSV file; may be given several times",
+        "further labelled clips, measured beside --data as a set that was never seen: a folder with a folder for each "
+        "class, or a CSV file. May be given several times",
         many="append",
         shown_as="NAME=PATH",
     )
     audit: tuple[str, ...] = option(
         (),
-        f"what is looked into beyond the figures, with extra work: {', '.join(AUDITS)}, comma separated",
+        f"what to look into beyond the figures, at extra cost: {', '.join(AUDITS)}, comma separated",
     )
     tta: int = option(
         1,
-        "views of each clip that are averaged; 1 is the plain clip alone",
+        "views of each clip to average (test-time augmentation); 1: the plain clip alone",
         limits=Limits(least=1, most=1000),
     )
     compare: tuple[Path, ...] = option(
         (),
-        "an earlier report (folder, metrics.json or predictions.csv) to give the difference to, on the clips that both "
-        "have judged; may be given several times",
+        "an earlier report (folder, metrics.json or predictions.csv). The difference to it is given, on the clips that "
+        "both have judged. May be given several times",
         many="append",
         shown_as="REPORT",
     )
-    workers: int = option(0, "decoding threads; 0: two a core", limits=Limits(most=1000))
+    workers: int = option(0, "decoding threads; 0: two per core", limits=Limits(most=1000))
 
     def __post_init__(self) -> None:
         super().__post_init__()

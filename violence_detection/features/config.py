@@ -13,11 +13,13 @@ from violence_detection.video.config import ClipConfig
 
 @dataclass(frozen=True)
 class FeatureConfig(ClipConfig):
-    """What turns a clip into features. All of it changes the values, and so the cache's key."""
+    """What turns a clip into features. Each setting changes their values, and so the key of the feature cache."""
 
     HEADING: ClassVar[str] = "features"
 
-    backbone: tuple[str, ...] = option(("efficientnet_b4",), "backbones, comma separated")
+    backbone: tuple[str, ...] = option(
+        ("efficientnet_b4",), "backbones, comma separated. docs/guides/train.md lists them"
+    )
 
 
 @dataclass(frozen=True)
@@ -26,37 +28,41 @@ class ExtractConfig(RuntimeConfig):
 
     HEADING: ClassVar[str] = "extraction"
 
-    data_root: Path = option(default_data_root, "folder with raw/, combined_all/ and features/")
+    data_root: Path = option(
+        default_data_root, "data root (<root>): the folder with raw/, combined_all/ and features/"
+    )
     augment: int = option(
         10,
-        "variants of each training clip; the first is the plain clip, so 1 means no augmentation",
+        "variants of each training clip. The first is the plain clip, so 1 means no augmentation",
         limits=Limits(least=1, most=1000),
     )
-    workers: int = option(0, "decoding threads; 0: two a core", limits=Limits(most=1000))
+    workers: int = option(0, "decoding threads; 0: two per core", limits=Limits(most=1000))
     ray: str | None = option(
         None, "spread the work over a Ray cluster that shares the data root: local, auto or HOST:PORT"
     )
-    usd_per_hour: float = option(0.0, "price of a machine, to say beforehand and afterwards what it costs")
+    usd_per_hour: float = option(
+        0.0, "price of a machine in USD per hour, to say before and after a run what it costs"
+    )
     verify_features: bool = option(
-        False, "compare the checksums of all cached features, not only of those that are new or have changed"
+        False, "compare the checksums of all cached features, not only of new or changed ones"
     )
     memory_gb: float = option(
         0.0,
-        "features that need no more stay in memory while training, others are read from disk; 0: 40 % of free memory",
+        "GB of memory for features while training. Features that need more are read from disk; 0: 40 % of free memory",
     )
 
 
 @dataclass(frozen=True)
 class FeatureTaskConfig(BaseConfig):
-    """What a training script may do with the features instead of training."""
+    """What a training script may do instead of training, one task at a time."""
 
     HEADING: ClassVar[str] = "instead of training"
 
-    features_only: bool = option(False, "extract what features are missing, then end without training")
-    preview: int = option(0, "draw the variants of so many clips to <output>/preview/, then end; 0: none")
+    features_only: bool = option(False, "extract the features that are missing, then end without training")
+    preview: int = option(0, "draw the variants of this many clips to <output>/preview/, then end; 0: none")
     prune: str | None = option(
         None,
-        "list cached features that these settings and the manifest do not use, then end; yes: delete them",
+        "list cached features that these settings and the manifest do not use, then end. yes: delete them",
         choices=("list", "yes"),
         bare="list",
     )

@@ -12,13 +12,15 @@ from violence_detection.system.settings import Limits, default_data_root, option
 
 @dataclass(frozen=True)
 class FindConfig(OwnClipsConfig):
-    """Where data sets are looked for."""
+    """Where data sets are searched for, and whether their files are checked."""
 
     HEADING: ClassVar[str] = "finding"
 
-    data_root: Path = option(default_data_root, "folder with raw/; the inventory is written here")
-    roots: tuple[Path, ...] = option((), "further folders to search, comma separated")
+    data_root: Path = option(
+        default_data_root, "data root (<root>): the folder with raw/. inventory.json is written here"
+    )
+    roots: tuple[Path, ...] = option((), "further folders to search for data sets, comma separated")
     caches: bool = option(True, "search the caches of kagglehub and kaggle too")
-    check: bool = option(False, "decode every file and name the ones that are damaged")
-    workers: int = option(0, "processes that decode; 0: one a core", limits=Limits(most=1000))
-    catalogue: Path | None = option(None, "a catalogue file in the place of the package's (advanced)")
+    check: bool = option(False, "decode every file and name the damaged ones")
+    workers: int = option(0, "processes that decode; 0: one per core", limits=Limits(most=1000))
+    catalogue: Path | None = option(None, "catalogue file to use instead of the package's (advanced)")

@@ -14,32 +14,35 @@ from violence_detection.system.settings import BaseConfig, Limits, option
 
 @dataclass(frozen=True)
 class EventConfig(BaseConfig):
-    """How events are made of the windows' probabilities; see events.find_events for the order in which it is done.
+    """How events are made of the windows' probabilities. events.find_events says in which order.
 
-    The terms are those of voice activity detection (pyannote's Binarize, faster-whisper's VadOptions). The defaults
-    leave a video's label as its most violent window has it: they only join what flickers. A video of one window
-    is judged by its threshold alone.
+    The terms are those of voice activity detection (pyannote's Binarize, faster-whisper's VadOptions). The
+    defaults only join what flickers: a video gets the label of its most violent window. A video of one window is
+    judged by its threshold alone.
     """
 
     HEADING: ClassVar[str] = "events"
 
     threshold: float = option(
         DEFAULT_THRESHOLD,
-        "P(violent) from which a window counts as violent: an event begins (onset)",
+        "P(violent) from which a window counts as violent and an event begins (onset)",
         limits=Limits(most=1),
     )
     offset: float | None = option(
         None,
-        "P(violent) below which an event ends; default: half the odds of the threshold, 0.33 for 0.5",
+        "P(violent) below which an event ends. Default: half the odds of the threshold, 0.33 for 0.5",
         limits=Limits(most=1),
     )
     smoothing_s: float = option(
-        0.0, "P(violent) is averaged over windows whose middles lie within so many seconds; 0: as it is"
+        0.0,
+        "average P(violent) over windows whose middles lie in a span of this many seconds; 0: no smoothing",
     )
-    min_duration_s: float = option(0.0, "shorter events are left out")
-    merge_gap_s: float = option(2.5, "an event that begins so soon after the one before goes on with it")
+    min_duration_s: float = option(0.0, "leave out events shorter than this many seconds")
+    merge_gap_s: float = option(
+        2.5, "an event that begins within this many seconds of the end of the one before goes on with it"
+    )
     padding_s: float = option(0.0, "seconds added to an event at both ends")
-    cooldown_s: float = option(0.0, "seconds behind an event in which no other begins")
+    cooldown_s: float = option(0.0, "seconds after an event in which no other begins")
 
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
@@ -75,18 +78,18 @@ class EventConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class PredictConfig(EventConfig, RuntimeConfig):
-    """How new videos are judged. Sampling and window length are the model's own."""
+    """How new videos are judged. The model itself says how frames are sampled and how long a window is."""
 
     HEADING: ClassVar[str] = "judging"
 
     model: Path | None = option(
         None,
-        "ensemble folder, model folder, .safetensors or .keras file, or a name of list_models(), such as accurate "
-        "(default: ./models_ensemble where there is one, else accurate)",
+        "ensemble folder, model folder, .safetensors or .keras file, or a model's name (accurate, fast, or one of your "
+        "own). Default: ./models_ensemble if a model is in it, else accurate",
     )
     operating_point: str = option(
         BALANCED,
-        "whose threshold the model has stored; balanced: that of --threshold",
+        "threshold to judge by, as stored with the model. balanced: that of --threshold",
         choices=OPERATING_POINTS,
     )
     stride_s: float = option(
@@ -96,17 +99,19 @@ class PredictConfig(EventConfig, RuntimeConfig):
     )
     tta: int = option(
         1,
-        "views of each window that are averaged; 1 is the plain window alone, and the closer look of models that take "
-        "one",
+        "views of each window to average (test-time augmentation); 1: the plain window alone, and the closer look if "
+        "the model takes one",
         limits=Limits(least=1, most=1000),
     )
     skip_still: bool = option(
         False,
-        "no network looks at windows in which nothing moves: their P(violent) is 0. For recordings and cameras of "
-        "places where often nothing happens",
+        "do not judge windows in which nothing moves: their P(violent) is 0. For recordings and cameras of places "
+        "where often nothing happens",
     )
     profile: Path | None = option(
-        None, "the camera's own threshold and calibration: a file that --save-profile wrote for this model"
+        None,
+        "camera profile with the camera's own threshold and calibration: a file that --save-profile wrote for this "
+        "model",
     )
 
     def __post_init__(self) -> None:
@@ -141,59 +146,62 @@ class QuietConfig(BaseConfig):
 
     calibrate: Path | None = option(
         None,
-        "footage of one camera in which nobody fights, an hour or more: a video, a folder of them, or windows that a "
-        "run with --output kept; its own threshold is written to --save-profile",
+        "set one camera's own threshold by its quiet footage, an hour or more in which nobody fights: a video, a "
+        "folder of videos, or windows that a run with --output kept. The profile is written to --save-profile",
     )
     false_events_per_hour: float = option(
-        1.0, "the rate of false events that --calibrate aims at", limits=Limits(above=0)
+        1.0, "with --calibrate: rate of false events to aim at", limits=Limits(above=0)
     )
 
 
 @dataclass(frozen=True)
 class AdaptConfig(BaseConfig):
-    """A model of its own for a place, from footage without labels."""
+    """A model adapted to one place, from footage of it without labels."""
 
     HEADING: ClassVar[str] = "a model of its own for a place"
 
     adapt: Path | None = option(
         None,
-        "footage of one place, without labels: a video, or a folder of them; a model that is adapted to it is written "
-        "to --save-model",
+        "adapt the model to one place by footage of it, without labels: a video, or a folder of videos. The adapted "
+        "model is written to --save-model",
     )
     save_model: Path | None = option(
         None,
-        "where the model of --adapt is written: a folder that is not there yet, for --model in later runs",
+        "with --adapt: folder for the adapted model, for --model in later runs. It must not exist yet",
     )
 
 
 @dataclass(frozen=True)
 class OutputConfig(BaseConfig):
-    """What is made of the verdicts besides the JSON line. The names of formats are those of prediction/outputs/."""
+    """What is written besides the JSON line. The formats are those of prediction/outputs/."""
 
     HEADING: ClassVar[str] = "written files"
 
     format: tuple[str, ...] = option(
         (),
-        "write the verdicts beside --output, or into it where it is a folder: table, json, jsonl, csv, srt, edl; any "
-        "number of them, comma separated",
+        "write the verdicts in these formats, comma separated: table, json, jsonl, csv, srt, edl. They go beside "
+        "--output, or into it if it is a folder",
     )
     annotate: Path | None = option(
-        None, "write each video into this folder with its score, verdict and a timeline at the bottom (MP4)"
+        None,
+        "write each video into this folder with its score, verdict and a timeline below the picture (MP4)",
     )
-    clips: Path | None = option(None, "write each event into this folder: a picture of it and the clip (MP4)")
+    clips: Path | None = option(None, "write each event into this folder: a picture and a clip of it (MP4)")
     timeline: Path | None = option(
         None,
-        "write a page into this folder (index.html) with each video, P(violent) over time and its events, where a "
+        "write a page (index.html) into this folder: each video with P(violent) over time and its events. There a "
         "person marks what is right, wrong and missed",
     )
     explain: Path | None = option(
         None,
-        "write a picture of each event into this folder: which places and moments P(violent) rests on. Judges its most "
-        "violent window 25 times",
+        "write a picture of each event into this folder: which places and moments P(violent) rests on. The event's "
+        "most violent window is judged 25 times for that",
     )
     explain_most: int = option(
-        5, "events of a video that are explained, the most violent ones", limits=Limits(least=1)
+        5,
+        "with --explain: explain at most this many events of a video, the most violent ones",
+        limits=Limits(least=1),
     )
     clip_margin_s: float = option(
-        5.0, "seconds before and after the event that such a clip has", limits=Limits(most=86400)
+        5.0, "with --clips: seconds that a clip shows before and after its event", limits=Limits(most=86400)
     )

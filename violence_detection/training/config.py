@@ -40,7 +40,7 @@ def kind_of(architecture: str) -> str:
 
 @dataclass(frozen=True)
 class HeadConfig(BaseConfig):
-    """The temporal head."""
+    """The head. Each architecture takes some of these settings: see `taken`."""
 
     HEADING: ClassVar[str] = "heads"
 
@@ -54,34 +54,39 @@ class HeadConfig(BaseConfig):
     )
     landmarks: int = option(
         1536,
-        "clips that the kernel head compares a clip with, at most",
+        "member kernel: at most this many train clips that it compares a clip with",
         limits=Limits(least=1, most=1_000_000),
     )
     kernel_width: float = option(
         1.0,
-        "of the kernel head, relative to how far the train clips lie apart",
+        "member kernel: gamma of its kernel, relative to how far the train clips lie apart. Higher: narrower",
         limits=Limits(above=0, most=10**6),
     )
     kernel_c: float = option(
         0.5,
-        "of the kernel head: how closely it follows the train clips (C)",
+        "member kernel: how closely it follows the train clips (C)",
         limits=Limits(above=0, most=10**6),
     )
 
     tuned_steps: int = option(
         300,
-        "steps that a head that is a whole network (i3d_tuned) makes, whatever --epochs says",
+        "member i3d_tuned: training steps, whatever --epochs says",
         limits=Limits(least=1, most=1_000_000),
     )
-    tuned_batch_size: int = option(32, "clips in each of them", limits=Limits(least=1, most=10_000))
+    tuned_batch_size: int = option(
+        32,
+        "member i3d_tuned: clips per step, whatever --batch-size says",
+        limits=Limits(least=1, most=10_000),
+    )
     tuned_learning_rate: float = option(
         1e-4,
-        "peak learning rate of its network; its last layer, which is new, has twenty times as much",
+        "member i3d_tuned: peak learning rate of its network. The last layer, which is new, has twenty times as much",
         limits=Limits(above=0, most=1),
     )
     keep_pretrained: float = option(
         0.5,
-        "share of the published weights in those of its network at the end; 0: the trained ones alone",
+        "member i3d_tuned: share of the published weights when the trained ones are averaged with them at the end; 0: "
+        "the trained ones alone",
         limits=Limits(most=1),
     )
 
@@ -107,44 +112,50 @@ class TrainConfig(BaseConfig):
 
     HEADING: ClassVar[str] = "training"
 
-    epochs: int = option(1000, "at most so many epochs", limits=Limits(least=1, most=1_000_000))
-    batch_size: int = option(256, "clips a step, over all devices together", limits=Limits(least=1))
+    epochs: int = option(1000, "train for at most this many epochs", limits=Limits(least=1, most=1_000_000))
+    batch_size: int = option(256, "clips per step, over all devices together", limits=Limits(least=1))
     accumulate: int = option(
         1,
-        "parts in which a device takes its share of a batch before the weights are updated; less memory",
+        "parts in which a device takes its share of a batch before the weights are updated. More parts need less "
+        "memory",
         limits=Limits(least=1),
     )
-    learning_rate: float = option(1e-3, "peak of the cosine schedule", limits=Limits(above=0, most=100))
+    learning_rate: float = option(
+        1e-3, "peak learning rate of the cosine schedule", limits=Limits(above=0, most=100)
+    )
     schedule_epochs: int = option(
         60,
-        "epochs over which the cosine falls; it then stays at its floor",
+        "epochs over which the learning rate falls along the cosine; it then stays at its floor",
         limits=Limits(least=1, most=1_000_000),
     )
     warmup_epochs: int = option(
         3, "epochs in which the learning rate rises from 0", limits=Limits(most=1_000_000)
     )
-    weight_decay: float = option(1e-3, "AdamW's weight decay", limits=Limits(most=100))
+    weight_decay: float = option(1e-3, "weight decay of AdamW", limits=Limits(most=100))
     label_smoothing: float = option(
         0.1,
-        "how far labels are drawn towards a half: with 0.1 a fight counts as 0.95, a nonfight as 0.05",
+        "how far labels are drawn towards a half: with 0.1 a fight counts as 0.95 and a nonfight as 0.05",
         limits=Limits(below=1),
     )
     patience: int = option(
-        20, "epochs without a better selection loss before it stops", limits=Limits(least=1)
+        20,
+        "stop after this many epochs without a better selection loss. Not with --keep last",
+        limits=Limits(least=1),
     )
     selection_fraction: float = option(
-        0.15, "share of train, by source, that chooses the epoch", limits=Limits(above=0, below=1)
+        0.15, "share of train, cut by source, that chooses the epoch", limits=Limits(above=0, below=1)
     )
     keep: str = option(
         "best",
-        "epoch whose weights are kept. best: that of the lowest selection loss; last: that at which the learning rate "
-        "has fallen (--schedule-epochs, and training ends there), for sets so small that choosing is chance",
+        "epoch whose weights are kept. best: the one with the lowest selection loss. last: the one at which the "
+        "learning rate has fallen (--schedule-epochs), where training then ends; for sets so small that choosing is "
+        "chance",
         choices=("best", "last"),
     )
     mixed_precision: str = option(
         "auto",
-        "auto: float16 on GPU, float32 on CPU; a head that is a whole network bfloat16 on a CPU that multiplies it in "
-        "hardware",
+        "on: float16 on a GPU, bfloat16 on a CPU; off: float32. auto: on with a GPU, off without one, but on for the "
+        "member i3d_tuned if the CPU multiplies bfloat16 in hardware",
         choices=("auto", "on", "off"),
     )
     devices: int = option(
@@ -154,7 +165,7 @@ class TrainConfig(BaseConfig):
     )
     seed: int = option(
         0,
-        "seed of the split of the selection part, of weights, order and dropout",
+        "seed of the selection part, the weights, the order and the dropout",
         limits=Limits(most=MOST_SEED),
     )
 
@@ -189,7 +200,7 @@ def check_patience(train: TrainConfig) -> None:
 
 @dataclass(frozen=True)
 class Preset:
-    """A stage of the roadmap: a head, and defaults of the flags that differ from those of the configs."""
+    """A stage of the roadmap: a head, and the flags whose defaults differ from those of the configs."""
 
     summary: str
     architecture: str
@@ -198,21 +209,21 @@ class Preset:
 
 PRESETS = {
     "baseline": Preset(
-        "VGG19 fc2, LSTM 128/64, no augmentation",
+        "VGG19 (fc2), LSTM 128/64, no augmentation",
         "lstm",
         MappingProxyType(
             {"backbone": ("vgg19",), "streams": ("rgb",), "augment": 1, "units": 128, "batch_size": 64}
         ),
     ),
     "ultra": Preset(
-        "VGG19 fc2, LSTM 256/128, 5 variants of each clip",
+        "VGG19 (fc2), LSTM 256/128, 5 variants of each clip",
         "lstm",
         MappingProxyType(
             {"backbone": ("vgg19",), "streams": ("rgb",), "augment": 5, "units": 256, "batch_size": 64}
         ),
     ),
     "ultimate": Preset(
-        "EfficientNet-B4 with motion, BiLSTM and attention, 10 variants, cosine annealing, at most 1000 epochs",
+        "EfficientNet-B4 with motion, BiLSTM with attention, 10 variants, cosine annealing, at most 1000 epochs",
         "bilstm_attention",
         MappingProxyType(
             {"backbone": ("efficientnet_b4",), "streams": ("rgb", "motion"), "augment": 10, "epochs": 1000,

@@ -12,39 +12,41 @@ STREAMS = ("rgb", "motion", "crop", "moving")
 
 @dataclass(frozen=True)
 class ClipConfig(BaseConfig):
-    """Which frames of a clip are looked at, and what is made of them. All of it changes the pictures."""
+    """Which frames of a clip are looked at, and what is made of them. Each setting changes the pictures."""
 
     HEADING: ClassVar[str] = "features"
 
     streams: tuple[str, ...] = option(
         ("rgb", "motion"),
-        "rgb (frames), motion (differences of successive frames), crop (frames, cut to where most moves), moving "
-        "(frames without what stands still), comma separated; a video backbone takes those of them that it knows, rgb "
-        "if none",
+        "what is made of the frames, comma separated: rgb (the frames), motion (differences of successive frames), "
+        "crop (the frames cut to where most moves), moving (the frames without what stands still). A video backbone "
+        "takes those of them that it knows, rgb if none",
     )
     frames: int = option(
         20, "frames that image backbones take of a clip, evenly spaced", limits=Limits(least=2, most=1000)
     )
     window_s: float = option(
         5.0,
-        "seconds a model sees at once; a longer clip is judged on its middle",
+        "seconds that a model sees at once. A longer clip is judged on its middle",
         limits=Limits(least=0.01, most=3600),
     )
     motion_spacing_s: float = option(
-        0.08, "seconds between the frames that motion subtracts", limits=Limits(above=0, most=3600)
+        0.08, "stream motion: seconds between the frames that it subtracts", limits=Limits(above=0, most=3600)
     )
     motion_gain: float = option(
-        2.0, "factor on the absolute difference, clipped at 255", limits=Limits(above=0, most=1000)
+        2.0,
+        "stream motion: factor on the absolute difference, clipped at 255",
+        limits=Limits(above=0, most=1000),
     )
     focus: float = option(
         0.0,
-        "side of the crop around the strongest motion that every second variant and view shows, as a fraction "
-        "of the picture's, 0.25 to 0.9; 0: every one shows the whole picture",
+        "side of the crop around the strongest motion, as a fraction of the picture's, 0.25 to 0.9. Every second "
+        "variant and view shows this crop; 0: all show the whole picture. Not with the stream crop",
         limits=Limits(most=0.9),
     )
     augment_seed: int = option(
         0,
-        "seed of the augmentation; cached variants of another seed are not reused",
+        "seed of the augmentation. Cached variants of another seed are not reused",
         limits=Limits(least=-(2**63), most=2**63),
     )
     # Not for users: what a video backbone asks for. Its frames come in bursts, at evenly spaced moments.

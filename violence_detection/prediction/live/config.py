@@ -12,62 +12,65 @@ from violence_detection.system.settings import BaseConfig, Limits, option
 
 @dataclass(frozen=True)
 class LiveConfig(BaseConfig):
-    """How cameras are followed. Each output is off unless it is given."""
+    """How cameras are watched, and where news of their events go. Each output is off unless it is given."""
 
     HEADING: ClassVar[str] = "cameras"
 
     max_delay_s: float = option(
         5.0,
-        "cameras: a window that cannot be judged so soon after its last frame is dropped and counted",
+        "a window that cannot be judged within this many seconds of its last frame is dropped and counted",
         limits=Limits(above=0, most=86400),
     )
     stall_s: float = option(
         10.0,
-        "cameras: without a frame for so long a camera counts as stalled",
+        "a camera without a frame for this many seconds counts as stalled",
         limits=Limits(above=0, most=86400),
     )
     retry_min_s: float = option(
         0.5,
-        "cameras: the first wait before one that is lost is tried again; it doubles each time",
+        "seconds before a lost camera is first tried again; the wait doubles each time",
         limits=Limits(above=0, most=86400),
     )
-    retry_max_s: float = option(60.0, "cameras: the longest such wait", limits=Limits(above=0, most=86400))
+    retry_max_s: float = option(
+        60.0, "longest wait between two tries, in seconds", limits=Limits(above=0, most=86400)
+    )
     bridge_cut_s: float = option(
         10.0,
-        "cameras: an event goes on across an interruption of up to so many seconds if it is still violent behind",
+        "an event goes on across an interruption of up to this many seconds if it is still violent afterwards",
         limits=Limits(most=86400),
     )
     clip_max_s: float = option(
-        120.0, "cameras: the longest clip of an event (--clips)", limits=Limits(above=0, most=86400)
+        120.0, "with --clips: longest clip of an event, in seconds", limits=Limits(above=0, most=86400)
     )
     on_event: str | None = option(
         None,
-        "cameras: a command that is run for each news of an event, with its JSON on stdin; no shell reads it",
+        "command to run for each news of an event (new, changed, ended), with its JSON on stdin. No shell reads it",
     )
     on_event_timeout_s: float = option(
-        30.0, "cameras: such a command is killed after so many seconds", limits=Limits(above=0, most=86400)
+        30.0, "with --on-event: seconds after which the command is killed", limits=Limits(above=0, most=86400)
     )
     webhook: tuple[str, ...] = option(
-        (), "cameras: an address to which the JSON of each news is posted; may be given several times",
+        (), "address to post the JSON of each news to. May be given several times",
         many="append", shown_as="URL",
     )  # fmt: skip
     webhook_timeout_s: float = option(
-        5.0, "cameras: how long a webhook may take to answer", limits=Limits(above=0, most=86400)
+        5.0, "with --webhook: seconds that it may take to answer", limits=Limits(above=0, most=86400)
     )
     mqtt: str | None = option(
         None,
-        "cameras: mqtt://[user@]host[:port] (or mqtts://) of a broker; the password comes from $MQTT_PASSWORD",
+        "MQTT broker for each news and the state of each camera: mqtt://[user@]host[:port], or mqtts://. The password "
+        "comes from $MQTT_PASSWORD",
     )
     mqtt_ca: Path | None = option(
         None,
-        "cameras: a PEM file with the CA that a broker's certificate is of, where the system knows it not",
+        "with --mqtt: PEM file with the CA of the broker's certificate, if the system does not know it",
     )
-    mqtt_prefix: str = option("violence", "cameras: the beginning of all MQTT topics")
+    mqtt_prefix: str = option("violence", "with --mqtt: beginning of all topics")
     metrics_port: int = option(
-        0, "cameras: a port on which Prometheus can read figures; 0: none", limits=Limits(most=65535)
+        0, "port on which Prometheus can read figures; 0: none", limits=Limits(most=65535)
     )
     metrics_address: str = option(
-        "127.0.0.1", "cameras: the address of that port; 0.0.0.0: reachable from elsewhere"
+        "127.0.0.1", "with --metrics-port: address of that port; 0.0.0.0: reachable from elsewhere"
     )
 
     def __post_init__(self) -> None:
