@@ -180,7 +180,6 @@ def test_pairs_that_are_named_are_joined_as_if_they_had_been_found() -> None:
 @pytest.mark.parametrize("chunk", [7, duplicates._CHUNK])
 def test_all_against_all_is_joined_as_pair_by_pair(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     """Of one camera through a day, and of clips, copies of them that begin later, and both in a mirror."""
-    monkeypatch.setattr(duplicates, "_chunks", functools.partial(duplicates._chunks, size=chunk))
     rng = np.random.default_rng(0)
     night, day = rng.normal(0, 20, (2, 24))
     clips = [
@@ -193,10 +192,11 @@ def test_all_against_all_is_joined_as_pair_by_pair(monkeypatch: pytest.MonkeyPat
     texts = [fingerprint.encode(clips[k]) for k in rng.permutation(len(clips))]
     seen, others = texts[:90], texts[90:]
     pairs = [(i, j) for i in range(90) for j in range(90, len(texts))]
-    joined = {pair.j - 90 for pair in duplicates.compare_pairs(texts, pairs)}
+    by_one = {(p.i, p.j) for p in duplicates.compare_pairs(texts, pairs)}
+    joined = {j - 90 for _, j in by_one}
+    monkeypatch.setattr(duplicates, "_chunks", functools.partial(duplicates._chunks, size=chunk))
     assert 0.3 * len(others) < len(joined) < 0.9 * len(others)
     assert set(np.flatnonzero(duplicates.joined_with_any(seen, others))) == joined
-    by_one = {(p.i, p.j) for p in duplicates.compare_pairs(texts, pairs)}
     for i in range(0, 90, 5):
         found = np.flatnonzero(duplicates.joined_with_any([texts[i]], others))
         assert [(i, 90 + k) for k in found] == sorted(pair for pair in by_one if pair[0] == i)

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 import judge_stand_in
 import pytest
+import warm_start
 
 import test_violence_model
 from violence_detection.errors import UnreadableVideo, UserError
@@ -35,11 +37,11 @@ SCRIPT = Path(judge_stand_in.__file__)
 
 
 class Place:
-    """A folder with a model and videos, and the script run there as a process of its own."""
+    """A folder with a model and videos, and the script run there as a process of its own: started anew, or forked."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        (folder / "model").mkdir()
+        (folder / "model").mkdir(exist_ok=True)
         for name in ("best_model.keras", "config.json", "result.json"):
             (folder / "model" / name).write_text("{}")
         self.seen_file = folder / "seen"
@@ -70,11 +72,11 @@ class Place:
 
     def run(self, *arguments: str, code: int, **environment: str) -> tuple[dict[str, Any], str]:
         """The summary (empty where none was printed) and what was said on stderr."""
-        process = self.start(*arguments, **environment)
-        out, said = process.communicate(timeout=60)
-        assert process.returncode == code, said.decode()
-        assert out.count(b"\n") <= 1
-        return json.loads(out or b"{}"), said.decode()
+        more = {judge_stand_in.SEEN: str(self.seen_file), **environment}
+        done = warm_start.start(SCRIPT, "--model", "model", *arguments, cwd=self.folder, **more).wait(60)
+        assert done.returncode == code, done.stderr
+        assert done.stdout.count("\n") <= 1
+        return json.loads(done.stdout or "{}"), done.stderr
 
     def seen(self) -> list[str]:
         """The files that were judged, in order, the later ones of the same name too."""
@@ -407,6 +409,16 @@ def test_an_output_that_cannot_be_written_is_told_before_the_first_video(place: 
     assert not place.seen_file.exists()
 
 
+@pytest.fixture(scope="module")
+def with_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place whose one video is judged, with outputs in night/; tests copy it."""
+    place = Place(tmp_path_factory.mktemp("with_outputs"))
+    place.videos(["0.9"])
+    place.run("videos", "--output", "night", "--format", "csv", code=0)
+    place.seen_file.unlink()
+    return place.folder
+
+
 MINE = {
     "notes.txt": "mine", "other.mp4": "mine", "list.txt": "videos/00.mp4", "data.json": '{"videos": "mine"}',
     "a_failures.csv": "name,mine", "b.txt": "mine", "page/index.html": "mine", "videos/00.srt": "mine",
@@ -453,11 +465,9 @@ MINE = {
     ],
 )
 def test_what_would_replace_a_file_of_somebody_else_is_refused(
-    place: Place, arguments: tuple[str, ...], said: str
+    with_outputs: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    place.videos(["0.9"])
-    place.run("videos", "--output", "night", "--format", "csv", code=0)
-    place.seen_file.unlink()
+    place = Place(Path(shutil.copytree(with_outputs, tmp_path / "copy")))
     for name, text in MINE.items():
         (place.folder / name).parent.mkdir(exist_ok=True)
         (place.folder / name).write_text(text)
@@ -606,7 +616,9 @@ def test_a_name_that_is_no_utf8_is_judged_printed_and_kept(place: Place, encodin
     (place.folder / "videos" / name).write_text("0.9")
     (place.folder / "videos" / os.fsdecode(b"bad\xfe.mp4")).write_text("unreadable")
     for _ in range(2):
-        found, _ = place.run("videos", "--output", "out.json", code=1, PYTHONIOENCODING=encoding)
+        process = place.start("videos", "--output", "out.json", PYTHONIOENCODING=encoding)
+        found = json.loads(process.communicate(timeout=60)[0])
+        assert process.returncode == 1
         assert found["videos"][0]["path"] == f"videos/{name}"
         assert storage.read_json(place.folder / "out.json") == found
     assert place.seen().count(name) == 1

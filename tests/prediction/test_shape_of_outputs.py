@@ -23,7 +23,7 @@ from violence_detection.video import browser_video, decode, sampling, sources
 SIDE = 240
 
 
-def _segment(path: Path, size: tuple[int, int], sar: Fraction | None = None, seconds: int = 2) -> Path:
+def _segment(path: Path, size: tuple[int, int], sar: Fraction | None = None, seconds: float = 2) -> Path:
     """A white square in the middle, half as high as the picture; `size`: (width, height) as stored."""
     width, height = size
     picture = np.zeros((height, width, 3), np.uint8)
@@ -35,7 +35,7 @@ def _segment(path: Path, size: tuple[int, int], sar: Fraction | None = None, sec
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         if sar:
             stream.codec_context.sample_aspect_ratio = sar
-        for _ in range(25 * seconds):
+        for _ in range(round(25 * seconds)):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
@@ -172,6 +172,6 @@ def test_pictures_of_another_shape_stand_in_that_of_the_first(
 
 def test_what_is_larger_than_h264_can_be_is_shrunk(tmp_path: Path) -> None:
     """A strip of a picture, enlarged so that the panel can be read, ended the run as a full disk."""
-    video = _segment(tmp_path / "v.mp4", (16, 1000))
-    annotated_video.write(_verdict(video), tmp_path / "a.mp4")
+    video = _segment(tmp_path / "v.mp4", (16, 1000), seconds=0.4)
+    annotated_video.write(_verdict(video, 0.4), tmp_path / "a.mp4")
     assert _middle(tmp_path / "a.mp4").shape[0] == 16_384

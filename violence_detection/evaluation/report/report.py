@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 
 from violence_detection.constants import CLASS_NAMES
@@ -179,10 +181,9 @@ def render_page(
 
     `record` is that of metrics_record, `film` the frames of each of its mistakes.
     """
-    environment = pages.environment(_TEMPLATES, page_filters.FILTERS)
     failures = record["failures"]
     from_elsewhere = elsewhere.worst_first(context.elsewhere)
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         result=record,
         context=context,
         images=images,
@@ -196,6 +197,12 @@ def render_page(
         metrics_name=METRICS_NAME,
         from_elsewhere=from_elsewhere,
     )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    """The page's, compiled once for all pages of a process."""
+    return pages.environment(_TEMPLATES, page_filters.FILTERS).get_template("report.html.j2")
 
 
 def _film(mistake: dict[str, Any], frames: FramesMaker | None) -> list[StripFrame]:

@@ -125,8 +125,8 @@ def render(plot: Plot, theme: Theme, note: str = "") -> bytes:
     """Draw a plot. `note` (that the clips were generated, say) stands on it, so that it stays with it when
     copied."""
     buffer = io.BytesIO()
-    figure = drawn(plot, theme, note)
-    figure.savefig(buffer, format="png", facecolor=theme.ground, metadata={"Software": None})
+    canvas = FigureCanvasAgg(drawn(plot, theme, note))
+    canvas.print_png(buffer, metadata={"Software": None})  # Figure.savefig draws twice, for the layout first
     return buffer.getvalue()
 
 
