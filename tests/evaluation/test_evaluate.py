@@ -218,7 +218,7 @@ def test_clips_of_one_class_are_said_to_be_so_beside_their_accuracy(
         small_videos.write(root / "quiet" / "nonfight" / f"{seed}.avi", 5000 + seed)
     evaluated(root, capsys, "--elsewhere", f"quiet={root}/quiet")
     page = " ".join((root / "report" / "index.html").read_text().split())
-    assert "Clips of one class tell no accuracy: quiet." in page
+    assert "Clips of one class give no accuracy: quiet." in page
     before = (root / "model" / "README.md").read_text()
     assert "accuracy" in before
     evaluated(root, capsys, "--data", root / "quiet")

@@ -298,7 +298,7 @@ def test_generated_clips_are_announced_at_the_top_in_the_title_and_in_the_figure
     page = Page(report.write_report(tmp_path, result, frame, context(sample_label=marker.SAMPLE_LABEL)))
     assert marker.SAMPLE_LABEL in page.by_id["generated"]
     told = " ".join(page.by_id["generated"].split())
-    assert told.endswith("They say nothing of how well real violence is recognised.")
+    assert told.endswith("The numbers say nothing about how well real violence is recognised.")
     assert "Nothing on this page" not in page.text, "figures of real clips may stand beside them"
     assert page.text.index("These numbers come from") < page.text.index("Accuracy on")
     assert marker.SAMPLE_LABEL in page.text.split("Violence detection")[1]  # the title of the window
