@@ -699,11 +699,11 @@ def test_what_was_looked_for_in_training_is_told_as_far_as_it_could_be(written: 
     frame = predictions_frame()
     lost = Comparison(0, 0, "models has no trained_on.csv")
     for overlap, said in (
-        (replace(NOTHING_FOUND, near_copy=Comparison(0, 39)), "data sets are combined. It finds"),
-        (NOTHING_FOUND, "data sets are combined; what was not checked stands above. It finds"),
+        (replace(NOTHING_FOUND, near_copy=Comparison(0, 39)), "data sets are combined. This finds"),
+        (NOTHING_FOUND, "data sets are combined; what was not checked stands above. This finds"),
         (
             Overlap(39, 0, 0, lost, lost, lost),
-            "combined, as far as the model’s folder names its clips; what was not checked stands above. It finds",
+            "combined, as far as the model’s folder names its clips; what was not checked stands above. This finds",
         ),
     ):
         path = report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context(overlap=overlap))

@@ -144,7 +144,7 @@ def test_sources_that_are_not_shown_are_counted(tmp_path: Path) -> None:
 
 def test_no_group_that_is_weak_enough_is_not_told_as_none_beyond_chance(tmp_path: Path) -> None:
     page, _ = written(tmp_path, {"labels": {**LABELS, "weak_groups": []}})
-    assert "none is judged worse than the others beyond chance with half as many errors again." in page
+    assert "none has, beyond chance, at least 1.5 times the error rate of the others." in page
 
 
 @pytest.mark.parametrize(
