@@ -41,7 +41,7 @@ NOTE = (
 )
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.j2"
 _ONE_CLASS = (
-    "All judged clips are of one class, on which a model that says the same of every video makes no mistake."
+    "All judged clips are of one class. A model that gives every video that class makes no mistake on them."
 )
 _IDENTITY, _TASK = "model_sha256", "video-classification"
 #: Members beyond which the list of a card is cut.
@@ -280,7 +280,7 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         lines.append(("early exit", f"{first.member} alone where its P(fight) is below {first.below}{but}"))
     if model_files.closer_look(run.folder):
         lines.append(
-            ("closer look", "where what moves fills a small part of the picture, that part is seen as well")
+            ("closer look", "where what moves fills a small part of the picture, that part is judged as well")
         )
     if given := run.values(run_folder.GIVEN_KEY):
         shown = ", ".join(str(sha256)[:12] for sha256 in given if sha256)
@@ -288,11 +288,11 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
             lines.append(
                 (
                     "weights given, not trained here",
-                    f"{shown} (SHA-256); that they were trained with the settings above was not checked",
+                    f"{shown} (SHA-256); whether they were trained with the settings above was not checked",
                 )
             )
     if run.mined:
-        lines.append(("fine-tuned on hard clips", ", ".join(run.tuned) or "none was better for it"))
+        lines.append(("fine-tuned on hard clips", ", ".join(run.tuned) or "none improved by it"))
     return lines
 
 
