@@ -118,7 +118,9 @@ def test_a_set_is_unseen_only_where_nothing_of_it_was_met_in_training(
     }  # fmt: skip
     assert found["known"]["seen_in_training"]["touched"] == 4
     assert found["known"]["unseen_in_words"].startswith("no: 4 of 6 clips")
-    assert found["market"]["unseen_in_words"].endswith("its sources are known to you alone")
+    assert found["market"]["unseen_in_words"].endswith(
+        "its sources could not be compared, as you alone know them"
+    )
     assert found["market"]["sources_checked"] is False
     assert scored.overlap.touched == 0  # val's own comparison is not touched by that of others
 

@@ -100,7 +100,11 @@ def _unseen_in_words(overlap: Mapping[str, Any], checked: bool) -> str:
     if not checked:
         whys = [overlap[name]["not_checked"] for name in _OVERLAPS if overlap[name]["not_checked"]]
         return f"not fully checked: {'; '.join(whys)}"
-    sources = "" if overlap["same_source"]["checked"] else "; its sources are known to you alone"
+    sources = (
+        ""
+        if overlap["same_source"]["checked"]
+        else "; its sources could not be compared, as you alone know them"
+    )
     return f"yes: none of {overlap['clips']} clips by content or fingerprint{sources}"
 
 

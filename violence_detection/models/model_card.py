@@ -73,7 +73,7 @@ def complete(model: Path, metrics: Mapping[str, Any], report: Path) -> None:
     if touched := metrics["seen_in_training"]["touched"]:
         log.info("%s stays as it is: %d of these clips were seen in training", model / CARD_NAME, touched)
     elif metrics["roc_auc"] is None:
-        log.info("%s stays as it is: clips of one class tell no accuracy", model / CARD_NAME)
+        log.info("%s stays as it is: clips of one class give no accuracy", model / CARD_NAME)
     elif model.is_dir() and not model_files.is_shipped(model):
         _put(model / CARD_NAME, text)
 
