@@ -250,7 +250,9 @@ def _hard_clips(run: RunRecords) -> Box:
     name, wanted = "Hard clips", "members fine-tuned on what is misjudged"
     evidence = f"{run_folder.CLIPS_NAME}: role mined; {run_folder.ENSEMBLE_NAME}"
     if run.mined and not run.tuned:
-        found = "clips were mined out of fold, but no member was better for being tuned on them: all are as before"
+        found = (
+            "clips were mined out of fold, but no member was better after tuning on them: all are as before"
+        )
         return Box(name, wanted, DIFFERS, found, evidence)
     if run.mined:
         kept = f"{len(run.tuned)} of {len(run.members)} members are tuned ones"

@@ -77,8 +77,8 @@ def _one_class(record: Record) -> Limit | None:
         return None
     told = "false alarms" if judged[0] == CLASS_NAMES[0] else "missed fights"
     said = (
-        f"all judged clips are {judged[0]}: they show {told} only, and a model that calls every video {judged[0]} "
-        "has none"
+        f"all judged clips are labelled {judged[0]}: they show {told} only, and a model that calls every video "
+        f"{judged[0]} has none"
     )
     return Limit(NOTE, "One class", said)
 
