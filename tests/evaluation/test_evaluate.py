@@ -224,7 +224,9 @@ def test_clips_of_one_class_are_said_to_be_so_beside_their_accuracy(
     evaluated(root, capsys, "--data", root / "quiet")
     page = " ".join((root / "report" / "index.html").read_text().split())
     assert "2 clips from 2 sources of quiet, nonfight only</p>" in page
-    assert "all judged clips are labelled nonfight: they show false alarms only, and a model that calls" in page
+    assert (
+        "all judged clips are labelled nonfight: they show false alarms only, and a model that calls" in page
+    )
     card = ModelCard.load(root / "report" / "model_card.md")
     assert "All judged clips are of one class" in card.text
     assert not card.data.eval_results, "nobody reads the note beside a figure of the header"
