@@ -111,7 +111,7 @@ def test_a_run_that_is_all_the_roadmap_asks_for_is_done() -> None:
     [
         ("Clips", {"manifest": _manifest(1277)}, "1,277 clips: 1,020 train, 257 val"),
         ("Data sets", {"manifest": _manifest(10_000, ROADMAP[:3])}, "Not among them: cctv_fights"),
-        ("Split", {"manifest": _manifest().assign(split=["val", "train"] * 5000)}, "2000 sources on both sides"),
+        ("Split", {"manifest": _manifest().assign(split=["val", "train"] * 5000)}, "2,000 of 2,000 sources on both"),
         ("Augmentation", {"run": _run(augment=3)}, "3, the plain clip"),
         ("Backbone", {"run": _run(features={"backbone": ["i3d"], "streams": ["rgb"]})}, "i3d; streams rgb"),
         ("Architecture", {"run": _run(architecture="gru")}, "gru"),

@@ -118,7 +118,9 @@ def test_a_set_is_unseen_only_where_nothing_of_it_was_met_in_training(
     }  # fmt: skip
     assert found["known"]["seen_in_training"]["touched"] == 4
     assert found["known"]["unseen_in_words"].startswith("no: 4 of 6 clips")
-    assert found["market"]["unseen_in_words"].endswith("its sources are known to you alone")
+    assert found["market"]["unseen_in_words"].endswith(
+        "its sources could not be compared, as you alone know them"
+    )
     assert found["market"]["sources_checked"] is False
     assert scored.overlap.touched == 0  # val's own comparison is not touched by that of others
 
@@ -132,7 +134,7 @@ def test_one_class_alone_gives_false_alarms_and_no_figure_that_needs_both(
     assert [quiet[k] for k in ("roc_auc", "recall", "balanced_accuracy", "average_precision")] == [None] * 4
     assert quiet["false_alarm_rate"] == pytest.approx(1 - quiet["accuracy"])
     assert quiet["false_alarm_ci95"][0] <= quiet["false_alarm_rate"] <= quiet["false_alarm_ci95"][1]
-    assert "false alarms are all that it tells" in (folder / "index.html").read_text()
+    assert "so they show false alarms and nothing else" in (folder / "index.html").read_text()
 
 
 def test_the_page_shows_the_worst_first_and_the_rules_that_chose(written: tuple[Evaluation, Path]) -> None:
@@ -230,7 +232,7 @@ def test_the_mean_of_left_out_sets_has_its_interval(
     assert found is not None
     below, above = (np.sqrt((a**2 + b**2 + (a + b) ** 2) / 2) / 2 for a, b in ((0.2, 0.06), (0.1, 0.08)))
     assert found["mean"]["ci95"] == pytest.approx([0.8 - below, 0.8 + above], abs=1e-4), "half of the sources"
-    assert "no part in the mean" not in page.text
+    assert "Not in the mean" not in page.text
     quiet = _left_out_row(16, "quiet", accuracy=1.0, ci95=[0.9, 1.0], roc_auc=None, recall=None)
     of_three = {**found, "datasets": [*rows, quiet], "mean": elsewhere.mean_of_left_out([*rows, quiet])}
     assert (of_three["mean"]["accuracy"], of_three["mean"]["ci95"]) == (
@@ -238,7 +240,7 @@ def test_the_mean_of_left_out_sets_has_its_interval(
         pytest.approx([low, high], abs=1e-4),
     )
     page = Page(from_evaluation.write(replace(scored, left_out=of_three), tmp_path / "report", ""))
-    assert "Of one class, and no part in the mean: quiet." in page.text
+    assert "Not in the mean, as they have one class only: quiet." in page.text
 
 
 def test_the_page_says_how_this_ensemble_averages(written: tuple[Evaluation, Path], tmp_path: Path) -> None:
@@ -437,7 +439,8 @@ def test_a_class_that_could_not_be_judged_is_no_class_of_a_set(
     page = Page(tmp_path / "report" / "index.html")
     assert "nonfight only" in page.by_id["elsewhere"]
     assert (
-        "Clips of one class only were judged (nonfight), so false alarms are all that it tells" in page.text
+        "Only clips of one class were judged (nonfight), so they show false alarms and nothing else"
+        in page.text
     )
 
 

@@ -218,13 +218,15 @@ def test_clips_of_one_class_are_said_to_be_so_beside_their_accuracy(
         small_videos.write(root / "quiet" / "nonfight" / f"{seed}.avi", 5000 + seed)
     evaluated(root, capsys, "--elsewhere", f"quiet={root}/quiet")
     page = " ".join((root / "report" / "index.html").read_text().split())
-    assert "Clips of one class tell no accuracy: quiet." in page
+    assert "Clips of one class give no accuracy: quiet." in page
     before = (root / "model" / "README.md").read_text()
     assert "accuracy" in before
     evaluated(root, capsys, "--data", root / "quiet")
     page = " ".join((root / "report" / "index.html").read_text().split())
     assert "2 clips from 2 sources of quiet, nonfight only</p>" in page
-    assert "all judged clips are nonfight: they tell false alarms, and a model that calls" in page
+    assert (
+        "all judged clips are labelled nonfight: they show false alarms only, and a model that calls" in page
+    )
     card = ModelCard.load(root / "report" / "model_card.md")
     assert "All judged clips are of one class" in card.text
     assert not card.data.eval_results, "nobody reads the note beside a figure of the header"

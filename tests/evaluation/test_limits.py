@@ -89,7 +89,7 @@ def test_nothing_to_compare_is_not_blamed_on_the_sources() -> None:
 def test_a_set_that_training_met_in_part_was_measured_and_tells_nothing_of_unseen_clips() -> None:
     found = by_name(limits.limits(record(out_of_set={"measured_by": "", "met_in_training": ["fresh"]})))
     assert found["Elsewhere"].state == limits.UNKNOWN
-    assert found["Elsewhere"].text.endswith("training met clips of fresh, or copies")
+    assert found["Elsewhere"].text.endswith("training had clips of fresh, or copies of them")
 
 
 def test_a_figure_of_generated_clips_from_elsewhere_is_labelled_here_too() -> None:
@@ -155,5 +155,5 @@ def test_the_ledger_of_val_and_the_audit_of_shortcuts_are_read() -> None:
 def test_one_clip_of_one_source_is_said_as_such() -> None:
     alone = {**row(0.9), "n": 1, "asked": 1}
     found = by_name(limits.limits(record(n=1, asked=1, n_groups=1, by_dataset={"a": alone, "b": row(0.95)})))
-    assert found["Few sources"].text.startswith("1 clip of 1 source:")
+    assert found["Few sources"].text.startswith("1 clip from 1 source:")
     assert found["Worst data set"].text.endswith("of 1 clip")

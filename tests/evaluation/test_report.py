@@ -298,7 +298,7 @@ def test_generated_clips_are_announced_at_the_top_in_the_title_and_in_the_figure
     page = Page(report.write_report(tmp_path, result, frame, context(sample_label=marker.SAMPLE_LABEL)))
     assert marker.SAMPLE_LABEL in page.by_id["generated"]
     told = " ".join(page.by_id["generated"].split())
-    assert told.endswith("They say nothing of how well real violence is recognised.")
+    assert told.endswith("The numbers say nothing about how well real violence is recognised.")
     assert "Nothing on this page" not in page.text, "figures of real clips may stand beside them"
     assert page.text.index("These numbers come from") < page.text.index("Accuracy on")
     assert marker.SAMPLE_LABEL in page.text.split("Violence detection")[1]  # the title of the window
@@ -699,11 +699,11 @@ def test_what_was_looked_for_in_training_is_told_as_far_as_it_could_be(written: 
     frame = predictions_frame()
     lost = Comparison(0, 0, "models has no trained_on.csv")
     for overlap, said in (
-        (replace(NOTHING_FOUND, near_copy=Comparison(0, 39)), "data sets are combined. It finds"),
-        (NOTHING_FOUND, "data sets are combined; what was not checked stands above. It finds"),
+        (replace(NOTHING_FOUND, near_copy=Comparison(0, 39)), "data sets are combined. This finds"),
+        (NOTHING_FOUND, "data sets are combined; what was not checked stands above. This finds"),
         (
             Overlap(39, 0, 0, lost, lost, lost),
-            "combined, as far as the model’s folder names its clips; what was not checked stands above. It finds",
+            "combined, as far as the model’s folder names its clips; what was not checked stands above. This finds",
         ),
     ):
         path = report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context(overlap=overlap))

@@ -144,14 +144,14 @@ def test_a_card_of_an_adapted_model_says_so_and_claims_no_selection(model: Path,
     own.loc[len(own)] = row
     own.to_csv(model / run_folder.CLIPS_NAME, index=False)
     card = model_card.render(model, "x")
-    unmeasured = ": how right it is since then was not measured"
+    unmeasured = "; how right it is since then was not measured"
     assert f"Adapted afterwards to 1 stretch of footage without labels{unmeasured}.**" in card
     model_card.complete(model, _metrics(), tmp_path / "card.md")
     assert unmeasured not in (tmp_path / "card.md").read_text()
     assert "| footage |" not in card
     assert "Selection is cut from train" not in card
     assert "No clip was kept apart to select by" in card
-    assert "may have told" not in card
+    assert "may have set" not in card
 
 
 def test_the_command_of_an_evaluation_is_written_as_it_was_given(model: Path, tmp_path: Path) -> None:

@@ -148,8 +148,10 @@ def _split(facts: Facts) -> Box:
     frame = facts.manifest
     share = float((frame.split == "val").mean())
     both = int((frame.groupby("source_group").split.nunique() > 1).sum())
-    found = f"{100 * (1 - share):.1f}/{100 * share:.1f}, {both or 'no'} source{'s' if both > 1 else ''} on both sides "
-    found += f"of {frame.source_group.nunique():,}"
+    found = (
+        f"{100 * (1 - share):.1f}/{100 * share:.1f}, {both:,} of {frame.source_group.nunique():,} sources "
+    )
+    found += "on both sides"
     is_so = both == 0 and abs(share - VAL_SHARE) <= _SHARE_TOLERANCE
     return Box(name, wanted, _state(is_so), found, f"{_manifest(facts)}: split, source_group")
 
@@ -248,16 +250,18 @@ def _hard_clips(run: RunRecords) -> Box:
     name, wanted = "Hard clips", "members fine-tuned on what is misjudged"
     evidence = f"{run_folder.CLIPS_NAME}: role mined; {run_folder.ENSEMBLE_NAME}"
     if run.mined and not run.tuned:
-        found = "clips were mined out of fold, and no member was better for more of them: all are as before"
+        found = (
+            "clips were mined out of fold, but no member was better after tuning on them: all are as before"
+        )
         return Box(name, wanted, DIFFERS, found, evidence)
     if run.mined:
         kept = f"{len(run.tuned)} of {len(run.members)} members are tuned ones"
-        found = f"clips were mined out of fold; {kept}, the others had a lower selection loss before"
+        found = f"clips were mined out of fold; {kept}, the others had a lower selection loss before tuning"
         if len(run.tuned) == len(run.members):
             found = f"clips were mined out of fold; all {len(run.members)} members are tuned ones"
         return Box(name, wanted, DONE, found, evidence)
     if run.tuned_beside:
-        found = f"done beside, in {run_folder.TUNED_FOLDER}/: not the ensemble that is judged here"
+        found = f"done beside, in {run_folder.TUNED_FOLDER}/: not the ensemble judged here"
         return Box(name, wanted, DIFFERS, found, f"{run_folder.TUNED_FOLDER}/{run_folder.ENSEMBLE_NAME}")
     return Box(name, wanted, MISSING, "no record of it; train_ensemble_models.py --fine-tune-hard", evidence)
 

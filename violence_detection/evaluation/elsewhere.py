@@ -32,7 +32,7 @@ EPOCH = {
     "last": "the last of a number fixed beforehand",
 }
 _AT_ONCE = "nothing (a kernel head is fitted at once)"
-_STEPS = "after the number of steps that folds by source, or data sets left out, chose"
+_STEPS = "the number of steps that folds by source, or left-out data sets, chose"
 _OVERLAPS = ("same_clip", "near_copy")
 _ROUNDED = 1e-3  # figures are written with four decimals
 
@@ -100,7 +100,11 @@ def _unseen_in_words(overlap: Mapping[str, Any], checked: bool) -> str:
     if not checked:
         whys = [overlap[name]["not_checked"] for name in _OVERLAPS if overlap[name]["not_checked"]]
         return f"not fully checked: {'; '.join(whys)}"
-    sources = "" if overlap["same_source"]["checked"] else "; its sources are known to you alone"
+    sources = (
+        ""
+        if overlap["same_source"]["checked"]
+        else "; its sources could not be compared, as you alone know them"
+    )
     return f"yes: none of {overlap['clips']} clips by content or fingerprint{sources}"
 
 
@@ -226,9 +230,9 @@ def _is_interval(value: Any, figure: Any) -> bool:
 
 
 def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[bool | None, str]:
-    again = "the same train_ensemble_models.py command notes it, and trains nothing again"
+    again = "run the same train_ensemble_models.py command again: it records that, and trains nothing"
     if not isinstance(found.get("made_with"), dict):
-        return None, f"made by an earlier version, which did not note with what clips and settings; {again}"
+        return None, f"made by an earlier version, which did not record the clips and settings; {again}"
     try:
         apart = JudgedApart.left_out(found)
     except made_alike.ODD as e:
@@ -237,7 +241,7 @@ def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[b
     if other := made_alike.differences(made, apart):
         return False, f"made by other models than this one (other {', '.join(other)}): {path}"
     if why := made_alike.unknown(made, apart):
-        return None, f"with its settings and members, but perhaps with other clips: {why}; {again}"
+        return None, f"made with its settings and members, but perhaps with other clips: {why}; {again}"
     return True, "made with the clips, settings and members of this model, by train_ensemble_models.py"
 
 

@@ -143,8 +143,8 @@ def _without(known: pd.DataFrame, column: str) -> str:
     """Why the table cannot be compared by a column: an earlier version noted ids alone."""
     if (known.role == "").any():
         return (
-            f"the model was made by an earlier version, which noted no {column.replace('_', ' ')}. The command that "
-            "trained it notes it, and trains nothing again"
+            f"the model was made by an earlier version, which did not record the {column.replace('_', ' ')}. Run "
+            "the command that trained it again: it records that, and trains nothing"
         )
     return ""
 
@@ -207,7 +207,7 @@ def _by_fingerprint(known: pd.DataFrame, rows: pd.DataFrame, why: str) -> tuple[
     found = near(rows.fingerprint.tolist(), known.fingerprint.tolist())
     if why:
         return found, Comparison(int(found.sum()), 0, why)
-    why = "" if has_print.all() else "clips without texture (black, one colour) look like nothing else"
+    why = "" if has_print.all() else "clips without texture (black, one colour) have no fingerprint"
     return found, Comparison(int(found.sum()), int(has_print.sum()), why)
 
 

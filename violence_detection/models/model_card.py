@@ -41,7 +41,7 @@ NOTE = (
 )
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.j2"
 _ONE_CLASS = (
-    "All judged clips are of one class, on which a model that says the same of every video makes no mistake."
+    "All judged clips are of one class. A model that gives every video that class makes no mistake on them."
 )
 _IDENTITY, _TASK = "model_sha256", "video-classification"
 #: Members beyond which the list of a card is cut.
@@ -73,7 +73,7 @@ def complete(model: Path, metrics: Mapping[str, Any], report: Path) -> None:
     if touched := metrics["seen_in_training"]["touched"]:
         log.info("%s stays as it is: %d of these clips were seen in training", model / CARD_NAME, touched)
     elif metrics["roc_auc"] is None:
-        log.info("%s stays as it is: clips of one class tell no accuracy", model / CARD_NAME)
+        log.info("%s stays as it is: clips of one class give no accuracy", model / CARD_NAME)
     elif model.is_dir() and not model_files.is_shipped(model):
         _put(model / CARD_NAME, text)
 
@@ -280,7 +280,7 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         lines.append(("early exit", f"{first.member} alone where its P(fight) is below {first.below}{but}"))
     if model_files.closer_look(run.folder):
         lines.append(
-            ("closer look", "where what moves fills a small part of the picture, that part is seen as well")
+            ("closer look", "where what moves fills a small part of the picture, that part is judged as well")
         )
     if given := run.values(run_folder.GIVEN_KEY):
         shown = ", ".join(str(sha256)[:12] for sha256 in given if sha256)
@@ -288,11 +288,11 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
             lines.append(
                 (
                     "weights given, not trained here",
-                    f"{shown} (SHA-256); that they were trained with the settings above was not checked",
+                    f"{shown} (SHA-256); whether they were trained with the settings above was not checked",
                 )
             )
     if run.mined:
-        lines.append(("fine-tuned on hard clips", ", ".join(run.tuned) or "none was better for it"))
+        lines.append(("fine-tuned on hard clips", ", ".join(run.tuned) or "none improved by it"))
     return lines
 
 

@@ -107,7 +107,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]
     [
         "1 of 8 clips is suspicious",
         "no: no names &lt;i&gt;here&lt;/i&gt;",
-        "without the suspicious 71.4",
+        "without the suspicious ones 71.4",
         "a:1 looks like b:7: 4 clips, similarity 0.91, limit 0.80",
         "About 5.2\u00a0% of the labels seem wrong",
         "1.3–8.1",
@@ -144,18 +144,18 @@ def test_sources_that_are_not_shown_are_counted(tmp_path: Path) -> None:
 
 def test_no_group_that_is_weak_enough_is_not_told_as_none_beyond_chance(tmp_path: Path) -> None:
     page, _ = written(tmp_path, {"labels": {**LABELS, "weak_groups": []}})
-    assert "none is judged worse than the others beyond chance with half as many errors again." in page
+    assert "none has, beyond chance, at least 1.5 times the error rate of the others." in page
 
 
 @pytest.mark.parametrize(
     ("moved", "said"),
     [
-        (["features"], "Features change places, not frames: what moves within a moment is still seen."),
-        (["frames"], "Frames change places, so that no movement is left."),
+        (["features"], "Features are shuffled, not frames: movement within a moment is still seen."),
+        (["frames"], "Frames are shuffled, so no movement is left."),
         (
             ["features", "frames"],
-            "Of whole networks frames change places, so that no movement is left; of other members features do, "
-            "and what moves within a moment is still seen.",
+            "For whole networks, frames are shuffled, so no movement is left. For other members, features are "
+            "shuffled: movement within a moment is still seen.",
         ),
     ],
 )
@@ -168,7 +168,7 @@ def test_what_changed_places_is_told_as_it_was(tmp_path: Path, moved: list[str],
 def test_clips_of_train_are_named_where_small_classifiers_had_them(tmp_path: Path) -> None:
     for train_too in (True, False):
         page, _ = written(tmp_path, {"shortcuts": {**SHORTCUTS, "train_too": train_too}})
-        assert ("of each data set, train and judged, each asked" in page) == train_too
+        assert ("of each data set, train and judged. Each is asked" in page) == train_too
 
 
 def test_names_from_outside_are_escaped(both: tuple[str, dict[str, Any]]) -> None:

@@ -168,7 +168,7 @@ def test_a_limit_that_nothing_but_a_copy_reaches_is_said(
     found = audited(tmp_path / "b", rows, values).record["by_feature"]
     assert {row["limit"] for row in found["datasets"]} == {footage.HIGHEST}
     assert found["checked"]
-    assert "to tell more than a copy" in found["not_checked"]
+    assert "to find more than copies" in found["not_checked"]
 
 
 def test_what_shows_a_place_is_compared_before_what_tells_of_people_alone() -> None:

@@ -103,7 +103,7 @@ def test_a_data_set_that_nothing_could_be_told_of_is_not_called_free_of_shortcut
     none = "no data set has enough clips and sources of both classes"
     assert said["few"] == (0, 0, limits.UNKNOWN, none)
     assert said["both"][:3] == (1, 0, limits.FINE)
-    assert said["both"][3].endswith("tells the classes apart, in the 1 comparison that could tell")
+    assert said["both"][3].endswith("do not tell the classes apart, in the 1 comparison with enough sources")
 
 
 def test_backgrounds_that_cannot_be_looked_at_cost_the_other_checks_nothing() -> None:

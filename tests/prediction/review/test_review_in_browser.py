@@ -135,7 +135,7 @@ def test_marks_are_neither_replaced_nor_taken_over_unasked(tmp_path: Path) -> No
         _until(page, "document.getElementById('said').textContent.startsWith('Loaded 1 mark.')")
         assert right.first.get_attribute("aria-pressed") == "true"
         assert [text.partition("?")[0] for text in asked] == [
-            "Replace what is marked on this page (1 mark, 1 looked at) by what one.json has (1 mark)"
+            "Replace the marks on this page (1 mark, 1 looked at) with those in one.json (1 mark)"
         ] * 2
         page.locator("#load").set_input_files(one)
         page.wait_for_timeout(200)
@@ -230,8 +230,8 @@ def test_marks_of_a_recording_that_another_replaced_are_not_laid_over_it(
         assert not page.get_by_label("I looked at all of it").is_checked()
         said = page.locator(".replaced").inner_text()
         assert said == (
-            f"What was marked of another recording of this name ({tmp_path / 'gate' / '1.mp4'}, 0:06.0 long) is not "
-            "shown: 1 mark, 1 looked at."
+            f"Not shown, as they are of another recording of this name ({tmp_path / 'gate' / '1.mp4'}, 0:06.0 long): "
+            "1 mark, 1 looked at."
         )
         page.locator("[data-do=wrong]").click()
         page.reload()
@@ -414,7 +414,7 @@ def test_a_page_takes_from_others_what_is_of_its_recordings_and_model_alone(tmp_
         page.goto(_page_of(night, "acd").as_uri())
         assert _shown(page) == {"a": "", "c": "Right", "d": ""}
         assert page.locator(".replaced:visible").all_inner_texts() == [
-            f"What was marked of another recording of this name ({night / 'a.mp4'}, 0:06.0 long) is not shown: 1 mark."
+            f"Not shown, as they are of another recording of this name ({night / 'a.mp4'}, 0:06.0 long): 1 mark."
         ]
 
         # another model's events

@@ -69,8 +69,8 @@ def enough(train: pd.DataFrame) -> str:
     if n >= FEWEST_CLIPS and n_sources >= FEWEST_SOURCES:
         return ""
     return (
-        f"features of {n} training clips from {n_sources} sources are there; what different sources have in common "
-        f"takes {FEWEST_CLIPS} from {FEWEST_SOURCES}"
+        f"the features of only {n} training clips from {n_sources} sources are there; to learn how alike different "
+        f"sources are takes {FEWEST_CLIPS} from {FEWEST_SOURCES}"
     )
 
 

@@ -164,7 +164,7 @@ def _odds(correct: np.ndarray, sources: np.ndarray, error: float) -> float:
 
 def _too_few(is_fight: np.ndarray) -> str:
     fewest = min(int(is_fight.sum()), int((~is_fight).sum()))
-    return "" if fewest >= FEWEST_OF_CLASS else f"{fewest} clips of a class; it takes {FEWEST_OF_CLASS}"
+    return "" if fewest >= FEWEST_OF_CLASS else f"{fewest} clips of a class; {FEWEST_OF_CLASS} are needed"
 
 
 def _copies_of_other_label(rows: pd.DataFrame) -> dict[int, str]:
@@ -230,7 +230,7 @@ def _limit(record: dict[str, Any]) -> dict[str, str]:
     if copies := record["copies_of_other_label"]:
         told.append(f"{copies} train clips are copies of clips with the other label")
     if weak:
-        told.append(f"{plural(len(weak), 'group')} of look-alike clips judged worse than others")
+        told.append(f"{plural(len(weak), 'group')} of clips that look alike judged worse than the others")
     if told and not noise["told"]:
         told.append(f"how many labels are wrong cannot be told ({interval})")
     if told:
@@ -239,5 +239,5 @@ def _limit(record: dict[str, Any]) -> dict[str, str]:
     if not noise["told"]:
         text = f"{by} are too few or too poor to tell how many labels are wrong ({interval})"
         return {"state": "unknown", "name": "Labels", "text": text}
-    text = f"nothing in {by} that wrong labels would explain ({interval})"
+    text = f"no sign of many wrong labels in {by} ({interval})"
     return {"state": "fine", "name": "Labels", "text": text}

@@ -159,9 +159,11 @@ def _by_feature(
     table = table[~table.clip_id.isin(set(judged.clip_id))]  # the same clip is known by its id
     names = looked_at(sorted(samples.inputs))
     if (table.source_group == "").any():
-        return None, _not_checked("the model was made by an earlier version, which noted no source")
+        return None, _not_checked("the model was made by an earlier version, which did not record sources")
     if most is not None and len(table) > most:
-        return None, _not_checked(f"{len(table)} training clips; --audit leakage reads their features")
+        return None, _not_checked(
+            f"the features of {len(table)} training clips were not read; --audit leakage reads them"
+        )
     try:
         values, there = cached_descriptors(stores, table.clip_id.tolist(), names)
     except UserError as e:
@@ -215,8 +217,10 @@ def _not_told(alike: footage.Lookalikes, absent: int, n_known: int) -> list[str]
     """What the features do not tell, though they were compared."""
     whys = [f"the features of {absent} of {n_known} training clips are not in the cache"] if absent else []
     if blunt := [name for name, stick in alike.yardsticks.items() if stick.limit >= footage.HIGHEST]:
-        what = "its training sources are too few, or too unlike in that, to tell more than a copy"
-        whys.append(f"of {', '.join(blunt)}, {what}")
+        what = (
+            "training sources are too few, or vary too much in how alike they are, to find more than copies"
+        )
+        whys.append(f"for {', '.join(blunt)}, {what}")
     return whys
 
 
@@ -299,10 +303,12 @@ def _limit(record: Mapping[str, Any]) -> dict[str, str]:
     if n:
         without = record["without_suspicious"]
         share = (
-            "" if without is None else f"; without them {percentage(without['accuracy'])} % of {without['n']}"
+            ""
+            if without is None
+            else f"; accuracy without them {percentage(without['accuracy'])} % of {without['n']}"
         )
         sources = len(by_feature.get("sources", ()))
-        named = f", {plural(sources, 'source')} under two names among them" if sources else ""
+        named = f", with {plural(sources, 'source')} under two names among them" if sources else ""
         return {
             "state": "alarm",
             "name": "Leakage",
@@ -314,10 +320,14 @@ def _limit(record: Mapping[str, Any]) -> dict[str, str]:
         if record[key]["not_checked"]
     ]
     if missing:
-        return {"state": "unknown", "name": "Leakage", "text": f"none found, not fully checked: {missing[0]}"}
+        return {
+            "state": "unknown",
+            "name": "Leakage",
+            "text": f"none found, but not fully checked: {missing[0]}",
+        }
     return {
         "state": "fine",
         "name": "Leakage",
-        "text": f"none of {clips} clips is like a training clip by content, source, fingerprint or feature beyond what "
-        "different sources give",
+        "text": f"none of {clips} clips is more like a training clip, by content, source, fingerprint or feature, than "
+        "clips of different sources are",
     }

@@ -159,7 +159,7 @@ def _with(
         part, values = background(clips)
     except UserError as e:  # the engine lacks something, and the model was judged by what was in the cache
         return _not_done(str(e))
-    what = "the median picture of the clip, in which what moves is gone (who hardly moves stays)"
+    what = "the median picture of the clip: what moves is gone from it (who hardly moves stays)"
     return _probed(part, values, _logistic, what)
 
 

@@ -98,8 +98,8 @@ def _seen(scored: Evaluation) -> tuple[float, str]:
     if len(spans) == 1:
         return min(spans), ""
     return window_s, (
-        f"Some backbones look at the middle {min(spans):g} s of a clip alone: what is drawn below all of its frames "
-        "may be of these."
+        f"Some backbones look at the middle {min(spans):g} s of a clip alone: bars that are drawn below all of its "
+        "frames may be about these seconds."
     )
 
 

@@ -54,20 +54,20 @@ def _overlap(record: Record) -> Limit:
     if seen["touched"]:
         return Limit(
             ALARM, name,
-            f"{seen['touched']} of the {seen['clips']} clips were trained on, or are copies or of the sources of clips "
-            "that were",
+            f"{seen['touched']} of the {seen['clips']} clips were trained on, are copies of such clips, or share a "
+            "source with them",
         )  # fmt: skip
-    ways = {"same_clip": "by content", "same_source": "by name of the source", "near_copy": "by fingerprint"}
+    ways = {"same_clip": "by content", "same_source": "by source name", "near_copy": "by fingerprint"}
     open_ways = [said for key, said in ways.items() if seen[key]["not_checked"]]
     if not open_ways:
         return Limit(
             FINE,
             name,
-            f"none of the {seen['clips']} clips, looked for by content, source and fingerprint",
+            f"none of the {seen['clips']} clips was found in training, by content, source or fingerprint",
         )
     checked = [said for key, said in ways.items() if not seen[key]["not_checked"]]
     found = f"none found {' or '.join(checked)}, but " if checked else ""
-    return Limit(UNKNOWN, name, f"{found}not fully checked {', nor '.join(open_ways)} (see below)")
+    return Limit(UNKNOWN, name, f"{found}not fully checked {' or '.join(open_ways)} (see below)")
 
 
 def _one_class(record: Record) -> Limit | None:
@@ -77,7 +77,8 @@ def _one_class(record: Record) -> Limit | None:
         return None
     told = "false alarms" if judged[0] == CLASS_NAMES[0] else "missed fights"
     said = (
-        f"all judged clips are {judged[0]}: they tell {told}, and a model that calls every video so has none"
+        f"all judged clips are labelled {judged[0]}: they show {told} only, and a model that calls every video "
+        f"{judged[0]} has none"
     )
     return Limit(NOTE, "One class", said)
 
@@ -89,16 +90,18 @@ def _elsewhere(record: Record) -> Limit | None:
         return None
     if found.get("one_class"):
         sets = listed(found["one_class"], "set")
-        return Limit(UNKNOWN, name, f"not measured on both classes: {sets} alone cannot tell an accuracy")
+        return Limit(
+            UNKNOWN, name, f"not measured on both classes; clips of one class give no accuracy: {sets}"
+        )
     if not found.get("measured_by") and found.get("met_in_training"):
         sets = listed(found["met_in_training"], "set")
         return Limit(
             UNKNOWN,
             name,
-            f"measured on nothing that is all new to it: training met clips of {sets}, or copies",
+            f"not measured on clips that are all new to it: training had clips of {sets}, or copies of them",
         )
     if not found.get("measured_by"):
-        return Limit(UNKNOWN, name, "how right it is on videos from elsewhere was not measured")
+        return Limit(UNKNOWN, name, "accuracy on videos from elsewhere was not measured")
     said = f"{percent(found['accuracy'])} ({interval(found['ci95'])}) on {found['what']}"
     said += f" ({label})" if (label := found.get("sample_label")) else ""
     if found["n"] < found["asked"]:
@@ -133,15 +136,17 @@ def _shortcuts(record: Record) -> Limit | None:
     if not told:
         none = "no data set has enough clips and sources of both classes"
         return Limit(UNKNOWN, name, "too few sources to tell" if found["comparisons"] else none)
-    where = f"in the {plural(told, 'comparison')} that could tell"
-    return Limit(FINE, name, f"no small classifier that sees no violence tells the classes apart, {where}")
+    where = f"in the {plural(told, 'comparison')} with enough sources"
+    return Limit(FINE, name, f"small classifiers that see no violence do not tell the classes apart, {where}")
 
 
 def _sources(record: Record) -> Limit:
-    clips = f"{plural(record['n'], 'clip')} of {plural(record['n_groups'], 'source')}"
+    clips = f"{plural(record['n'], 'clip')} from {plural(record['n_groups'], 'source')}"
     if record["n_groups"] >= _FEW_SOURCES:
         return Limit(FINE, "Sources", f"{clips}; the interval counts clips of one source as related")
-    return Limit(NOTE, "Few sources", f"{clips}: so few say little about others, and the interval is wide")
+    return Limit(
+        NOTE, "Few sources", f"{clips}: so few say little about other sources, and the interval is wide"
+    )
 
 
 def _worst_dataset(record: Record) -> Limit | None:
@@ -172,9 +177,9 @@ def _format_alone(record: Record) -> Limit | None:
     rule = (record["baselines"] or {}).get("metadata_only")
     if rule is None or record["ci95"] is None:
         return None
-    said = f"size, rate and length of the files alone reach {percent(rule['accuracy'])}"
+    said = f"picture size, frame rate and length alone reach {percent(rule['accuracy'])}"
     if record["accuracy"] == 1 > rule["accuracy"] >= record["ci95"][0]:
-        text = f"{said}; the model is right on all clips, of too few sources for a narrow interval"
+        text = f"{said}; the model is right on all clips, but they come from too few sources for a narrow interval"
         return Limit(NOTE, "File format", text)
     if rule["accuracy"] >= record["ci95"][0]:
         where = "above" if rule["accuracy"] > record["ci95"][1] else "within"
@@ -185,11 +190,11 @@ def _format_alone(record: Record) -> Limit | None:
 def _coverage(record: Record) -> Limit:
     if record["n"] == record["asked"]:
         if lost := record["n_failures"]:
-            said = f"every clip that could be taken was judged; {plural(lost, 'failure')} (see below)"
+            said = f"every clip that could be used was judged; {plural(lost, 'failure')} (see below)"
             return Limit(NOTE, "Coverage", said)
-        return Limit(FINE, "Coverage", "every clip that was asked for was judged")
+        return Limit(FINE, "Coverage", "every clip asked for was judged")
     judged = f"{record['n']} of {record['asked']} clips were judged"
-    return Limit(NOTE, "Coverage", f"{judged}, the others failed")
+    return Limit(NOTE, "Coverage", f"{judged}; the others failed")
 
 
 def _calibration(record: Record) -> Limit | None:

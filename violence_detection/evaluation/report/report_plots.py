@@ -94,18 +94,18 @@ def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plo
         ),
         Plot(
             "confusion_matrix", "Confusion matrix",
-            f"Of {true_fight + missed} fights {true_fight} were found and {missed} missed; of "
-            f"{true_non + false_fight} peaceful clips {false_fight} were called fights.",
+            f"{true_fight} of {true_fight + missed} fights were found, {missed} missed; {false_fight} of "
+            f"{true_non + false_fight} peaceful clips were called fights.",
             lambda ax, theme: _draw_confusion(ax, theme, np.array(result["confusion_matrix"])),
         ),
         Plot(
             "scores", "Scores by class",
-            f"How the scores of fights and of peaceful clips spread; threshold {number(threshold, 2)}.",
+            f"How the scores of fights and of peaceful clips are spread; threshold {number(threshold, 2)}.",
             lambda ax, theme: _draw_scores(ax, theme, is_fight, p, threshold),
         ),
         Plot(
             "reliability", "Reliability",
-            f"Observed share of fights against the predicted one; calibration error {result['ece']:.3f}"
+            f"Observed against predicted share of fights; calibration error {result['ece']:.3f}"
             + ("." if before is None else f", before calibration {result['calibration']['ece_before']:.3f}."),
             lambda ax, theme: _draw_reliability(ax, theme, is_fight, p, before),
         ),
