@@ -24,14 +24,15 @@ TRAIN = TrainConfig(
     epochs=6, batch_size=16, schedule_epochs=6, warmup_epochs=1, patience=6, learning_rate=0.01
 )
 FEATURES = FeatureConfig(backbone=("efficientnet_lite0",), frames=6)
+STREAMS = ("rgb", "motion")
 
 
-def samples(count: int, seed: int, variants: int = 2) -> Samples:
-    """Fights differ from non-fights in the first channels of both streams."""
+def samples(count: int, seed: int, variants: int = 2, streams: Sequence[str] = STREAMS) -> Samples:
+    """Fights differ from non-fights in the first channels of each stream."""
     rng = np.random.default_rng(seed)
     labels = (np.arange(count) % 2).astype(np.float32)
     inputs = {}
-    for stream in ("rgb", "motion"):
+    for stream in streams:
         values = rng.normal(0, 1, (count, variants, 6, 12))
         values[..., :4] += labels[:, None, None, None]
         inputs[f"efficientnet_lite0.{stream}"] = values.astype(np.float16)
@@ -49,17 +50,18 @@ def samples(count: int, seed: int, variants: int = 2) -> Samples:
     return Samples(rows, inputs, labels)
 
 
-def data() -> Data:
+def data(streams: Sequence[str] = STREAMS) -> Data:
+    """One stream will do for most: each adds to the tracing of steps, which is what training takes here."""
     record = {"backbone": "efficientnet_lite0", "weights_sha256": "0" * 64}
     return Data(
-        train=samples(70, 1),
-        selection=samples(20, 2, 1),
-        val=samples(24, 3, 1),
+        train=samples(70, 1, 2, streams),
+        selection=samples(20, 2, 1, streams),
+        val=samples(24, 3, 1, streams),
         failures=[],
-        records={f"efficientnet_lite0.{s}": {**record, "stream": s} for s in ("rgb", "motion")},
+        records={f"efficientnet_lite0.{s}": {**record, "stream": s} for s in streams},
         manifest_sha256="f" * 64,
         generated=False,
-        engines={f"efficientnet_lite0.{s}": ["openvino-float32"] for s in ("rgb", "motion")},
+        engines={f"efficientnet_lite0.{s}": ["openvino-float32"] for s in streams},
     )
 
 
@@ -96,7 +98,10 @@ def train_on_clips(
 
 
 def pool(root: Path, count: int = 96) -> Pool:
-    """A pool of made-up clips with two variants and a test-time view on disk; the last quarter is val."""
+    """A pool of made-up clips with two variants and a test-time view on disk; the last quarter is val.
+
+    What is on the disk already, by another test of the same folder, stays.
+    """
     made = samples(count, 7, 3)
     rows = made.rows.assign(split=["train" if i < count * 3 // 4 else "val" for i in range(count)])
     stores = {}
@@ -104,7 +109,8 @@ def pool(root: Path, count: int = 96) -> Pool:
         stores[name] = FeatureStore(root / name)
         storage.write_json(root / name / "engine-made-up.json", {})
         for clip_id, variants in zip(rows.clip_id, values, strict=True):
-            stores[name].add(clip_id, dict(zip(("v0", "v1", "w1"), variants, strict=True)), "made up")
+            if not stores[name].path(clip_id).exists():
+                stores[name].add(clip_id, dict(zip(("v0", "v1", "w1"), variants, strict=True)), "made up")
     return Pool(rows, stores, ("v0", "v1"), [], data().records, "f" * 64, False)
 
 

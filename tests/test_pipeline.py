@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ def _said(done: subprocess.CompletedProcess[str], codes: tuple[int, ...]) -> Any
     assert done.returncode in codes, f"{done.args}: exit {done.returncode}\n{done.stderr[-3000:]}"
     assert len(done.stdout.splitlines()) == 1
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """As with users: what one script has converted, the next one reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIOLENCE_NETWORK_CACHE", str(tmp_path_factory.mktemp("networks")))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -607,11 +607,11 @@ def test_with_folds_besides_their_figures_stand_in_the_card_and_decide_nothing(
 
 
 def test_the_first_of_several_seeds_decides_with_its_views_and_exit_and_the_card_has_them_all(
-    two_sets: Pool, tmp_path: Path
+    by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool, tmp_path: Path
 ) -> None:
     first = LEFT_OUT.members[0]
     config = dataclasses.replace(LEFT_OUT, seeds=2, tta=2, early_exit=first, early_exit_below=0.4)
-    output = tmp_path / "models"
+    output = Path(shutil.copytree(by_left_out[0], tmp_path / "models"))  # the models of its first seed
     said = _run(two_sets, output, config).run()
     judged = [pd.read_csv(output / f"seed_{i}" / "leave_one_out_predictions.csv") for i in range(2)]
     assert not np.allclose(judged[0].p_violent, judged[1].p_violent)
@@ -649,10 +649,9 @@ def _with_closer_looks(made: Pool) -> Pool:
 
 
 def test_with_a_closer_look_held_out_clips_are_judged_and_the_model_judges_so(
-    two_sets: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = tmp_path / "models"
-    _run(two_sets, output, LEFT_OUT).run()
+    output = Path(shutil.copytree(by_left_out[0], tmp_path / "models"))
     before = pd.read_csv(output / "seed_0" / "leave_one_out_predictions.csv")
     card = (output / "final" / model_card.CARD_NAME).read_text()
     assert "closer look" not in card

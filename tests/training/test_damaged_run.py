@@ -14,6 +14,7 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.ensemble import member_jobs
+from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.errors import UserError
 from violence_detection.models import trained_model
 from violence_detection.system import storage
@@ -31,7 +32,7 @@ EPOCHS = 2
 
 
 def _train(folder: Path, overwrite: bool = False) -> Trained:
-    config, data = dataclasses.replace(synthetic.TRAIN, epochs=EPOCHS), synthetic.data()
+    config, data = dataclasses.replace(synthetic.TRAIN, epochs=EPOCHS), synthetic.data(["rgb"])
     record: dict[str, Any] = trainer.run_record(
         "average", data, synthetic.FEATURES, 2, synthetic.HEAD, config
     )
@@ -193,10 +194,23 @@ def test_with_overwrite_a_whole_run_goes_on_and_a_finished_one_stays(whole: Path
     assert _epoch_file(folder).stat().st_mtime_ns == epoch, "no epoch was trained again"
 
 
-def test_a_member_whose_weights_are_gone_is_not_taken_for_trained(tmp_path: Path) -> None:
-    (_, job) = synthetic.jobs(tmp_path / "features", tmp_path / "models")
+@pytest.fixture(scope="module")
+def trained_job(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
+    root = tmp_path_factory.mktemp("member")
+    (_, job) = synthetic.jobs(root / "features", root / "models")
+    member_jobs.run([job], strategy=tf.distribute.get_strategy())
+    return job
+
+
+@pytest.fixture
+def job(trained_job: TrainingJob, tmp_path: Path) -> TrainingJob:
+    """A member that is trained, in a folder of its own."""
+    folder = shutil.copytree(trained_job.folder, tmp_path / "models" / trained_job.folder.name)
+    return dataclasses.replace(trained_job, folder=folder)
+
+
+def test_a_member_whose_weights_are_gone_is_not_taken_for_trained(job: TrainingJob) -> None:
     strategy = tf.distribute.get_strategy()
-    member_jobs.run([job], strategy=strategy)
     assert member_jobs.finished(job)
     _lose_weights(job.folder)
     with pytest.raises(UserError, match=r"best_model\.keras is gone.*--overwrite"):
@@ -208,8 +222,7 @@ def test_a_member_whose_weights_are_gone_is_not_taken_for_trained(tmp_path: Path
     assert damaged_run.fault(job.folder) is None
 
 
-def test_a_start_that_came_with_its_weights_alone_is_gone_on_from(tmp_path: Path) -> None:
-    (_, job) = synthetic.jobs(tmp_path / "features", tmp_path / "models")
+def test_a_start_that_came_with_its_weights_alone_is_gone_on_from(job: TrainingJob, tmp_path: Path) -> None:
     strategy = tf.distribute.get_strategy()
     (start,) = member_jobs.run([job], strategy=strategy)
     start.model_path.unlink()
@@ -218,8 +231,9 @@ def test_a_start_that_came_with_its_weights_alone_is_gone_on_from(tmp_path: Path
     assert member_jobs.finished(going_on) == trained
 
 
-def test_a_start_that_was_saved_again_with_the_same_weights_is_the_same_start(tmp_path: Path) -> None:
-    (_, job) = synthetic.jobs(tmp_path / "features", tmp_path / "models")
+def test_a_start_that_was_saved_again_with_the_same_weights_is_the_same_start(
+    job: TrainingJob, tmp_path: Path
+) -> None:
     strategy = tf.distribute.get_strategy()
     (start,) = member_jobs.run([job], strategy=strategy)
     going_on = dataclasses.replace(job, folder=tmp_path / "further", start=start.model_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ def saved(folder: Path, architecture: str = "gru", policy: str = "float32") -> k
         model = compiled_model.build(record, 3)
     saved_heads.save(model, folder / run_folder.BEST_NAME)
     return model
+
+
+@pytest.fixture(scope="module")
+def saved_gru(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    saved(folder)
+    saved_heads.load(folder / WEIGHTS)
+    return folder
+
+
+@pytest.fixture
+def gru(saved_gru: Path, tmp_path: Path) -> Path:
+    """A folder with a saved head of its own."""
+    return Path(shutil.copytree(saved_gru, tmp_path / "gru"))
 
 
 @pytest.mark.parametrize("architecture", ON_FEATURES)
@@ -119,13 +134,11 @@ def _no_weights(folder: Path) -> None:
     ],
 )
 def test_weights_that_are_not_the_models_are_named(
-    tmp_path: Path, spoil: Callable[[Path], None], says: str
+    gru: Path, spoil: Callable[[Path], None], says: str
 ) -> None:
-    saved(tmp_path)
-    saved_heads.load(tmp_path / WEIGHTS)
-    spoil(tmp_path)
+    spoil(gru)
     with pytest.raises(UserError, match=rf"best_model\.safetensors.*{says}"):
-        saved_heads.load(tmp_path / WEIGHTS)
+        saved_heads.load(gru / WEIGHTS)
 
 
 def test_weights_of_a_keras_file_that_are_no_numbers_are_named(tmp_path: Path) -> None:
@@ -147,14 +160,13 @@ def test_weights_of_a_keras_file_that_are_no_numbers_are_named(tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_a_record_with_values_that_no_model_has_is_named(
-    tmp_path: Path, part: str, name: str, value: object
+    gru: Path, part: str, name: str, value: object
 ) -> None:
-    saved(tmp_path)
-    record = storage.read_json(tmp_path / run_folder.CONFIG_NAME)
+    record = storage.read_json(gru / run_folder.CONFIG_NAME)
     record[part][name] = value
-    storage.write_json(tmp_path / run_folder.CONFIG_NAME, record)
+    storage.write_json(gru / run_folder.CONFIG_NAME, record)
     with pytest.raises(UserError, match=rf"config\.json: {part}"):
-        saved_heads.load(tmp_path / WEIGHTS)
+        saved_heads.load(gru / WEIGHTS)
 
 
 @pytest.mark.parametrize("architecture", ["gru", "attention", "average"])

@@ -151,7 +151,7 @@ def test_what_is_told_of_the_best_epoch_is_of_the_weights_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before the state of a better epoch was on disk; gone through again, it is worse, as it may be on GPUs."""
-    data, record, strategy = synthetic.data(), _record(epochs=3), tf.distribute.get_strategy()
+    data, record, strategy = _data(), _record(epochs=3), tf.distribute.get_strategy()
     on_selection = training_log.on_selection
     killed = _killed_before_the_state_of_epoch_2(
         monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy)
@@ -172,7 +172,7 @@ def test_what_is_told_of_the_best_epoch_is_of_the_weights_on_disk(
 def test_killed_before_the_best_epoch_had_its_file_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    data, record, strategy = _data(), _record(epochs=2), tf.distribute.get_strategy()
     save = saved_heads.save
 
     def killed(model: keras.Model, path: Path) -> None:
@@ -194,7 +194,7 @@ def test_killed_before_the_best_epoch_had_its_file_it_is_written(
 
 
 def test_killed_before_its_end_was_noted_it_still_knows_how_fast_it_was(tmp_path: Path) -> None:
-    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    data, record, strategy = _data(), _record(epochs=2), tf.distribute.get_strategy()
     undisturbed = trainer.train(record, data, tmp_path, strategy)
     (tmp_path / run_folder.RESULT_NAME).unlink()
     assert trainer.train(record, data, tmp_path, strategy) == undisturbed
@@ -239,7 +239,7 @@ def _curves(folder: Path, part: str) -> dict[str, list[tuple[int, float]]]:
 def test_an_epoch_that_was_gone_through_twice_is_one_point_of_each_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    data, record, strategy = _data(), _record(epochs=2), tf.distribute.get_strategy()
     _killed_before_the_state_of_epoch_2(monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy))
     trainer.train(record, data, tmp_path, strategy)
     for part in ("train", "selection"):
@@ -253,7 +253,7 @@ def test_an_epoch_that_was_killed_before_its_points_gets_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its state is on disk already, so that it is not gone through again."""
-    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    data, record, strategy = _data(), _record(epochs=2), tf.distribute.get_strategy()
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -277,9 +277,13 @@ def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:
     assert rates[-1] == pytest.approx(0.01 * synthetic.TRAIN.learning_rate, rel=0.05)
 
 
+def _data() -> Data:
+    return synthetic.data(["rgb"])
+
+
 def _record(**changes: object) -> dict[str, object]:
     config = dataclasses.replace(synthetic.TRAIN, **changes)
-    return trainer.run_record("average", synthetic.data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
+    return trainer.run_record("average", _data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
 
 
 @pytest.mark.parametrize(("smoothing", "target"), [(0.0, 1.0), (0.2, 0.9)])
@@ -304,7 +308,7 @@ def test_an_optimiser_of_another_precision_is_not_lost_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str, now: str
 ) -> None:
     """Begun where TensorFlow saw a GPU, gone on with where it sees none, and the reverse."""
-    record, data, strategy = _record(epochs=3), synthetic.data(), tf.distribute.get_strategy()
+    record, data, strategy = _record(epochs=3), _data(), tf.distribute.get_strategy()
     before = keras.mixed_precision.dtype_policy()
     try:
         keras.mixed_precision.set_dtype_policy(begun)
@@ -337,7 +341,7 @@ def test_time_left_counts_what_it_takes_to_save_an_epoch(
 
     monkeypatch.setattr(checkpoint, "write", slow)
     monkeypatch.setattr(training_pace.Pace, "epoch", noted)
-    trainer.train(_record(epochs=3), synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    trainer.train(_record(epochs=3), _data(), tmp_path, tf.distribute.get_strategy())
     assert min(beside_fit_s[1:]) >= 0.3
 
 
@@ -379,7 +383,7 @@ def test_a_model_of_another_version_is_used_if_it_is_finished_and_refused_by_nam
 
 def test_early_stopping_counts_from_the_best_epoch(tmp_path: Path) -> None:
     record = _record(epochs=40, patience=2, learning_rate=0.05)
-    trained = trainer.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    trained = trainer.train(record, _data(), tmp_path, tf.distribute.get_strategy())
     losses = [float(r["selection_loss"]) for r in _history(tmp_path)]
     assert trained.best_epoch == int(np.argmin(losses)) + 1
     assert trained.epochs_run == min(trained.best_epoch + 2, 40)
@@ -397,7 +401,7 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, Any]) -> None:
 
 
 def test_a_batch_that_cannot_be_cut_leaves_the_folder_to_other_settings(tmp_path: Path) -> None:
-    data = synthetic.data()
+    data = _data()
     record = _record(batch_size=10**6, accumulate=len(data.train) + 1)
     with pytest.raises(UserError, match="--accumulate"):
         trainer.train(record, data, tmp_path / "model", tf.distribute.get_strategy())
@@ -406,23 +410,23 @@ def test_a_batch_that_cannot_be_cut_leaves_the_folder_to_other_settings(tmp_path
 
 def test_keeping_the_last_epoch_ends_with_the_schedule(tmp_path: Path) -> None:
     record = _record(epochs=40, schedule_epochs=3, keep="last")
-    assert trainer.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy()).epochs_run == 3
+    assert trainer.train(record, _data(), tmp_path, tf.distribute.get_strategy()).epochs_run == 3
 
 
 def test_what_was_trained_on_leaves_the_memory(tmp_path: Path) -> None:
     """Else folds that are trained one after another would add up."""
-    data = synthetic.data()
+    data = _data()
     held = [weakref.ref(x) for part in (data.train, data.selection) for x in part.inputs.values()]
     trainer.train(_record(epochs=2), data, tmp_path, tf.distribute.get_strategy())
     del data
     gc.collect()
-    assert [array() is None for array in held] == [True] * 4
+    assert [array() is None for array in held] == [True] * 2
 
 
 def test_a_killed_overwrite_leaves_no_model_of_other_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    data, strategy = _data(), tf.distribute.get_strategy()
     trainer.train(_record(epochs=1), data, tmp_path, strategy)
     trained_model.load(tmp_path)
 
@@ -450,14 +454,14 @@ def test_training_that_changes_no_weight_stops_and_says_so(
     monkeypatch.setattr(loss_scale.MirroredLossScale, "check_finite", lambda *_: tf.constant(False))
     try:
         with pytest.raises(UserError, match=r"every gradient became nan or infinite.*--tuned-learning-rate"):
-            trainer.train(_record(), synthetic.data(), tmp_path, tf.distribute.get_strategy())
+            trainer.train(_record(), _data(), tmp_path, tf.distribute.get_strategy())
     finally:
         keras.mixed_precision.set_dtype_policy(before)
 
 
 def test_the_last_epoch_is_kept_where_no_epoch_is_to_be_chosen(tmp_path: Path) -> None:
     record = _record(epochs=8, schedule_epochs=8, patience=2, learning_rate=0.3, keep="last")
-    trained = trainer.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    trained = trainer.train(record, _data(), tmp_path, tf.distribute.get_strategy())
     losses = [float(r["selection_loss"]) for r in _history(tmp_path)]
     assert int(np.argmin(losses)) < 7  # another one looked best
     assert trained.best_epoch == trained.epochs_run == 8
@@ -476,7 +480,7 @@ def _step_of(clip: int, data: Data) -> int:
 
 
 def test_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
-    data = synthetic.data()
+    data = _data()
     data.train.inputs["efficientnet_lite0.rgb"][3, :, :, 0] = np.nan
     where = f"the loss became nan.* in step {_step_of(3, data)} of 5 of epoch 1 .*--learning-rate"
     with pytest.raises(UserError, match=where) as held:
@@ -514,7 +518,7 @@ def test_a_full_disk_below_tensorboard_is_not_taken_for_full_memory(
 
     monkeypatch.setattr(training_board.Board, "scalars", full)
     with pytest.raises(tf.errors.ResourceExhaustedError) as held:
-        trainer.train(_record(), synthetic.data(), tmp_path, tf.distribute.get_strategy())
+        trainer.train(_record(), _data(), tmp_path, tf.distribute.get_strategy())
     found = checkpoint.read(tmp_path)
     assert found
     assert (found[0].epoch, found[0].parts) == (1, 1)
@@ -541,7 +545,7 @@ class _FullBeyond(keras.layers.Layer):
 def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    data, strategy = _data(), tf.distribute.get_strategy()
     monkeypatch.setattr(
         synthetic, "HEAD", dataclasses.replace(synthetic.HEAD, dropout=0.0, input_dropout=0.0)
     )
@@ -566,7 +570,7 @@ def test_parts_that_fitted_another_number_of_devices_are_made_to_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: int, parts: int
 ) -> None:
     """Each device now takes 16 clips of a batch."""
-    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    data, record, strategy = _data(), _record(epochs=2), tf.distribute.get_strategy()
     _killed_before_the_state_of_epoch_2(monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy))
     state = checkpoint.state_of(tmp_path)
     storage.write_json(state, {**storage.read_json(state), "parts": saved})
@@ -587,9 +591,7 @@ def test_full_device_memory_while_mirroring_is_checked_takes_fewer_clips(
         return strategy
 
     monkeypatch.setattr(canary, "sound_strategy", sound_strategy)
-    run = functools.partial(
-        trainer.train, _record(epochs=1), synthetic.data(), tmp_path, tf.distribute.get_strategy()
-    )
+    run = functools.partial(trainer.train, _record(epochs=1), _data(), tmp_path, tf.distribute.get_strategy())
     if fits:
         assert run().epochs_run == 1
     else:
@@ -601,7 +603,7 @@ def test_full_device_memory_while_mirroring_is_checked_takes_fewer_clips(
 def test_full_device_memory_while_judging_halves_that_batch_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    data, strategy = _data(), tf.distribute.get_strategy()
     trainer.train(_record(epochs=2), data, tmp_path / "roomy", strategy)
     average = heads.POOLINGS["average"]
     monkeypatch.setitem(heads.POOLINGS, "average", lambda x, c: average(_FullBeyond()(x), c))
@@ -625,7 +627,7 @@ def test_full_device_memory_while_judging_halves_that_batch_alone(
 
 
 def test_a_run_goes_on_after_another_engine_joined_its_cache_and_says_so(tmp_path: Path) -> None:
-    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    data, strategy = _data(), tf.distribute.get_strategy()
     record = _record(epochs=1)
     trainer.train(record, data, tmp_path, strategy)
     (tmp_path / run_folder.RESULT_NAME).unlink()  # as if it had been killed before
@@ -636,7 +638,7 @@ def test_a_run_goes_on_after_another_engine_joined_its_cache_and_says_so(tmp_pat
 
 
 def test_damaged_feature_met_while_training_is_made_anew_and_changes_nothing(tmp_path: Path) -> None:
-    made = synthetic.data()
+    made = _data()
     values = made.train.inputs["efficientnet_lite0.rgb"]
     store = FeatureStore(tmp_path / "features")
     for clip_id, variants in zip(made.train.rows.clip_id, values, strict=True):
