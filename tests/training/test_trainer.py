@@ -296,7 +296,9 @@ def test_label_smoothing_draws_the_target_towards_a_half(smoothing: float, targe
 def test_the_help_of_label_smoothing_says_what_the_default_makes_of_a_label() -> None:
     (field,) = (f for f in dataclasses.fields(TrainConfig) if f.name == "label_smoothing")
     default = TrainConfig().label_smoothing
-    assert f"a fight counts as {1 - default / 2:g}, a nonfight as {default / 2:g}" in field.metadata["help"]
+    assert (
+        f"a fight counts as {1 - default / 2:g} and a nonfight as {default / 2:g}" in field.metadata["help"]
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")  # which is what it is about
