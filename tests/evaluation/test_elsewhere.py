@@ -572,6 +572,12 @@ def test_what_chose_the_epoch_of_left_out_models_is_said_once_when_it_is_read_ag
     assert elsewhere.left_out_epoch(members, written) == written
 
 
+def test_what_an_earlier_version_wrote_of_a_kernel_heads_epoch_is_not_said_beside_todays_words() -> None:
+    written = "none: fitted at once; the last of a number fixed beforehand"
+    said = "nothing (a kernel head is fitted at once); the last of a number fixed beforehand"
+    assert elsewhere.left_out_epoch(("kernel", "gru"), written) == said
+
+
 @pytest.fixture
 def copied(root: Path, tmp_path: Path) -> Path:
     shutil.copytree(root / "models", tmp_path / "models")

@@ -27,7 +27,7 @@ def test_the_worst_set_from_elsewhere_goes_first_and_one_that_training_had_count
     }
     found = headline({"elsewhere": sets})
     assert (found["measured_by"], found["accuracy"]) == ("elsewhere", 0.6)
-    unchecked = "; whether training had its clips was not fully checked"
+    unchecked = " (whether training had its clips was not fully checked)"
     assert found["what"] == f"bad, the worst of 2 sets from elsewhere{unchecked}"
     assert headline({"elsewhere": {"bad": sets["bad"]}})["what"] == f"bad{unchecked}"
     assert headline({"elsewhere": {"good": sets["good"]}})["what"] == "good"

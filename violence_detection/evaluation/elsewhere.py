@@ -32,6 +32,7 @@ EPOCH = {
     "last": "the last of a number fixed beforehand",
 }
 _AT_ONCE = "nothing (a kernel head is fitted at once)"
+_AT_ONCE_BEFORE = "none: fitted at once"  # in records of earlier versions
 _STEPS = "the number of steps that folds by source, or left-out data sets, chose"
 _OVERLAPS = ("same_clip", "near_copy")
 _ROUNDED = 1e-3  # figures are written with four decimals
@@ -66,7 +67,7 @@ def left_out_epoch(architectures: Iterable[str], said: str) -> str:
     """
     rules = {KERNEL: _AT_ONCE, **dict.fromkeys(PICTURES_OF, EPOCH["last"])}
     parts = (part for name in architectures for part in rules.get(name, said).split("; "))
-    return "; ".join(dict.fromkeys(parts))
+    return "; ".join(dict.fromkeys(_AT_ONCE if part == _AT_ONCE_BEFORE else part for part in parts))
 
 
 def record(measured: Evaluation) -> dict[str, Any]:

@@ -230,7 +230,7 @@ def test_marks_of_a_recording_that_another_replaced_are_not_laid_over_it(
         assert not page.get_by_label("I looked at all of it").is_checked()
         said = page.locator(".replaced").inner_text()
         assert said == (
-            f"Not shown, as they are of another recording of this name ({tmp_path / 'gate' / '1.mp4'}, 0:06.0 long): "
+            f"Marks of another recording of this name are not shown ({tmp_path / 'gate' / '1.mp4'}, 0:06.0 long): "
             "1 mark, 1 looked at."
         )
         page.locator("[data-do=wrong]").click()
@@ -414,7 +414,7 @@ def test_a_page_takes_from_others_what_is_of_its_recordings_and_model_alone(tmp_
         page.goto(_page_of(night, "acd").as_uri())
         assert _shown(page) == {"a": "", "c": "Right", "d": ""}
         assert page.locator(".replaced:visible").all_inner_texts() == [
-            f"Not shown, as they are of another recording of this name ({night / 'a.mp4'}, 0:06.0 long): 1 mark."
+            f"Marks of another recording of this name are not shown ({night / 'a.mp4'}, 0:06.0 long): 1 mark."
         ]
 
         # another model's events

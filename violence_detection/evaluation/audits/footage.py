@@ -69,7 +69,7 @@ def enough(train: pd.DataFrame) -> str:
     if n >= FEWEST_CLIPS and n_sources >= FEWEST_SOURCES:
         return ""
     return (
-        f"the features of only {n} training clips from {n_sources} sources are there; to learn how alike different "
+        f"the features of {n} training clips from {n_sources} sources are there; to learn how alike different "
         f"sources are takes {FEWEST_CLIPS} from {FEWEST_SOURCES}"
     )
 

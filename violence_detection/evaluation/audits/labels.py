@@ -230,7 +230,10 @@ def _limit(record: dict[str, Any]) -> dict[str, str]:
     if copies := record["copies_of_other_label"]:
         told.append(f"{copies} train clips are copies of clips with the other label")
     if weak:
-        told.append(f"{plural(len(weak), 'group')} of clips that look alike judged worse than the others")
+        are = "is" if len(weak) == 1 else "are"
+        told.append(
+            f"{plural(len(weak), 'group')} of clips that look alike {are} judged worse than the others"
+        )
     if told and not noise["told"]:
         told.append(f"how many labels are wrong cannot be told ({interval})")
     if told:

@@ -37,7 +37,7 @@ def headline(record: Record) -> dict[str, Any]:
         name, worst = sets[0]
         what = f"{name}, the worst of {len(sets)} sets from elsewhere" if len(sets) > 1 else name
         what += _BOTH if 1 < len(sets) < len(unseen) else ""
-        what += "" if worst["unseen"] else "; whether training had its clips was not fully checked"
+        what += "" if worst["unseen"] else " (whether training had its clips was not fully checked)"
         return {**_figure("elsewhere", what, worst), "sample_label": worst.get("sample_label", "")}
     left_out = record.get("leave_one_dataset_out") or {}
     if left_out.get("belongs") and (rows := list(filter(has_both_classes, left_out["datasets"]))):
