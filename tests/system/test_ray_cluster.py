@@ -41,10 +41,8 @@ def two_nodes() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:  # workers inherit the environment of their node
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        for name in (
-            "period",
-            "initial_delay",
-        ):  # of looks whether nodes live: Ray's own notice a death after 15 s
+        # of looks whether nodes live: Ray's own notice a death after 15 s
+        for name in ("period", "initial_delay"):
             patch.setenv(f"RAY_health_check_{name}_ms", "500")
         nodes = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
         nodes.add_node(**NODE)

@@ -147,11 +147,14 @@ def test_the_ranges_of_its_convolutions_are_those_of_training_clips(
 
 
 def test_another_share_of_the_published_weights_needs_no_other_training(
-    trained: Path, data: Data, weights: Path, tmp_path: Path
+    trained: Path, data: Data, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = tmp_path / "quarter" / given_weights.FILE_NAME
-    given.parent.mkdir()
-    np.savez(given, *keep_pretrained.with_share(trained, 0.25, weights))
+    given = tmp_path / "quarter" / "i3d_tuned" / given_weights.FILE_NAME
+    arguments = ["--run", trained.parent, "--keep-pretrained", 0.25, "--backbone-weights", weights]
+    monkeypatch.setattr(
+        "sys.argv", ["keep_pretrained.py", *map(str, arguments), "--output", str(given.parents[1])]
+    )
+    assert keep_pretrained.main() == 0
     head = dataclasses.replace(HEAD, keep_pretrained=0.25)
     record = trainer.run_record("i3d_tuned", data, FEATURES, 1, head, synthetic.TRAIN)
     strategy = tf.distribute.get_strategy()
