@@ -617,7 +617,7 @@ def test_a_live_playlist_that_its_server_has_ended_is_asked_until_it_is_live_aga
         )
     assert stop.is_set(), "it was given up"
     limit.cancel()
-    assert caplog.text.count("a: lost (what is there now is a recording of what was live") > 1
+    assert caplog.text.count("a: lost (this address was live and is now a recording") > 1
     (camera,) = found["cameras"]
     assert camera["frames"] <= 160, "nothing was judged twice"
     assert camera["windows"] > 0
