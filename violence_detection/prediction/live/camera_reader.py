@@ -200,8 +200,8 @@ class CameraReader(Generic[W]):
     def _wait_s(self, attempts: int) -> float:
         """Seconds to wait after this many failed attempts: doubled with each up to a limit, times a random 0.5 to 1.
 
-        The random factor keeps the cameras behind one switch from reconnecting all at once. "Equal jitter" of M. Brooker,
-        Exponential Backoff and Jitter, 2015.
+        The random factor keeps the cameras behind one switch from reconnecting all at once. "Equal jitter" of
+        M. Brooker, Exponential Backoff and Jitter, 2015.
         """
         doubled_s = self._retry_min_s * 2 ** min(attempts, _ATTEMPTS_TO_LONGEST_DELAY)
         return min(doubled_s, self._retry_max_s) * random.uniform(0.5, 1.0)
@@ -238,9 +238,8 @@ class CameraReader(Generic[W]):
                 if self._was_live and not source.live:  # such as an HLS playlist that its server has ended
                     raise SourceError(source.name, "this address was live and is now a recording")
                 self._was_live = source.live
-                self.state.last_frame_s = (
-                    time.monotonic()
-                )  # before the state is live, or `look` could call it stalled
+                # set before the state is live, or `look` could call it stalled
+                self.state.last_frame_s = time.monotonic()
                 if connection is None:
                     connection = _Connection(
                         self._make_windows(source), frame.time_s, source.live, self._clock()
