@@ -35,7 +35,7 @@ _MOST_PADDING_BYTES = 1 << 20
 
 @dataclass
 class _Open:
-    """The files of an open event. named: path without suffix; snapshot: None until written; jpeg: the latest picture."""
+    """Files of an open event. named: path without suffix; snapshot: None until written; jpeg: the latest picture."""
 
     named: Path
     snapshot: Path | None = None
@@ -51,8 +51,8 @@ class EventFiles(Outbox):
 
     Clips show `margin_s` seconds before and after their event, and half a window (`window_s`) more before it, because
     the event may have begun that much before its reported start. `most_s`: longest clip, counted from that start.
-    Files of another source that have the name of an event are kept, and its own files get another name. Growing files
-    cause this: their times begin at 0 each night.
+    Files that have the event's name already and were written for another source are kept; its own get another name.
+    This happens with growing files, whose times begin at 0 each night.
     """
 
     name = "clips"

@@ -41,7 +41,7 @@ class EventPublisher:
     def publish(
         self, camera: CameraState, footage: RecentFootage | None, is_live: bool, news: EventNews
     ) -> None:
-        """Log news of a camera's event and send it on. `footage`: the camera's recent pictures, None if none are kept."""
+        """Log news of a camera's event and send it. `footage`: the camera's recent pictures, None if none are kept."""
         _log(camera, is_live, news)
         if news.kind == NEW:
             camera.events += 1
