@@ -94,7 +94,7 @@ class Handover(Generic[W]):
         """
         for name in list(self._waiting):
             if item := self._take(self._waiting[name]):
-                self._waiting[name] = self._waiting.pop(name)  # its turn comes last now
+                self._waiting[name] = self._waiting.pop(name)  # to the end of the turns
                 self._in_vain.discard(name)
                 return item
             due_s = self._came_s[name] + self._step_s - time.monotonic()

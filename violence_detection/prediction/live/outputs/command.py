@@ -46,7 +46,7 @@ class CommandOutput(Outbox):
         super().__init__()
 
     def close(self, timeout_s: float) -> None:
-        """Run it for the waiting messages for up to `timeout_s` seconds, then kill what runs: nobody could later."""
+        """Run it for the waiting messages for up to `timeout_s` seconds; kill one that is still running then."""
         try:
             super().close(timeout_s)
         finally:  # also if the wait is interrupted
@@ -57,7 +57,7 @@ class CommandOutput(Outbox):
                 self._thread.join(_KILLED_S)
 
     def deliver(self, message: EventMessage) -> None:
-        """Run it. Raises OSError if it does not exist or fails, TimeoutError if it was killed for being too slow."""
+        """Run it. Raises OSError if it does not exist or fails, TimeoutError if it had to be killed."""
         fields = message.fields()
         said = {f"VIOLENCE_{name.upper()}": _text(fields[name]) for name in _IN_ENVIRONMENT}
         # stdout is for the summary alone; and writing to a stderr that nobody reads any more would end the command

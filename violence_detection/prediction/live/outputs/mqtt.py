@@ -39,7 +39,7 @@ _FORM = "mqtt://host or mqtts://host, optionally with user@ before the host and 
 class MqttOutput(Outbox):
     """Publishes these topics:
 
-    `<prefix>/status`: online or offline (retained, offline is the last will); `<prefix>/events`: the JSON of each news;
+    `<prefix>/status`: online or offline (retained; offline is the last will); `<prefix>/events`: each message's JSON;
     `<prefix>/<camera>/state`: connecting, live, stalled, lost or ended (retained); `<prefix>/<camera>/violence`: ON
     while an event is open, else OFF (retained); `<prefix>/<camera>/snapshot`: the last event's picture as JPEG
     (retained).
@@ -140,8 +140,8 @@ class MqttOutput(Outbox):
             if (message := self._pictured) and self._broken_off >= _BROKEN_OFF:
                 self._pictured, self._too_large_bytes = None, len(message.jpeg)
                 log.warning(
-                    "mqtt: %s closes the connection at the picture of %s (%d kB). Pictures of this size or larger are not "
-                    "sent from now on. Allow larger messages on the broker",
+                    "mqtt: %s closes the connection at the picture of %s (%d kB). Pictures as large as this are no longer "
+                    "sent. Allow larger messages on the broker",
                     self._where, said(message), round(len(message.jpeg) / 1000),
                 )  # fmt: skip
 
@@ -265,7 +265,7 @@ def checked(url: str, ca: Path | None) -> tuple[SplitResult, ssl.SSLContext | No
     try:
         tls.load_verify_locations(ca)
         why = "" if tls.cert_store_stats()["x509"] else "it contains something else"
-    except OSError as e:  # ssl.SSLError is one
+    except OSError as e:  # ssl.SSLError included
         why = _reason(e)
     if why:
         raise UserError(

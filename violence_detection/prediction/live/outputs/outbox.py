@@ -39,7 +39,10 @@ class Outbox(ABC):
         """Send a message. Raises OSError, ValueError or whatever its client raises if that fails."""
 
     def is_ready(self) -> bool:
-        """Whether a message can be sent now; until then all wait. To change the answer, hold `_changed` and notify it."""
+        """Whether a message can be sent now; until then all wait.
+
+        Whoever changes the answer must hold `_changed` and notify it.
+        """
         return True
 
     @property

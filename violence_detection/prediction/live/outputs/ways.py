@@ -18,7 +18,7 @@ from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
 log = logging.getLogger(__name__)
-#: Longest time for sending the waiting messages at the end, all outputs together.
+#: At the end: time for all outputs together to send the messages that wait; none gets less than 0.5 s.
 _ENDING_S = 5.0
 _LOOK_EVERY_S = 0.1
 
