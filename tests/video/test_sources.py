@@ -389,6 +389,28 @@ def test_a_sender_that_goes_on_in_another_track_is_read_on(tmp_path: Path) -> No
     assert came[-1] == pytest.approx(80, abs=1.0)
 
 
+def test_a_sender_that_adds_a_track_in_front_of_the_others_is_lost_and_not_waited_for_forever() -> None:
+    """PyAV drops what it sends from then on inside its own loop, where it looks at no time limit."""
+    with streamed.with_sound_added(pictures=140) as url:  # more than FFmpeg looks at before the first frame
+        frames = open_source(url, read_limit_s=1.0).frames()
+        got = [next(frames)]
+        began_s = time.monotonic()
+        with pytest.raises(SourceError, match=r"no packets of its tracks for 1 s"):
+            got += frames
+        assert len(got) > 100
+        assert time.monotonic() - began_s < 20
+
+
+def test_segments_whose_tracks_have_other_numbers_are_read_on(tmp_path: Path) -> None:
+    parts = streamed.of_two_recorders(tmp_path)
+    with streamed.playlist_that_goes_on(parts, tmp_path, after_s=1.0) as url:
+        came = [frame.time_s for frame in open_source(url, read_limit_s=5.0).frames()]
+    assert (
+        len(came) > 1400
+    )  # the last three segments of the first part, of 10 s or less each, and the whole second
+    assert came[-1] > 59
+
+
 @pytest.mark.parametrize("way", ["raw", "http"])
 def test_pictures_without_times_have_those_of_their_arrival(way: str) -> None:
     """FFmpeg counts them as 25 a second. One connection is all that some cameras answer."""

@@ -16,7 +16,7 @@ import av
 
 from violence_detection.errors import LoginRefused, SourceError, UnreadableVideo
 from violence_detection.system import processes, redaction
-from violence_detection.video import decode, growing_file, video_files
+from violence_detection.video import decode, growing_file, packet_reader, video_files
 from violence_detection.video.sources import TimedFrame
 
 #: Those of FFmpeg's settings without which cameras fail: TCP before UDP, which loses packets behind most routers.
@@ -27,7 +27,7 @@ _OPTIONS = {
 }
 #: A transport stream whose sender goes on with other numbers of its tracks (it was set otherwise) goes on in the tracks
 #: that there are; what comes in others PyAV drops, inside, where neither time limit nor stop is looked at.
-_ALWAYS = {"merge_pmt_versions": "1"}
+_ALWAYS = {"merge_pmt_versions": "1", "seg_format_options": "merge_pmt_versions=1"}
 #: FFmpeg's mark of formats without times: pictures of webcams, raw H.264 as a Raspberry Pi sends it.
 _NO_TIMES = 0x80
 #: What comes without waiting, and soon after the connection, had come while FFmpeg looked at the stream.
@@ -74,7 +74,7 @@ class DemuxedSource:
     def frames(self) -> Iterator[TimedFrame]:
         """All frames that decode, as they come. Raises SourceError."""
         container = self._open()
-        with container:
+        with self._arrivals(container) as arrivals:
             try:
                 stream = decode.video_track(Path(self.name), container)
             except UnreadableVideo as e:
@@ -92,7 +92,7 @@ class DemuxedSource:
                 _LIVE_AHEAD_S if self.live else decode.AHEAD_S,
             )
             rgb = decode.RgbFrames()
-            decoded = self._decoded(container, stream)
+            decoded = self._decoded(arrivals, stream)
             for one in _without_burst(decoded) if by_arrival else decoded:
                 stamp_s = one.came_s if by_arrival else _stamp_s(one.frame, stream)
                 time_s = clock.time_s(stamp_s, one.came_s if comes_as_it_is_seen else None)
@@ -102,31 +102,41 @@ class DemuxedSource:
                     raise SourceError(self.name, f"a frame cannot be shown ({e})") from e
                 yield TimedFrame(time_s, picture, decode.pixel_shape(stream, rgb.turn))
 
-    def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[_Decoded]:
+    def _arrivals(
+        self, container: av.container.InputContainer
+    ) -> contextlib.AbstractContextManager[Iterator[packet_reader.Arrival]]:
+        """The container's packets as they come; it is closed at the end."""
+        return packet_reader.in_place(container)
+
+    def _decoded(
+        self, arrivals: Iterator[packet_reader.Arrival], stream: av.VideoStream
+    ) -> Iterator[_Decoded]:
         """Packets that do not decode are left out, as where some were lost on the way.
 
         Those of all tracks are read, and those of others dropped here: sound that goes on without pictures would else
         never let a live source end. Raises SourceError.
         """
-        packets = decode.packets_of(container)
         broken: SourceError | None = None
-        packet: av.Packet | None = None
         packet_s = frame_s = time.monotonic()
         while not self._closed.is_set():
-            asked_s = time.monotonic()
             try:
-                packet = next(packets, None)
-            except av.BlockingIOError:
-                packets, now_s = decode.packets_of(container), time.monotonic()
-                self._check_pictures(now_s - packet_s, now_s - frame_s)
+                arrival = next(arrivals, None)
+            except packet_reader.NothingCame:
+                raise SourceError(
+                    self.name,
+                    f"no packets of its tracks for {self._picture_limit_s:g} s, though it may send others: it was "
+                    "probably reconfigured",
+                ) from None
+            if arrival is None:  # closed meanwhile
+                break
+            if arrival.is_pause:
+                self._check_pictures(arrival.came_s - packet_s, arrival.came_s - frame_s)
                 continue
-            except av.EOFError:
-                packet = None
-            except av.FFmpegError as e:
-                packet, broken = None, self._broken(e)
             processes.beat()
-            came_s = time.monotonic()
-            if came_s - asked_s > self._picture_limit_s:  # FFmpeg gives what it had held back
+            packet, came_s = arrival.packet, arrival.came_s
+            if arrival.error is not None:
+                broken = self._broken(arrival.error)
+            if arrival.waited_s > self._picture_limit_s:  # FFmpeg gives what it had held back
                 packet, broken = None, broken or self._nothing_came()
             if packet is not None and (packet.stream is not stream or decode.holds_on(packet)):
                 self._check_pictures(came_s - packet_s, came_s - frame_s)
@@ -135,7 +145,7 @@ class DemuxedSource:
             with contextlib.suppress(av.FFmpegError):
                 frames = stream.codec_context.decode(packet if packet is not None and packet.size else None)
             for frame in frames:
-                yield _Decoded(frame, came_s, came_s - asked_s)
+                yield _Decoded(frame, came_s, arrival.waited_s)
             if packet is None or not packet.size:  # the decoder has given what it held back
                 break
             packet_s = time.monotonic()
@@ -219,6 +229,11 @@ class NetworkSource(DemuxedSource):
             except (OSError, UnicodeError) as e:  # a part of a name may be too long
                 return f"no host is known as {host} ({_said(e)})"
         return ""
+
+    def _arrivals(
+        self, container: av.container.InputContainer
+    ) -> contextlib.AbstractContextManager[Iterator[packet_reader.Arrival]]:
+        return packet_reader.in_thread(container, self._read_limit_s, self._closed)
 
     def _broken(self, error: av.FFmpegError) -> SourceError:
         return self._nothing_came() if isinstance(error, av.ExitError) else super()._broken(error)
