@@ -17,8 +17,8 @@ from keras import layers, ops
 Tensor: TypeAlias = Any  # keras.KerasTensor; Keras publishes no types
 
 # Names that end in _P are probabilities, per clip.
-#: Side of the pictures shown in training, as a share of the whole pictures' side (160 of 176). Crops make things look
-#: larger in training than in whole pictures, which are judged; this makes up for it (Touvron et al. 2019, arXiv
+#: Side of the pictures shown in training, as a share of the whole pictures' side (160 of 176). A crop shows things
+#: larger than the whole pictures that are judged, and its smaller side makes up for that (Touvron et al. 2019, arXiv
 #: 1906.06423).
 _SHOWN = 10 / 11
 #: Shortening the span of time that the frames cover: the shortest span, as a share of the whole.

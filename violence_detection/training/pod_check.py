@@ -96,6 +96,7 @@ def devices() -> dict[str, Any]:
 
 
 def _there(driver: Sequence[machine.Gpu]) -> int:
+    """The number of GPUs in the machine: those that the driver reports, or the device files if these are more."""
     return max(len(driver), len(sorted(Path("/dev").glob("nvidia[0-9]*"))))
 
 
