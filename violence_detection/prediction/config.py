@@ -126,8 +126,8 @@ class PredictConfig(EventConfig, RuntimeConfig):
         """
         if self.operating_point != BALANCED and threshold:
             raise UserError(
-                f"threshold {self.threshold} and operating_point {self.operating_point} cannot be combined, because the "
-                "operating point has a threshold of its own: give one of the two"
+                f"threshold {self.threshold} and operating_point {self.operating_point} cannot be combined, because "
+                "the operating point has a threshold of its own: give one of the two"
             )
         if self.profile and (threshold or operating_point):
             raise UserError(
