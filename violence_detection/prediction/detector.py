@@ -480,7 +480,7 @@ def stride_s(config: PredictConfig, window_s: float) -> float:
     default = PredictConfig.stride_s
     if config.stride_s > max(window_s, default):
         raise UserError(
-            f"stride_s (--stride-s) must be at most the model's window, {window_s:g} s, or footage between windows "
-            f"would not be judged. Received: {config.stride_s:g}"
+            f"stride_s (--stride-s) must be at most the model's window, {window_s:g} s: footage between windows would "
+            f"not be judged. Received: {config.stride_s:g}"
         )
     return min(config.stride_s, window_s)
