@@ -62,7 +62,7 @@ def test_a_warning_is_in_the_summary() -> None:
 
 @pytest.mark.parametrize("p", [math.nan, math.inf, -0.1, 1.1])
 def test_what_is_no_probability_is_no_verdict(p: float) -> None:
-    with pytest.raises(ValueError, match="no probability"):
+    with pytest.raises(ValueError, match="not a probability"):
         JudgedWindow(0.0, 5.0, p)
 
 
