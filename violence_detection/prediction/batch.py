@@ -40,7 +40,7 @@ SILENCE_LIMIT_S = 120.0
 _SHOWN = 3
 #: Name of the file with all verdicts, where `--output` names a folder.
 OUTPUT_NAME = "verdicts.json"
-#: A run's failures file has the name of its output without the suffix, and this ending.
+#: Takes the place of the suffix of a run's output in the name of its failures file.
 _FAILURES_ENDING = "_failures.csv"
 _OUTPUT_TAKES = "--output takes a folder or a .json file; for the annotated video use --annotate FOLDER"
 

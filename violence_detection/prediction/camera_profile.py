@@ -155,8 +155,8 @@ def other_settings(settings: EventConfig) -> dict[str, Any]:
 def judging_of(verdicts: Iterable[Verdict]) -> dict[str, Any]:
     """Infer from windows how they were judged, under the names that PredictConfig has for it.
 
-    `stride_s`: the median of the stride; missing if every video has only one window. `skip_still`: True if any window
-    is still; missing otherwise.
+    `stride_s`: the median time from one window's start to the next; missing if every video has only one window.
+    `skip_still`: True if any window is still; missing otherwise.
     """
     windows = [verdict.windows for verdict in verdicts]
     apart_s = [

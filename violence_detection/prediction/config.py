@@ -78,7 +78,7 @@ class EventConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class PredictConfig(EventConfig, RuntimeConfig):
-    """How new videos are judged. How frames are sampled, and how long a window is, comes from the model itself."""
+    """How new videos are judged. The sampling of frames and the length of a window come from the model itself."""
 
     HEADING: ClassVar[str] = "judging"
 

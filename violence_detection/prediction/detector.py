@@ -475,7 +475,8 @@ def _file(path: Path | str) -> Path:
 def stride_s(config: PredictConfig, window_s: float) -> float:
     """Return the stride that is used, in seconds: the configured one, or `window_s` if windows are shorter than that.
 
-    Raises UserError if a stride other than the default is longer than a window, so that footage would be skipped.
+    Raises UserError if the configured stride is longer than both the window and the default stride: then footage
+    between windows would not be judged.
     """
     default = PredictConfig.stride_s
     if config.stride_s > max(window_s, default):
