@@ -533,7 +533,11 @@ def test_times_go_on_whatever_the_stamps_do() -> None:
         (np.zeros((90, 120, 3), np.float32), 0.0, r"Received: \(90, 120, 3\) of float32"),
         (np.zeros((0, 120, 3), np.uint8), 0.0, r"Received: \(0, 120, 3\)"),
         (None, 0.0, r"Received: \(\) of NoneType"),
-        (np.zeros((90, 120, 3), np.uint8), float("nan"), "in seconds from the beginning of its source"),
+        (
+            np.zeros((90, 120, 3), np.uint8),
+            float("nan"),
+            "number of seconds from the beginning of its source",
+        ),
     ],
 )
 def test_a_frame_of_a_source_of_ones_own_is_refused_where_it_is_none(

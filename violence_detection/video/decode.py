@@ -376,7 +376,7 @@ class _Reader:
         self._last = (-math.inf, 0)
         self._held: list[int] = []  # time stamps of packets that say that the picture before stays
         self._others_end_s = 0.0  # when the last of the other tracks ends
-        # Of each other video track, by its number: how many packets of this track came before its first packet, and
+        # Of each other video track, by its stream index: how many packets of this track came before its first packet, and
         # before each of its last ones; and when it begins and ends, in seconds.
         self._other_videos: dict[int, tuple[int, deque[int], Span]] = {}
         self._jumped_s = 0.0  # seconds by which the stamps jump ahead in all where another recording begins
@@ -729,7 +729,8 @@ class _Reader:
     def _earlier(self) -> dict[int, Span]:
         """Video tracks that end where this one begins: {stream index: (begin, end) in s}.
 
-        This one was read in spite of that because it is larger, and FFmpeg met it while it looked at the file.
+        Only MPEG-TS has them. This one is read although it is not the first, because it is larger and FFmpeg found it
+        while it looked at the file.
         """
         if self._container.format.name != _TRACKS_FOLLOW:
             return {}

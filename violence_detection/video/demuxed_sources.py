@@ -90,7 +90,8 @@ class DemuxedSource:
                 raise SourceError(self.name, e.reason) from e
             if _is_playlist(container):
                 _leave_out_other_renditions(container, stream)
-            stream.thread_type = "SLICE"  # threads per frame would deliver a frame only after later ones have come
+            # threads per frame would deliver a frame only after later ones have come
+            stream.thread_type = "SLICE"
             by_arrival = self.live and _has_no_times(container)
             comes_as_it_is_seen = self.live and not _is_playlist(container)
             self.fps = 0.0 if by_arrival else decode.plausible_rate(stream)
