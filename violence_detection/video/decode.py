@@ -49,11 +49,11 @@ _REORDERED = 32
 _LATE_S = 0.2
 #: Containers that state the time of their end, not their length: a part of a recording counts from its beginning.
 _END_STATED = ("matroska,webm", "nut", "asf")
-#: The container that states the time from the first decoded frame on, which is before the first frame is shown.
+#: The container whose stated length counts from when decoding begins, which is before the first picture is shown.
 _DECODING_STATED = "flv"
 #: The container in which other tracks may follow a track that ends.
 _TRACKS_FOLLOW = "mpegts"
-#: The number of packets of the track that ends which may still come after the following track has begun.
+#: The most packets of the track that ends which may still come after the following track has begun.
 _LATE_PACKETS = 2
 #: The container that numbers its moments: where a moment has no packet of its own, the picture before it stays.
 _NUMBERS_MOMENTS = "avi"
@@ -205,7 +205,7 @@ def read(
 
     Frames are (H, W, 3) uint8 RGB. `plan` gets a VideoInfo and returns frame numbers. It is called with what the header
     states and again with what was found; if the two lead to different frames, the file may be read a second time.
-    `transform` (a resize, say) is applied to each frame as it is decoded, so that memory stays small; its result is
+    `transform` (a resize, say) is applied to each wanted frame at once, so that memory stays small; its result is
     returned in place of the frame. `threads`: of the decoder, 0 for one per core. They do not change the frames; where
     many videos are decoded at once, one thread for each costs less in all.
     Raises UnreadableVideo if the file does not open, fewer than MIN_FRAMES decode, or two passes decode differently.
@@ -266,7 +266,7 @@ def read_groups(
 
     A group is a set of frame numbers below `info.n_frames`. Groups must be ordered by their first frame and by their
     last; each is taken from the iterable when its first frame is due. Only frames that a group still needs are kept, as
-    what `transform` returns for the picture and its number in the order of decoding. `info` comes from `probe` or
+    what `transform` returns for the picture and its number among the frames that decode. `info` comes from `probe` or
     `packet_timing`. Raises UnreadableVideo if the file ends before the last group is complete. With packet timing the
     file is always read to its end, and DecodesOtherwise is raised as soon as the packets turn out to be wrong.
     """
@@ -376,8 +376,8 @@ class _Reader:
         self._last = (-math.inf, 0)
         self._held: list[int] = []  # time stamps of packets that say that the picture before stays
         self._others_end_s = 0.0  # when the last of the other tracks ends
-        # Of each other video track, by its stream index: how many packets of this track came before its first packet, and
-        # before each of its last ones; and when it begins and ends, in seconds.
+        # Of each other video track, by its stream index: how many packets of this track came before its first packet,
+        # and before each of its last ones; and when it begins and ends, in seconds.
         self._other_videos: dict[int, tuple[int, deque[int], Span]] = {}
         self._jumped_s = 0.0  # seconds by which the stamps jump ahead in all where another recording begins
         self._damaged = False
@@ -401,7 +401,7 @@ class _Reader:
             yield cls(path, container, stream)
 
     def keep(self, wanted: frozenset[int], transform: Callable[[Frame], Frame] | None) -> dict[int, Frame]:
-        """Read to the end and return the wanted frames, by their number in the order of decoding."""
+        """Read to the end and return the wanted frames, by their number among the frames that decode."""
         return {
             number: self.picture(frame, transform)
             for number, frame in enumerate(self.frames())
@@ -729,7 +729,7 @@ class _Reader:
     def _earlier(self) -> dict[int, Span]:
         """Video tracks that end where this one begins: {stream index: (begin, end) in s}.
 
-        Only MPEG-TS has them. This one is read although it is not the first, because it is larger and FFmpeg found it
+        They are looked for in MPEG-TS only. This one is read although it is not the first, because it is larger and FFmpeg found it
         while it looked at the file.
         """
         if self._container.format.name != _TRACKS_FOLLOW:
@@ -896,7 +896,7 @@ def _comes_at(seconds: np.ndarray, rate: float) -> bool:
 def _is_stated(seconds: np.ndarray, rate: float) -> bool:
     """Whether all frames come at the stated rate.
 
-    So do those of a rate that differs only because it was computed from a last frame of unusual length.
+    A stated rate that is a little off also counts, as one computed from a last frame of unusual length is.
     """
     if _comes_at(seconds, rate):
         return True

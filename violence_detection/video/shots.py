@@ -165,7 +165,7 @@ def middle_shot(
 
 
 def within(sampled: Sampling, shot: tuple[int, int], burst: int = 1) -> Sampling:
-    """The sampling reduced to the frames within the shot, which are repeated evenly so that there are as many as before.
+    """The sampling reduced to its frames within the shot, repeated evenly so that there are as many as before.
 
     Frames of a burst stay together, and so do the frames of a motion image. Where none of `base`, or of `motion`, lie
     within the shot, it is left as it is.
