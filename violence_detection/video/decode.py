@@ -729,8 +729,8 @@ class _Reader:
     def _earlier(self) -> dict[int, Span]:
         """Video tracks that end where this one begins: {stream index: (begin, end) in s}.
 
-        They are looked for in MPEG-TS only. This one is read although it is not the first, because it is larger and FFmpeg found it
-        while it looked at the file.
+        They are looked for in MPEG-TS only. This one is read although it is not the first, because it is larger and
+        FFmpeg found it while it looked at the file.
         """
         if self._container.format.name != _TRACKS_FOLLOW:
             return {}
