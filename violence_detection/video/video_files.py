@@ -88,6 +88,7 @@ TIME_LIMIT_S = 30 * 60.0
 #: A file's time limit is this plus _S_PER_MB for each megabyte: for a file of a few seconds hundreds of times its need.
 _LEAST_S = 120.0
 _S_PER_MB = 20.0
+#: How reasons begin that may not hold in the next run. `may_pass` compares them with reasons that earlier runs stored.
 CRASHED = "takes the decoder down: the process that read it died"
 _TOO_LONG = "takes more than "
 
