@@ -225,6 +225,6 @@ def test_a_link_to_what_is_gone_is_a_named_failure_and_stops_nothing(
     files["link.avi"].symlink_to(tmp_path / "gone.avi")
     found = scan.scan_all(files, tmp_path / "journal", workers=2)
     assert [name for name, s in found.items() if s.reason] == ["link.avi"]
-    assert f"a link to {tmp_path}/gone.avi, which is not there" in found["link.avi"].reason
+    assert f"a link to {tmp_path}/gone.avi, which does not exist" in found["link.avi"].reason
     small_videos.write(tmp_path / "gone.avi", 9)
     assert not scan.scan_all(files, tmp_path / "journal", workers=2)["link.avi"].reason

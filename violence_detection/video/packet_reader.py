@@ -1,8 +1,8 @@
-"""Packets of an open container, and how long each was waited for.
+"""Reads the packets of an open container, in the calling thread or in one of their own.
 
-`in_thread` reads them in a thread of its own, for streams of the network: PyAV drops packets of tracks that appeared
-after the container was opened inside its own loop, where it looks at no time limit. A sender that adds a track and
-renumbers the others would otherwise block its reader for as long as it sends.
+Network streams need the thread. PyAV drops the packets of tracks that appeared after the container was opened, in a
+loop of its own that checks no time limit. A sender that adds a track and renumbers the others would therefore block its
+reader for as long as it sends.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Arrival:
-    """One packet, or the end: `packet` None, with the `error` that ended it if there was one.
+    """One packet, or the end of the stream: `packet` is None, and `error` is the error that ended it, if any.
 
-    came_s: when it came, on the monotonic clock. waited_s: for how long it was waited for.
-    is_pause: nothing was ready; neither a packet nor the end.
+    came_s: when the packet came, on the monotonic clock. waited_s: how long it was waited for, in seconds.
+    is_pause: FFmpeg had nothing ready; `packet` is None, and the stream goes on.
     """
 
     packet: av.Packet | None
@@ -44,12 +44,12 @@ class Arrival:
 
 
 class NothingCame(Exception):
-    """The thread that reads has delivered nothing within its limit, and was given up."""
+    """The reading thread has delivered nothing within the time limit and was given up."""
 
 
 @contextlib.contextmanager
 def in_place(container: av.container.InputContainer) -> Iterator[Iterator[Arrival]]:
-    """All packets of a container in the order in which they are read, then its end. The container is closed behind."""
+    """All packets of a container in reading order, then its end. Closes the container on leaving."""
     with container:
         yield _arrivals(container)
 
@@ -58,11 +58,11 @@ def in_place(container: av.container.InputContainer) -> Iterator[Iterator[Arriva
 def in_thread(
     container: av.container.InputContainer, limit_s: float, left: threading.Event
 ) -> Iterator[Iterator[Arrival]]:
-    """The same packets, read in a thread. The container is closed when both the consumer and the thread are done.
+    """Like `in_place`, but read in a thread. The container is closed once both the consumer and the thread are done.
 
-    The iterator ends without an end of the stream once `left` is set. It raises NothingCame if no packet comes for
-    `limit_s` seconds although FFmpeg's own limit, which should be as long, has not ended the reading. A thread that
-    was given up ends, and closes the container, when FFmpeg returns: at the latest when the sender ends.
+    Once `left` is set, the iterator stops without an Arrival for the end. It raises NothingCame if no packet comes for
+    `limit_s` seconds and FFmpeg's own limit, which should be equally long, has not ended the reading. A thread that was
+    given up closes the container when FFmpeg returns, at the latest when the sender closes the connection.
     """
     reader = _Reader(container)
     try:
@@ -72,7 +72,7 @@ def in_thread(
 
 
 class _Reader:
-    """The thread that reads, and who closes the container."""
+    """The reading thread, and the agreement on who closes the container: whoever is done last."""
 
     def __init__(self, container: av.container.InputContainer):
         self._container = container
@@ -83,7 +83,7 @@ class _Reader:
         self._thread = threading.Thread(target=self._run, name="packets", daemon=True)
 
     def arrivals(self, limit_s: float, left: threading.Event) -> Iterator[Arrival]:
-        """See `in_thread`. Reading begins when the first packet is asked for; until then tracks may be discarded."""
+        """See `in_thread`. Reading starts when the first packet is asked for; until then tracks may be discarded."""
         self._is_reading = True
         self._thread.start()
         while True:
@@ -101,7 +101,7 @@ class _Reader:
                 return
 
     def leave(self) -> None:
-        """End the reading. The container is closed now, or by the thread when FFmpeg returns."""
+        """Stop reading. The container is closed now, or by the thread when FFmpeg returns."""
         self._is_left.set()
         if self._thread.ident is not None:
             self._thread.join(_LEAVE_S)
@@ -119,7 +119,7 @@ class _Reader:
                 self._container.close()
 
     def _put(self, arrival: Arrival) -> bool:
-        """Hand a packet over once there is room; returns False if the consumer has left."""
+        """Hand over a packet as soon as there is room; return False if the consumer has left."""
         while not self._is_left.is_set():
             with contextlib.suppress(queue.Full):
                 self._read.put(arrival, timeout=_POLL_S)

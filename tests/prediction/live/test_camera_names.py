@@ -122,7 +122,7 @@ def test_what_is_no_name_for_a_camera_is_refused_with_one_that_is(
     """It was looked for as a file, `nothing at 10.0.0.5/s`; and of one that is too long no file could be written."""
     (tmp_path / "cameras.txt").write_text(f"rtsp://a/s\n{name}=rtsp://me:geheim@b/s\n")
     for given in (f"{name}=rtsp://me:geheim@b/s", str(tmp_path / "cameras.txt")):
-        with pytest.raises(UserError, match=rf"is no name for a camera.*: {better}=\.\.\.") as e:
+        with pytest.raises(UserError, match=rf"cannot be the name of a camera.*: {better}=\.\.\.") as e:
             camera_names.among([given])
         assert "geheim" not in str(e.value)
     assert camera_names.among([f"{better}=rtsp://b/s"])[0].name == better

@@ -593,7 +593,7 @@ def test_a_camera_that_refuses_the_password_is_not_asked_again_at_once(
     with streamed.refusing(asked) as url:
         _asked_for(2.0, f"{url.replace('http://', 'http://me:geheim@')}/live.ts")
     assert 1 <= asked[0] <= 2, "once, without and with the password"
-    assert "does not take this user and password (401)" in caplog.text
+    assert "rejects this user and password (401)" in caplog.text
     assert "geheim" not in caplog.text
 
 
