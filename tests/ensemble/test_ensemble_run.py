@@ -627,7 +627,7 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
         table.write_bytes(b"".join(lines[: len(lines) // 2]))
     config = dataclasses.replace(CONFIG, cross_validate=0, tta=1, fine_tune_hard=tuned)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
-    with pytest.raises(UserError, match=r"oof_predictions\.csv.*--cross-validate 2 judges the folds anew"):
+    with pytest.raises(UserError, match=r"oof_predictions\.csv.*--cross-validate 2, which judges the folds again without"):
         _run(config, pool, tmp_path).run()
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
     again = _run(CONFIG, pool, tmp_path).run()
