@@ -658,9 +658,9 @@ def test_where_no_clip_is_hard_nothing_is_tuned_and_the_run_goes_on(
     assert figures == {**nothing, "train_clips": len(run.official.train)}
     hard.log_figures(figures)
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "no train clip gets less than 0.9 for its class" in said
-    assert "A higher --hard-below calls more clips hard" in said
-    assert ("hard is of an earlier run" in said) is earlier
+    assert "no train clip gets less than 0.9 for its class out of fold" in said
+    assert "With a higher --hard-below, more clips count as hard" in said
+    assert ("hard is left over from an earlier run" in said) is earlier
     assert (tmp_path / "hard").exists() is earlier
 
 
@@ -751,7 +751,7 @@ def test_no_difference_on_few_clips_is_not_certain_and_one_source_tells_nothing(
     hard.log_figures({"selection": {**figures, "chose_members": True}, "val": alone})
     of_selection, of_val = caplog.messages
     assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f})" in of_selection
-    assert of_selection.endswith("on the clips that chose which members are tuned ones: no measurement")
+    assert of_selection.endswith("on the clips that chose which members are tuned ones, so it measures nothing")
     assert of_val.endswith("val: 100.0 -> 100.0 % (gain +0.0 points, no interval)")
 
 
