@@ -859,7 +859,7 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
 
 
 def test_several_seeds_without_left_out_data_sets_are_refused() -> None:
-    with pytest.raises(UserError, match=r"^--seeds goes with --leave-one-dataset-out$"):
+    with pytest.raises(UserError, match=r"^--seeds goes with --leave-one-dataset-out\. Add that, or leave out --seeds$"):
         run_checks.check(EnsembleConfig(seeds=2))
 
 
@@ -935,7 +935,7 @@ def test_folds_that_nobody_asked_for_are_tried_before_anything_starts(
         run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(), tmp_path)
 
     with pytest.raises(
-        UserError, match=rf"--{flag.replace('_', '-')} takes 5 folds, unless --cross-validate"
+        UserError, match=rf"--{flag.replace('_', '-')} needs 5 folds, unless --cross-validate"
     ):
         check()
     storage.write_json(tmp_path / run_folder.FOLDS_RECORD_NAME, {"folds": [{}, {}]})

@@ -158,7 +158,7 @@ class FinalFit:
         return (weights / weights.sum()).tolist()
 
     def _bring_left_out(self) -> None:
-        """Put a copy of leave_one_dataset_out.json beside the fit, if its models had the same clips, settings and members."""
+        """Copy leave_one_dataset_out.json beside the fit, if its models had the same clips, settings and members."""
         own = self.folder / elsewhere.LEFT_OUT_NAME
         own.unlink(missing_ok=True)
         left_out = elsewhere.left_out(self.folder.parent, trained_model.load(self.folder))

@@ -131,8 +131,8 @@ def _with_hard_clips(config: EnsembleConfig, fold: Fold, oof: pd.DataFrame) -> t
     log.info("%d of %d train clips are hard; %d draws an epoch", n_hard, len(fold.train), len(repeated.train))
     if len(repeated.train) == len(fold.train):
         log.warning(
-            "--hard-share %g changes nothing: %d of %d train clips are hard, which is that share or more, so every clip "
-            "is drawn once an epoch, as in training. With a --hard-below lower than %g, fewer clips count as hard",
+            "--hard-share %g changes nothing: %d of %d train clips are hard, which is that share or more, so all clips "
+            "are drawn once an epoch, as in training. With a --hard-below lower than %g, fewer clips count as hard",
             config.hard_share, n_hard, len(fold.train), config.hard_below,
         )  # fmt: skip
     return repeated, n_hard

@@ -113,10 +113,10 @@ def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | Non
 
     A data set's figures are means over the seeds, with the standard deviation between seeds (`accuracy_sd`,
     `roc_auc_sd`). `ci95` and `roc_auc_ci95` count both sources and seeds as draws, see intervals.interval_over_seeds.
-    `accuracy_at_median`: with the median P(fight) of the data set's own clips as the threshold, which needs no labels if
-    the classes are about even; None for clips of one class. `in_set`: figures of models that were trained on clips of
-    the data set too. `n_groups_shared`: how many of its sources have clips in another data set too; those clips are not
-    trained on while this data set is left out.
+    `accuracy_at_median`: with the median P(fight) of the data set's own clips as the threshold, which needs no labels
+    if the classes are about even; None for clips of one class. `in_set`: figures of models that were trained on clips
+    of the data set too. `n_groups_shared`: how many of its sources have clips in another data set too; those clips are
+    not trained on while this data set is left out.
     """
     names = ["p_violent", *(f"p_{m}" for m in metrics.member_names(predictions[0]))]
     datasets = []
