@@ -627,7 +627,9 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
         table.write_bytes(b"".join(lines[: len(lines) // 2]))
     config = dataclasses.replace(CONFIG, cross_validate=0, tta=1, fine_tune_hard=tuned)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
-    with pytest.raises(UserError, match=r"oof_predictions\.csv.*--cross-validate 2, which judges the folds again without"):
+    with pytest.raises(
+        UserError, match=r"oof_predictions\.csv.*--cross-validate 2, which judges the folds again without"
+    ):
         _run(config, pool, tmp_path).run()
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
     again = _run(CONFIG, pool, tmp_path).run()
@@ -751,7 +753,9 @@ def test_no_difference_on_few_clips_is_not_certain_and_one_source_tells_nothing(
     hard.log_figures({"selection": {**figures, "chose_members": True}, "val": alone})
     of_selection, of_val = caplog.messages
     assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f})" in of_selection
-    assert of_selection.endswith("on the clips that chose which members are tuned ones, so it measures nothing")
+    assert of_selection.endswith(
+        "on the clips that chose which members are tuned ones, so it measures nothing"
+    )
     assert of_val.endswith("val: 100.0 -> 100.0 % (gain +0.0 points, no interval)")
 
 
@@ -859,7 +863,9 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
 
 
 def test_several_seeds_without_left_out_data_sets_are_refused() -> None:
-    with pytest.raises(UserError, match=r"^--seeds goes with --leave-one-dataset-out\. Add that, or leave out --seeds$"):
+    with pytest.raises(
+        UserError, match=r"^--seeds goes with --leave-one-dataset-out\. Add that, or leave out --seeds$"
+    ):
         run_checks.check(EnsembleConfig(seeds=2))
 
 

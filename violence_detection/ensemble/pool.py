@@ -67,7 +67,7 @@ class Pool:
         return training_data.load(self.stores, rows, self.variants[:1], self._fits_memory([(rows, 1)]))
 
     def views(self, clip_ids: Sequence[str], count: int, closer_look: bool = False) -> Samples:
-        """The clips in `count` test-time views, plain first, then in the closer look if asked: (N, V, T, C) per input."""
+        """The clips in `count` test-time views, plain first, then the closer look if asked: (N, V, T, C) per input."""
         names = augment.views(count, closer_look)
         rows = self.rows(clip_ids)
         return training_data.load(self.stores, rows, names, self._fits_memory([(rows, len(names))]))

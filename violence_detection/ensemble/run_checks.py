@@ -115,7 +115,7 @@ def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:
             for_it = ", ".join(name for name in heads.ARCHITECTURES if takes(name, backbone))
             raise UserError(
                 f"--backbone {backbone}: none of --members {','.join(members)} takes it. Leave it out, or add one of "
-                f"the members {for_it}"
+                f"{for_it} to --members"
             )
 
 
