@@ -58,9 +58,8 @@ def left_out_before(plans: Sequence[CrossValidation], folder: Path) -> list[Held
     tables, labels = record.get(held_out_table.SHA256_KEY), record.get(run_folder.LABELS_KEY)
     if not (isinstance(all_jobs, list) and isinstance(all_temperatures, list) and isinstance(tables, dict)):
         return None
-    if not (
-        labels and len(all_jobs) == len(all_temperatures) == len(plans)
-    ):  # none in records of earlier versions
+    # records of earlier versions have no hash of the labels
+    if not (labels and len(all_jobs) == len(all_temperatures) == len(plans)):
         return None
     found = []
     for plan, jobs, temperatures in zip(plans, all_jobs, all_temperatures, strict=True):
@@ -101,7 +100,8 @@ def _judged(plan: CrossValidation, record: Mapping[str, Any]) -> HeldOut | None:
         return None
     try:
         predictions = _read(plan, record)
-        for file in ensembles:  # now, as they are used only after other files of that run are removed
+        # checked now, since they are used only after other files of that run have been removed
+        for file in ensembles:
             if not isinstance(run_folder.read_object(file).get("members"), list):
                 raise run_folder.damaged(file, "it lists no members")
     except (AnotherTableError, UserError) as e:
@@ -175,9 +175,11 @@ def out_of_fold(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValida
     except (KeyError, TypeError) as e:
         why = f"missing key: {e}" if isinstance(e, KeyError) else str(e)
         raise run_folder.damaged(folder / RECORD_NAME, why) from e
-    except UserError:  # these clips cannot be cut into that many folds
+    except UserError:
+        # these clips cannot be cut into that many folds
         made = False
-    if not made:  # the number of views does not matter
+    # the number of views does not matter
+    if not made:
         log.info("%s was made with other clips or settings and is not used", folder / RECORD_NAME)
         return None
     try:
@@ -205,17 +207,19 @@ def calibration_basis(
         return None
     record = run_folder.read_object(folder / RECORD_NAME)
     if tuple(record["members"]) != members:
-        log.info("%s has other members: the selection part is used to calibrate", folder / RECORD_NAME)
+        log.info("%s lists other members, so the selection part is used to calibrate", folder / RECORD_NAME)
         return None
     own = record.get(TEMPERATURES_KEY)
-    if record.get(averaging.CLOSER_LOOK_KEY):  # only final fits take closer looks
+    # only final fits take closer looks, and this calibrates another ensemble
+    if record.get(averaging.CLOSER_LOOK_KEY):
         log.info(
-            "%s was made with closer looks: the selection part is used to calibrate", folder / RECORD_NAME
+            "%s was made with closer looks, so the selection part is used to calibrate", folder / RECORD_NAME
         )
         return None
     if not _averages_so(record, averaged):
         log.info(
-            "%s averages members differently: the selection part is used to calibrate", folder / RECORD_NAME
+            "%s averages members differently, so the selection part is used to calibrate",
+            folder / RECORD_NAME,
         )
         return None
     names = [f"fold_{i}" for i in range(len(record["folds"]))]

@@ -92,7 +92,7 @@ class EnsembleRun:
         plans = [*([asked] if asked and not known else []), *([] if known_left_out else elsewhere)]
         folds_ = asked.jobs() if asked else []
         jobs = [*official, *folds_, *(job for plan in elsewhere for job in plan.jobs())]
-        # all jobs in one call, so that no process idles until another has finished its part
+        # all jobs in one call, so that no process idles while the last jobs of one part of the run are trained
         trained = self.train(jobs, lambda: self._discard(official, plans))
         fields: dict[str, Any] = {
             "members": [],
@@ -161,7 +161,8 @@ class EnsembleRun:
                 continue
             try:
                 model_card.write_trained(folder)
-            except UserError as e:  # a damaged ensemble of an earlier run must not end this one
+            except UserError as e:
+                # a damaged ensemble of an earlier run must not cost what this run has made
                 log.warning("%s: no new model card was written: %s", folder, e)
         if not self.config.ship:
             return {}
@@ -426,7 +427,8 @@ def _open_pool_alone(
     choice: Choice,
 ) -> Pool:
     console.log_to(log_files, level)
-    devices.set_up(train)  # as when a single model is trained, so that features are the same
+    # as when a single model is trained, so that features are the same
+    devices.set_up(train)
     return pools.open_pool(features, how, choice)
 
 

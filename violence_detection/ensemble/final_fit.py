@@ -84,7 +84,7 @@ class FinalFit:
         }
 
     def write(self, members: Sequence[Trained]) -> None:
-        """Calibrate the fit on what the folds' models said, and write its ensemble.json and trained_on.csv."""
+        """Calibrate the fit on the folds' predictions, and write its ensemble.json and trained_on.csv."""
         plan, predictions, own = self.plan, self.judged.predictions, self.judged.temperatures
         names = [fold.name for fold in plan.folds]
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, members, strict=True)]
@@ -170,7 +170,8 @@ class FinalFit:
 def _steps_made(config: TrainConfig, fold: Trained) -> StepPlan:
     """The steps of a fold's member up to the epoch that was kept; those of its record if the record fixes them."""
     record = run_folder.read_object(fold.folder / run_folder.CONFIG_NAME)
-    if fixed := step_plan.given(record):  # these do not depend on the number of clips
+    # fixed steps do not depend on the number of clips
+    if fixed := step_plan.given(record):
         return fixed
     clips = record["clips"]["train"]
     return step_plan.of_epochs(config, step_plan.steps_an_epoch(config, clips), fold.best_epoch)

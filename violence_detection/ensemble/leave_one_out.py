@@ -186,7 +186,8 @@ def _with_seeds(
 ) -> dict[str, Any]:
     """Under the two names: the standard deviation between seeds (None for one seed), and the interval over seeds."""
     known = [f for f in figures if f is not None]
-    if not known:  # the figure is not defined for one class
+    # the figure is not defined for clips of one class
+    if not known:
         return {spread: None, interval: None}
     return {
         spread: float(np.std([f.value for f in known], ddof=1)) if len(known) > 1 else None,

@@ -67,7 +67,8 @@ class TrainingJob:
     settings: Settings
     start: Path | None = None
     overwrite: bool = False
-    usd_per_hour: float = 0.0  # price of the machine, from which the log estimates what is left to pay
+    #: Price of the machine, from which the log estimates what is left to pay.
+    usd_per_hour: float = 0.0
     plan: StepPlan | None = None
 
     def with_absolute_paths(self) -> TrainingJob:
@@ -176,7 +177,8 @@ def run(
     Raises UserError if a folder has another model that may not be replaced, if a job raises one, or if the process of a
     job was killed three times; the checkpoints of the other jobs are kept.
     """
-    from violence_detection.ensemble import member_processes  # imports this module itself
+    # not at the top, as it imports this module
+    from violence_detection.ensemble import member_processes
 
     todo = [job for job in jobs if finished(job) is None]
     log.info("%d of %d models are trained already", len(jobs) - len(todo), len(jobs))
@@ -227,7 +229,8 @@ def finished(job: TrainingJob) -> Trained | None:
 
     result, config = job.folder / run_folder.RESULT_NAME, job.folder / run_folder.CONFIG_NAME
     if not (result.is_file() and config.is_file()) or damaged_run.fault(job.folder):
-        return None  # `_check` reports what is wrong with it
+        # `_check` reports what is wrong with it
+        return None
     found = run_folder.read_object(config)
     if found.get(run_folder.JOB_KEY) not in (job.key, job.key_before) or not job.is_of_labels(found):
         return None
@@ -240,7 +243,8 @@ def has_other_labels(job: TrainingJob) -> bool:
 
     try:
         found = run_folder.read_object(job.folder / run_folder.CONFIG_NAME)
-    except UserError:  # there is none, or it is damaged, which `_check` reports
+    except UserError:
+        # there is none, or it is damaged, which `_check` reports
         return False
     return found.get(run_folder.JOB_KEY) in (job.key, job.key_before) and not job.is_of_labels(found)
 
@@ -286,7 +290,8 @@ def _key_there(job: TrainingJob) -> str:
     config = job.folder / run_folder.CONFIG_NAME
     try:
         there = run_folder.read_object(config).get(run_folder.JOB_KEY) if config.is_file() else None
-    except UserError:  # damaged, and to be overwritten
+    except UserError:
+        # damaged, and to be overwritten
         there = None
     return job.key_before if there == job.key_before else job.key
 
@@ -330,7 +335,8 @@ def fix_threads() -> None:
 
     if tensorflow_start.gpus():
         return
-    with contextlib.suppress(RuntimeError):  # started already by an earlier job; checked below
+    # raised if an earlier job has started TensorFlow; with how many threads is checked below
+    with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     if (threads := tf.config.threading.get_intra_op_parallelism_threads()) != THREADS:
         raise RuntimeError(

@@ -73,9 +73,8 @@ def run(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -
     jobs = [
         dataclasses.replace(job, pool=job.pool.shared_by(max(1, min(at_once, len(jobs))))) for job in jobs
     ]
-    free = [
-        (gpus or [""])[i % max(len(gpus), 1)] for i in range(at_once)
-    ]  # with more processes than GPUs, several share one
+    # with more processes than GPUs, several share one
+    free = [(gpus or [""])[i % max(len(gpus), 1)] for i in range(at_once)]
     waiting, attempts = list(jobs), dict.fromkeys((job.folder for job in jobs), 0)
     running: list[_Worker] = []
     try:
@@ -111,7 +110,8 @@ def _start(job: TrainingJob, gpu: str) -> _Worker:
         arguments = (job, says, console.log_files(), console.log.level)
         process = context.Process(target=_work, name=job.folder.name, args=arguments, daemon=True)
         process.start()
-    says.close()  # only the worker holds this end now, so that its death ends the pipe
+    # now only the worker has this end, so the pipe ends with the worker
+    says.close()
     return _Worker(job, gpu, process, hears)
 
 

@@ -44,7 +44,7 @@ class Weights:
 
 
 def equal(members: int, why: str) -> Weights:
-    """Equal weights for so many members. `why`: the reason, in words."""
+    """Equal weights for that many members. `why`: the reason, in words."""
     return Weights((1 / members,) * members, True, why)
 
 

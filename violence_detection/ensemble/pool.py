@@ -46,7 +46,8 @@ class Pool:
     generated: bool
     memory_gb: float = 0.0
     sharers: int = 1
-    backbone_weights: Path | None = None  # of --backbone-weights, for members that fine-tune a network
+    #: The file given with --backbone-weights, for members that fine-tune a network.
+    backbone_weights: Path | None = None
 
     def rows(self, clip_ids: Sequence[str]) -> pd.DataFrame:
         """The manifest's rows of these clips, in this order; a clip that is named twice has two rows."""
@@ -88,7 +89,8 @@ class Pool:
         ]
         if in_memory is None:
             counted = [(rows, len(variants)) for rows, variants in parts]
-            if len(once) < len(fold.train):  # `take` below copies clips that are drawn more than once
+            # `take` below copies clips that are drawn more than once
+            if len(once) < len(fold.train):
                 counted.append((self.rows(fold.train), len(self.variants)))
             in_memory = self._fits_memory(counted)
         loaded = [

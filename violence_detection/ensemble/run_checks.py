@@ -85,7 +85,8 @@ def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) ->
             f"{settings.MOST_SEED}. Use a lower --seed"
         )
     if set(config.members) & set(PICTURES_OF):
-        fine_tuning.train_config(head, train)  # raises UserError if --accumulate cannot divide its batch
+        # raises UserError if --accumulate cannot divide its batch
+        fine_tuning.train_config(head, train)
 
 
 def _check_taken(
@@ -135,7 +136,8 @@ def _check_parts(
         found += [(output / fold.name, train) for fold in cut]
     elif flag := _makes_folds(config):
         cut = _cut_folds(flag, folds_there(output), frame, target, train)
-        if config.final:  # folds made to find hard clips have a folder of their own
+        # folds made to find hard clips have a folder of their own
+        if config.final:
             found += [(output / fold.name, train) for fold in cut]
     if config.leave_one_dataset_out:
         cut = folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
