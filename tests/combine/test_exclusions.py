@@ -179,9 +179,9 @@ def test_without_the_list_the_clips_come_back_and_that_is_said(
     run(root, f"{before.index[0]}\n", "list.txt")
     combine.run(CombineConfig(data_root=root, workers=1))
     pd.testing.assert_frame_equal(frame(root), before)
-    (said,) = [record.getMessage() for record in caplog.records if "in again" in record.getMessage()]
+    (said,) = [record.getMessage() for record in caplog.records if "included again" in record.getMessage()]
     assert said == (
-        "1 clips that an earlier run left out with --exclude are in again, as no list is given: "
+        "1 clips that an earlier run left out with --exclude are included again, because this run has no --exclude: "
         + before.index[0]
     )
     assert not (root / "combined_all" / exclusions.FILE_NAME).exists()

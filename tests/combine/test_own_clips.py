@@ -127,13 +127,13 @@ def test_a_set_that_the_next_run_does_not_name_is_told(
         data_root=tmp_path, own=(mine, f"other={tmp_path}/other"), labels=LABELS, caches=False
     )
     combine.run(config)
-    assert "none is in now" not in caplog.text
+    assert "none are now" not in caplog.text
     combine.run(dataclasses.replace(config, own=(mine,)))
-    (said,) = [r.getMessage() for r in caplog.records if "none is in now" in r.getMessage()]
-    assert said.startswith("2 clips of the earlier manifest were of other, of which none is in now")
-    assert "--own names them" in said
+    (said,) = [r.getMessage() for r in caplog.records if "none are now" in r.getMessage()]
+    assert said.startswith("2 clips of other were in the earlier manifest, and none are now")
+    assert "name them with --own" in said
     combine.run(dataclasses.replace(config, own=(mine,)))
-    assert caplog.text.count("none is in now") == 1
+    assert caplog.text.count("none are now") == 1
 
 
 def test_an_unexplained_folder_is_left_out_and_named(clips: Path, tmp_path: Path) -> None:
