@@ -363,7 +363,7 @@ def test_a_second_run_changes_nothing_and_says_the_same(root: Path, caplog: pyte
     start = time.monotonic()
     again = combine.run(CombineConfig(data_root=root))
     assert time.monotonic() - start < 0.5
-    assert "nothing is new" in caplog.text
+    assert "nothing has changed since" in caplog.text
     assert again == first
     assert manifest_bytes(root) == before
     # an earlier version's, which counted wrong annotations as unreadable videos
@@ -539,7 +539,7 @@ def test_a_clip_that_was_put_in_the_place_of_a_link_goes(
     assert clip.samefile(root / name)
     caplog.clear()
     combine.run(CombineConfig(data_root=root, workers=1))
-    assert "nothing is new" in caplog.text
+    assert "nothing has changed since" in caplog.text
     assert manifest_bytes(root) == manifest_bytes(done)
 
 

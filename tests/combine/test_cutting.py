@@ -549,7 +549,7 @@ def test_one_command_goes_from_untrimmed_videos_to_a_split_without_a_leak(tmp_pa
     assert "Shooting001" in left_out
     assert "Arson001" in left_out
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert "nothing is new" in again.stderr
+    assert "nothing has changed since" in again.stderr
     assert json.loads(again.stdout) == summary
     (tmp_path / UCF / "Normal_Videos" / "Normal_Videos000_x264.mp4").write_bytes(b"no video")
     result = combine.run(CombineConfig(data_root=tmp_path, seed=1))

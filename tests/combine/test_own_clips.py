@@ -164,7 +164,7 @@ def test_the_script_takes_all_of_it_and_wrong_rows_are_failures(clips: Path, tmp
     assert set(summary["by_dataset"]) == {"a", "b"}
     assert "a.csv:2" in (tmp_path / "root" / "combined_all" / "failures.csv").read_text()
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert "nothing is new" in again.stderr
+    assert "nothing has changed since" in again.stderr
     assert json.loads(again.stdout) == summary
     mended = (tmp_path / "a.csv").read_text().replace("gone.avi,brawl,\n", "")
     (tmp_path / "a.csv").write_text(mended)
@@ -420,7 +420,7 @@ def test_another_catalogue_decides_what_is_found_and_its_content_is_part_of_the_
     assert set(manifest_of(config).dataset) == {"arena"}
     record = json.loads((tmp_path / "root" / "combined_all" / combine.RECORD_NAME).read_text())
     combine.run(config)
-    assert "nothing is new" in caplog.text
+    assert "nothing has changed since" in caplog.text
     path.write_text(ENTRY + "# other\n")
     combine.run(config)
     changed = json.loads((tmp_path / "root" / "combined_all" / combine.RECORD_NAME).read_text())
