@@ -452,7 +452,7 @@ def test_a_manifest_that_somebody_has_edited_is_kept_beside_the_new_one(
     with_log(caplog)
     combine.run(CombineConfig(data_root=root, workers=1))
     kept = combined / "manifest_before.csv"
-    assert f"it is kept as {kept}" in caplog.text
+    assert f"the edited one is kept as {kept}" in caplog.text
     assert kept.read_bytes() == edited
     assert manifest_bytes(root) == manifest_bytes(done)
     caplog.clear()
@@ -462,7 +462,7 @@ def test_a_manifest_that_somebody_has_edited_is_kept_beside_the_new_one(
         with pytest.raises(SystemExit):
             combine.run(CombineConfig(data_root=root, seed=1, workers=1))
     assert manifest_bytes(root) != manifest_bytes(done)
-    assert "it is kept as" not in caplog.text
+    assert "is kept as" not in caplog.text
     assert kept.read_bytes() == edited
 
 
