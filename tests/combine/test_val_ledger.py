@@ -213,5 +213,7 @@ def test_combining_anew_keeps_the_ledger(tmp_path: Path) -> None:
 
 def test_a_manifest_with_other_columns_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("clip_id;split\na;val\n")
-    with pytest.raises(UserError, match=r"manifest\.csv is missing the column 'split'.*combine_all_datasets\.py"):
+    with pytest.raises(
+        UserError, match=r"manifest\.csv is missing the column 'split'.*combine_all_datasets\.py"
+    ):
         val_ledger.val_of(tmp_path)
