@@ -344,7 +344,7 @@ def test_windows_of_videos_that_are_no_longer_listed_are_named_stay_and_are_not_
     table.write_text("path,label,start_s,end_s\nvideo.mp4,fight,1,4\n")
     assert used(f"mine={table}", whole) == ({both[1]}, [both[1]])
     assert f"1 clips in {root / 'windows'} were cut from videos that are no longer listed" in caplog.text
-    assert "not used: mine/other__2000-5000.mp4. windows.csv there names those that are used" in caplog.text
+    assert "not used: mine/other__2000-5000.mp4. windows.csv there lists the clips in use" in caplog.text
     assert used(whole) == (set(), [])
     assert "not used: mine/other__2000-5000.mp4, mine/video__1000-4000.mp4." in caplog.text
     assert all((root / path).is_file() for path in both)

@@ -45,7 +45,7 @@ _ID_BYTES = 100
 #: What a clip_id must match to be part of a file name.
 _FILE_NAME = re.compile(r"[^/\0]+")
 #: Columns that must not be empty; label and split are checked separately.
-_NEEDED = ("clip_id", "path", "dataset", "source_group")
+_NEVER_EMPTY = ("clip_id", "path", "dataset", "source_group")
 _NUMBERS = ("duration_s", "fps", "width", "height", "n_frames")
 #: 48 digits per frame; empty if a clip has no texture.
 _FINGERPRINT = re.compile(r"(?:[0-9a-f]{48})*")
@@ -197,7 +197,7 @@ def _require_whole_rows(path: Path, content: bytes) -> None:
         where = f"{path}:{reader.line_num}"
         if len(cells) < len(columns):
             raise UserError(f"{where}: {len(cells)} cells for {len(columns)} columns. {remedy}")
-        if empty := [name for name in _NEEDED if not row[name]]:
+        if empty := [name for name in _NEVER_EMPTY if not row[name]]:
             raise UserError(f"{where}: the column {empty[0]} is empty. {remedy}")
         if not _FINGERPRINT.fullmatch(row["fingerprint"]):
             raise UserError(f"{where}: a fingerprint must have 48 hex digits per frame. {remedy}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 #: Number of pairs from which their comparison, 10 to 40 s on one core, is announced in the log.
-_TOLD = 10_000_000
+_ANNOUNCED_PAIRS = 10_000_000
 
 
 class SharedFootage:
@@ -50,7 +50,7 @@ class SharedFootage:
                 families[self._families[text]][side].append(text)
         found: set[str] = set()
         for seen, left in families.values():
-            if (most := len(seen) * len(left)) > _TOLD:
+            if (most := len(seen) * len(left)) > _ANNOUNCED_PAIRS:
                 log.info("comparing up to %d pairs of clips that may show the same place", most)
             if seen and left:
                 found.update(itertools.compress(left, duplicates.joined_with_any(seen, left)))

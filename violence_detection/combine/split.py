@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 TRAIN, VAL = "train", "val"
 #: Cost of an empty side of a stratum. Others are squares of relative deviations, which reach a few hundred per cent.
-_EMPTY_SIDE = 100.0
+_EMPTY_SIDE_COST = 100.0
 #: Weight of the deviation of the overall share, relative to that of one stratum.
-_WHOLE = 4.0
+_OVERALL_WEIGHT = 4.0
 #: Most steps of the local search.
 _MAX_MOVES = 10_000
 #: Most starting orders tried.
@@ -182,7 +182,9 @@ class _Cost:
         deviation = (there / self.total - self.fraction) / self.fraction
         whole = (there.sum(axis=-1) / self.total.sum() - self.fraction) / self.fraction
         empty = (there == 0) | (there == self.total)
-        cost = (deviation**2).sum(axis=-1) + _WHOLE * whole**2 + _EMPTY_SIDE * empty.sum(axis=-1)
+        cost = (
+            (deviation**2).sum(axis=-1) + _OVERALL_WEIGHT * whole**2 + _EMPTY_SIDE_COST * empty.sum(axis=-1)
+        )
         return np.round(cost, 9)  # the last bits differ between machines and must decide nothing
 
 

@@ -28,12 +28,12 @@ from violence_detection.system.figures import is_share, plural
 FILE_NAME = "val_ledger.jsonl"
 _LOCK_NAME = ".val_ledger.lock"
 #: Errors of writing to a folder or volume that this user may only read.
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_READ_ONLY_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 #: Key of the run id that all entries of one evaluation share. Entries without it, those of training and of earlier
 #: versions, are looks of their own.
 _RUN_KEY = "run"
 #: Most characters of a script's name that are shown.
-_MOST_LETTERS = 60
+_MOST_NAME_CHARACTERS = 60
 log = logging.getLogger(__name__)
 
 
@@ -181,7 +181,7 @@ def note(combined: Path, look: Look) -> Looks:
             with storage.appending_journal(combined / FILE_NAME, sync=True) as record:
                 record(uuid.uuid4().hex, entry)
     except OSError as e:
-        if e.errno not in _NOT_OURS:
+        if e.errno not in _READ_ONLY_ERRORS:
             raise
         log.warning("%s: this look at val cannot be recorded (%s)", combined / FILE_NAME, e.strerror)
         return _looks(_read(combined / FILE_NAME), val, look.run, e.strerror or str(e))
@@ -222,7 +222,7 @@ def val_of(combined: Path) -> list[str]:
 def _script(command: str) -> str:
     """The name of the script in a command, without its arguments."""
     words = [word for word in command.partition("(")[0].split() if word != "python"]
-    return words[0][:_MOST_LETTERS] if words else "an unknown command"
+    return words[0][:_MOST_NAME_CHARACTERS] if words else "an unknown command"
 
 
 def _hash(clip_ids: Sequence[str]) -> str:

@@ -57,7 +57,7 @@ _SOME_BEFORE = frozenset({"by_time", "shortfall", "refused"})
 _WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
 #: Longest duration of a recorded window, relative to the wanted length. Rounding explains at most 8 frames instead of
 #: 7.5, a factor of 1.067; earlier versions cut longer windows from videos with few frames per second.
-_MOST_OF_WINDOW = 1.07
+_LONGEST_TO_WANTED = 1.07
 #: Number of unused windows that a warning lists.
 _SHOWN = 5
 #: Most bytes of a stem in the name of a window; with the rest, and with what temporary names add, 255 are not exceeded.
@@ -353,7 +353,7 @@ def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
         path = job.folder / window["name"]
         if not path.is_file() or path.stat().st_size != window["size_bytes"]:
             return False
-        if window["end_s"] - window["start_s"] > _MOST_OF_WINDOW * job.config.window_s:
+        if window["end_s"] - window["start_s"] > _LONGEST_TO_WANTED * job.config.window_s:
             return False
     return True
 

@@ -22,9 +22,9 @@ from violence_detection.video.decode import MIN_FRAMES, VideoInfo
 
 #: A frame shown for longer than this is a pause of the recorder or a loss, and never part of a clip. At the lowest rate
 #: at which movement can be judged, 8 frames in 5 s, a frame is shown for 0.6 s.
-_STANDS_S = 1.0
+_LONGEST_FROZEN_S = 1.0
 #: Lengths that differ by less are equal: in floating point, 8.3 - 3.3 is slightly more than 5.
-_SAME_S = 1e-6
+_LENGTH_TOLERANCE_S = 1e-6
 #: The end of the reason for a video that is complete, but shorter than its annotation says. Journals contain it, and
 #: cutting.py recognises such reasons by it.
 OTHER_VERSION = "it was annotated in another version"
@@ -106,7 +106,7 @@ def inside(
             )
         elif end - first < MIN_FRAMES:
             refused[position] = f"has {end - first} frames, fewer than the {MIN_FRAMES} that a clip needs"
-        elif length_s > config.window_s + _SAME_S:
+        elif length_s > config.window_s + _LENGTH_TOLERANCE_S:
             placed = _windows(info, seen, stretch.label, config, config.windows_per_video)
             found += placed
             if not placed:
@@ -186,14 +186,14 @@ def moving_stretches(info: VideoInfo) -> list[tuple[int, int]]:
         return [] if _always_stands(info) else [(0, info.n_frames)]
     begins = np.flatnonzero(np.diff(info.shown, prepend=-1))
     ends = np.append(begins[1:], info.n_frames)
-    stands = ends - begins > _STANDS_S * info.fps
+    stands = ends - begins > _LONGEST_FROZEN_S * info.fps
     starts = [0, *ends[stands].tolist()]
     stops = [*(begins[stands] + 1).tolist(), info.n_frames]
     return [(a, b) for a, b in zip(starts, stops, strict=True) if a < b]
 
 
 def _always_stands(info: VideoInfo) -> bool:
-    return info.fps * _STANDS_S < 1
+    return info.fps * _LONGEST_FROZEN_S < 1
 
 
 def _shows_enough(info: VideoInfo, first: int, end: int) -> bool:
