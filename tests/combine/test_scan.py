@@ -120,7 +120,7 @@ def test_of_the_version_before_what_packets_say_today_stays_known(
     capsys.readouterr()
     assert scan.scan_all(files, journal, workers=2) == whole
     assert sorted(read) == sorted(changed)
-    assert "4 files known by an earlier version: held against their packets" in caplog.text
+    assert "4 files known from an earlier version: checking them against their packets" in caplog.text
     assert "packets: 100%" in capsys.readouterr().err
     caplog.clear()
     scan.scan_all({n: p for n, p in files.items() if n not in changed}, journal, workers=2)
