@@ -95,7 +95,7 @@ def save_difference(model: keras.Model, path: Path, published: Path, step: float
 
 
 def _write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write the file with the usual permissions of new files: safetensors' `save_file` makes it private to its owner."""
+    """Write the file with the usual permissions of new files: `save_file` of safetensors makes it private."""
     content = safetensors.numpy.save(tensors, metadata)
     with storage.atomic_path(path) as temporary:
         temporary.write_bytes(content)
