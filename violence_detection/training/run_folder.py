@@ -52,12 +52,12 @@ FOLD_COMMAND_KEY = "command"
 MEASURED_KEY = "measured_datasets"
 #: In an ensemble's folder: the figures of leaving out one data set at a time, see ensemble/leave_one_out.py.
 LEFT_OUT_NAME = "leave_one_dataset_out.json"
-#: Key in ensemble.json of a final fit that was adapted to footage: true, in place of the next key, whose figures are
-#: those of the model before.
+#: Key in ensemble.json of a final fit that was adapted to footage: true. It replaces FINAL_KEY, whose figures are those
+#: of the model before.
 EVERY_CLIP_KEY = "trained_on_every_clip"
 #: Key in ensemble.json of a final fit: what its folds chose, and their figures, see ensemble/final_fit.py.
 FINAL_KEY = "final_fit"
-#: Key within the above: true if data sets left out made the choices, not folds by source.
+#: Key within the value of FINAL_KEY: true if data sets left out made the choices, not folds by source.
 BY_LEFT_OUT_KEY = "by_left_out"
 #: Key in config.json: the SHA-256 of weights that were given and not trained here, see training/given_weights.py.
 GIVEN_KEY = "given_weights_sha256"
@@ -297,8 +297,8 @@ def clear(folder: Path) -> None:
 def _outcome(record: Mapping[str, Any]) -> str:
     """The hash of what decides a run's outcome.
 
-    Engines do not: those that share a cache give the same features, and one may be added between two starts. The
-    calibration is added after training. The labels' hash is not needed: for a single model the manifest's hash counts,
-    for a member `_where_it_counts` compares it.
+    Engines are left out: those that share a cache give the same features, and one may be added between two starts. The
+    calibration is left out since it is added after training, and the labels' hash since the manifest's hash counts for
+    a single model, and `_where_it_counts` compares labels for a member.
     """
     return storage.stable_hash({k: v for k, v in record.items() if k not in _NO_OUTCOME})

@@ -229,7 +229,8 @@ def _fill(model: keras.Model, stored: Any, file: Path, made: Mapping[str, np.nda
     in_file = (set(wanted) - set(made)) | (set(weight_difference.NAMES) if made else set())
     if other := sorted(_without_steps(stored) ^ in_file):
         raise refused(
-            file, f"its weights are not those of the model in {run_folder.CONFIG_NAME} (for one, {other[0]})"
+            file,
+            f"its weights are not those of the model in {run_folder.CONFIG_NAME} (for example {other[0]})",
         )
     values = []
     for name, variable in wanted.items():
@@ -297,7 +298,7 @@ def _check_size(file: Path, record: Mapping[str, Any]) -> None:
 def _names(model: keras.Model) -> list[str]:
     """A name for each weight that is the same each time the model is built.
 
-    Keras' own names are not: it numbers all layers that a process creates.
+    Keras' own names are not: they contain a number that counts the layers created by the process.
     """
     counts: Counter[str] = Counter()
     names = []

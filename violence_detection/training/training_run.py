@@ -229,7 +229,8 @@ class TrainingRun:
     def last_epoch(self) -> int:
         """The number of the epoch, from 1, that ends training at the latest.
 
-        With `keep` "last", training ends when the learning rate has reached its lowest value.
+        With a step plan, it is the epoch of the last step. With `keep` "last", it is the one at whose end the learning
+        rate has reached its lowest value.
         """
         c = self.config
         if self.plan:
