@@ -166,12 +166,12 @@ def test_a_second_run_into_an_output_is_told_who_has_it(name: str, tmp_path: Pat
         (
             "runpod_train_ultimate.py",
             "ensemble.json",
-            "holds an ensemble (ensemble.json) and takes no single model",
+            "holds an ensemble (ensemble.json), so it cannot hold a single model as well",
         ),
         (
             "train_ensemble_models.py",
             "config.json",
-            "holds a single model (config.json) and takes no ensemble",
+            "holds a single model (config.json), so it cannot hold an ensemble as well",
         ),
     ],
 )

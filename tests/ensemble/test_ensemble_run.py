@@ -720,7 +720,7 @@ def test_a_damaged_record_of_folds_names_what_makes_it_again(
     (tmp_path / cross_validation.RECORD_NAME).write_text(written)
     calibrating = dataclasses.replace(CONFIG, cross_validate=0, fine_tune_hard=False)
     for config in (calibrating, dataclasses.replace(calibrating, final=True, show_val=False)):
-        said = r"cross_validation\.json cannot be used.*--cross-validate K.*--overwrite has no part in it"
+        said = r"cross_validation\.json cannot be used.*--cross-validate K.*--overwrite is not needed"
         with pytest.raises(UserError, match=said):
             _run(config, pool, tmp_path).run()
         with pytest.raises(UserError, match=said):

@@ -45,7 +45,7 @@ def test_what_is_no_table_is_named(tmp_path: Path) -> None:
     assert trained_clips.read(tmp_path) is None
     for text in ("", "clip_id,role\n1,train\n", "\x00\x01"):
         (tmp_path / "trained_on.csv").write_text(text)
-        with pytest.raises(UserError, match=r"trained_on\.csv cannot be used .it is no table"):
+        with pytest.raises(UserError, match=r"trained_on\.csv cannot be used .it is not a table"):
             trained_clips.read(tmp_path)
 
 
@@ -58,7 +58,7 @@ def test_a_table_that_lacks_clips_of_its_run_is_no_table(tmp_path: Path) -> None
     assert len(table) == 3
     (tmp_path / "trained_on.csv").write_text((tmp_path / "trained_on.csv").read_text().rpartition("3,")[0])
     with pytest.raises(
-        UserError, match=r"trained_on\.csv cannot be used .it is no table .*: it has 2 of 3 clips"
+        UserError, match=r"trained_on\.csv cannot be used .it is not a table .*: it has 2 of 3 clips"
     ):
         trained_clips.read(tmp_path)
     assert not trained_clips.has_table(tmp_path)
@@ -72,7 +72,7 @@ def test_a_table_that_was_cut_off_is_named(tmp_path: Path) -> None:
     inside_of_the_fingerprint = whole.rindex(b"00ff")
     for end in (inside_of_the_fingerprint, whole.rindex(b"train") + 2, len(whole) - 2):
         path.write_bytes(whole[:end])
-        with pytest.raises(UserError, match=r"was cut off, or changed.*Copy it again"):
+        with pytest.raises(UserError, match=r"was cut off or changed.*Copy it again"):
             trained_clips.read(tmp_path)
 
 

@@ -563,7 +563,7 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
         for column, value in roomy.items():
             assert float(full[column]) == pytest.approx(float(value), rel=1e-4), column
     monkeypatch.setattr(_FullBeyond, "clips", 0)
-    with pytest.raises(UserError, match=r"full with 1 clip\(s\) at a time.*--units.*i3d_tuned"):
+    with pytest.raises(UserError, match=r"full even with 1 clip\(s\) at a time.*--units.*i3d_tuned"):
         trainer.train(_record(epochs=1, accumulate=16), data, tmp_path / "hopeless", strategy)
 
 
@@ -597,7 +597,7 @@ def test_full_device_memory_while_mirroring_is_checked_takes_fewer_clips(
     if fits:
         assert run().epochs_run == 1
     else:
-        with pytest.raises(UserError, match=r"full with 1 clip\(s\).*--devices 1.*--units.*i3d_tuned"):
+        with pytest.raises(UserError, match=r"full even with 1 clip\(s\).*--devices 1.*--units.*i3d_tuned"):
             run()
     assert tried == sizes
 
@@ -624,7 +624,7 @@ def test_full_device_memory_while_judging_halves_that_batch_alone(
     p = heads.predict(model, data.val.plain())
     assert p.shape == (len(data.val),)
     monkeypatch.setattr(_FullBeyond, "clips", 0)
-    with pytest.raises(UserError, match=r"full with one clip to judge.*--units.*i3d_tuned"):
+    with pytest.raises(UserError, match=r"full even when judging one clip .*--units.*i3d_tuned"):
         heads.predict(model, data.val.plain())
 
 

@@ -50,7 +50,7 @@ def test_what_does_not_fit_the_network_is_refused(part: str) -> None:
     with pytest.raises(ValueError, match=part.replace(".", r"\.")):
         weight_difference.decode({**stored, part: stored[part][:-1]}, base)
     larger = [np.zeros((3, 3, 3, 5, 5), np.float32), base[1]]
-    with pytest.raises(ValueError, match="just 675 numbers"):
+    with pytest.raises(ValueError, match="exactly 675 numbers"):
         weight_difference.decode(stored, larger)
-    with pytest.raises(ValueError, match=r"damaged|just 540"):
+    with pytest.raises(ValueError, match=r"damaged|exactly 540"):
         weight_difference.decode({**stored, CODES: np.full(99, 255, np.uint8)}, base)

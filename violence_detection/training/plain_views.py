@@ -1,4 +1,4 @@
-"""Predictions of a head for `Samples`, on the plain variant of each clip."""
+"""Predict with a head for `Samples`, on the plain variant of each clip."""
 
 from __future__ import annotations
 

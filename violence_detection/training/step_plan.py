@@ -1,7 +1,8 @@
-"""Optimiser steps of a run: how many, and how the learning rate moves over them.
+"""The optimiser steps of a run: how many, and how the learning rate changes over them.
 
-A run with a selection part counts epochs. One without, the final fit on every clip, has its steps in its record, under
-`steps`: an epoch of more clips has more steps, so the same number of epochs would train for longer.
+A run counts epochs, or has its number of steps in its record, under `steps`. The latter is for fine-tuned networks, and
+for runs without a selection part, such as the final fit on every clip: an epoch of more clips has more steps, so the
+same number of epochs would train for longer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ RECORD_KEY = "steps"
 
 @dataclass(frozen=True)
 class StepPlan:
-    """`steps`: made in all. The learning rate rises for `warmup` steps, then falls until step `horizon`."""
+    """A run of `steps` steps. The learning rate rises for `warmup` steps, then falls until step `horizon`."""
 
     steps: int
     horizon: int
@@ -26,12 +27,12 @@ class StepPlan:
 
 
 def steps_an_epoch(config: TrainConfig, clips: int) -> int:
-    """Steps in which an epoch goes through so many train clips once."""
+    """The number of steps in an epoch, which goes once through all of the `clips` train clips."""
     return -(-clips // min(config.batch_size, clips))
 
 
 def of_epochs(config: TrainConfig, steps_an_epoch: int, epochs: int | None = None) -> StepPlan:
-    """The plan of a run that counts epochs; `epochs` made of them, by default until the learning rate has fallen."""
+    """The plan of a run that counts epochs, for `epochs` of them, or by default until the learning rate has fallen."""
     horizon = min(config.epochs, config.schedule_epochs)
     warmup = min(config.warmup_epochs, horizon - 1)
     made = horizon if epochs is None else epochs
@@ -39,12 +40,12 @@ def of_epochs(config: TrainConfig, steps_an_epoch: int, epochs: int | None = Non
 
 
 def given(record: Mapping[str, Any]) -> StepPlan | None:
-    """The plan in a run's record (config.json); None where it counts epochs."""
+    """The plan in a run's record (config.json); None if the run counts epochs."""
     return StepPlan(**record[RECORD_KEY]) if RECORD_KEY in record else None
 
 
 def middle(plans: Sequence[StepPlan]) -> StepPlan:
-    """The median of each number, the lower one of two."""
+    """The median of each number over the plans; of an even number of plans, the lower of the middle two."""
     return StepPlan(
         *(statistics.median_low(getattr(p, name) for p in plans) for name in ("steps", "horizon", "warmup"))
     )

@@ -1,9 +1,15 @@
-"""The clips that a model was made with: trained_on.csv beside it, one row a clip.
+"""The clips that a model was made with: the table trained_on.csv beside it, with a row per clip.
 
-It holds what evaluation compares other clips with: id (the content's hash), source group, and fingerprint. `role` says
-what a clip was used for: train; selection, which chose the epoch; weights, which chose an ensemble's weights; mined,
-whose out-of-fold prediction told whether it is hard; adapted, footage without labels that the model was adapted to, a
-row every 0.8 s of it (models/adapted_model.py). A clip of several roles has the first of them.
+It contains what evaluation compares other clips with: id (the content's hash), source group and fingerprint. `role`
+says what a clip was used for:
+
+- train: trained on
+- selection: chose the epoch
+- weights: chose the weights of an ensemble's members
+- mined: its out-of-fold prediction decided whether it is hard
+- adapted: footage without labels that the model was adapted to, with a row for every 0.8 s (models/adapted_model.py)
+
+A clip with several roles has the first of them in the table.
 """
 
 from __future__ import annotations
@@ -26,12 +32,15 @@ log = logging.getLogger(__name__)
 COLUMNS = ("clip_id", "source_group", "fingerprint", "role", "dataset")
 TRAIN, SELECTION, WEIGHTS, MINED, ADAPTED = ("train", "selection", "weights", "mined", "adapted")
 _FINGERPRINT = re.compile(r"(?:[0-9a-f]{48}){0,8}")
-#: What models had that were made before: ids of clips of train and selection, one a line.
+#: The file that models of earlier versions have instead: the ids of the train and selection clips, one per line.
 _OLD_NAME = "trained_on.txt"
 
 
 def write(folder: Path, by_role: Mapping[str, pd.DataFrame], earlier: Sequence[Path] = ()) -> None:
-    """Write the table. `by_role`: rows of the manifest; `earlier`: folders of models that this one goes on from."""
+    """Write the table. `by_role`: role -> rows of the manifest, in the order of precedence.
+
+    `earlier`: folders of models from which this one was trained further; the clips in their tables are added.
+    """
     import pandas as pd
 
     own = [rows.assign(role=role) for role, rows in by_role.items()]
@@ -43,10 +52,10 @@ def write(folder: Path, by_role: Mapping[str, pd.DataFrame], earlier: Sequence[P
 
 
 def read(folder: Path) -> pd.DataFrame | None:
-    """The table of the model in `folder`, text throughout; None if it has none.
+    """Read the table of the model in `folder`, all values as text; None if it has none.
 
-    A model made before there was a table has ids alone: source group, fingerprint, role and dataset are then empty.
-    Raises UserError if the file is no such table.
+    For a model of an earlier version that has no table, only the ids are known: the other columns are empty. Raises
+    UserError if the file is not such a table, or is not complete.
     """
     import pandas as pd
 
@@ -61,30 +70,31 @@ def read(folder: Path) -> pd.DataFrame | None:
     except (ValueError, OSError) as e:
         raise _no_table(path, str(e)) from e
     if missing := [c for c in COLUMNS if c not in table.columns]:
-        raise _no_table(path, f"it lacks the columns {missing}")
+        raise _no_table(path, f"missing columns: {missing}")
     whole = table.fingerprint.astype(str).map(_FINGERPRINT.fullmatch).map(bool).all()
     if not whole or not path.read_bytes().endswith(b"\n"):
-        raise _no_table(path, "it was cut off, or changed")
+        raise _no_table(path, "it was cut off or changed")
     made_with, told = _clips_of_run(folder), int(table.clip_id.nunique())
-    if told < made_with:  # cut off, it would take what was trained on for unseen
+    # clips missing here would be taken for unseen
+    if told < made_with:
         raise _no_table(path, f"it has {told} of {made_with} clips")
     return table[list(COLUMNS)]
 
 
 def has_table(folder: Path) -> bool:
-    """Whether more is known than the ids of the clips: whether the table is there and whole."""
+    """Whether the model in `folder` has its table, complete and undamaged. Logs a warning if it is damaged."""
     if not (folder / CLIPS_NAME).is_file():
         return False
     try:
         read(folder)
     except UserError as e:
-        log.warning("%s. It is written anew", str(e).partition(". Copy it again")[0])
+        log.warning("%s. It will be written again", str(e).partition(". Copy it again")[0])
         return False
     return True
 
 
 def _clips_of_run(folder: Path) -> int:
-    """How many clips have made the model of a training run, by its settings; 0 where they do not say."""
+    """The number of train and selection clips of a run by its config.json, or 0 if that does not say."""
     config = folder / CONFIG_NAME
     if not config.is_file():
         return 0
@@ -97,4 +107,4 @@ def _clips_of_run(folder: Path) -> int:
 
 
 def _no_table(path: Path, reason: str) -> UserError:
-    return run_folder.damaged(path, f"it is no table of the clips that the model was made with: {reason}")
+    return run_folder.damaged(path, f"it is not a table of the clips that the model was made with: {reason}")

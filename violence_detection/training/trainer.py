@@ -1,13 +1,14 @@
-"""Train one head on cached features, so that a killed run goes on and ends as if nothing had happened.
+"""Train one head on cached features. A run that was killed is continued as if it had not been interrupted.
 
-Every epoch is a function of (state at its start, seed, epoch): order, variants and dropout are drawn anew from them.
-The state at the end of each epoch is on disk: model, optimiser, schedule, early stopping and history. If the
-device's memory is full, the epoch begins again from that state with less on the device at a time.
+An epoch depends only on the state at its start, the seed, and its number: the order of clips, their variants and
+dropout are drawn from these. The state at the end of each epoch is on disk: model, optimiser, schedule, early stopping
+and history. If the device's memory is full, the epoch begins again from that state, with fewer clips on the device at a
+time.
 
-Without a selection part the record has the number of steps (step_plan.py): the last epoch ends with the last of them,
-and it is kept.
+If the record has a number of steps (step_plan.py), the last epoch ends with the last step, and the model at that point
+is kept. A run without a selection part needs this, since nothing can choose an epoch.
 
-run_folder.py says what stands where.
+The files of a run are listed in run_folder.py.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 def run_record(
     architecture: str, data: Data, features: FeatureConfig, augment: int, head: HeadConfig, train: TrainConfig
 ) -> dict[str, Any]:
-    """All that decides the outcome of a run, and all that prediction needs: saved as config.json."""
+    """Everything that decides the outcome of a run, and everything that prediction needs: saved as config.json."""
     asked = settings_record(architecture, features, augment, head, train)
     distinct = int(data.train.rows.clip_id.nunique())
     repeated = {} if distinct == len(data.train) else {run_folder.DISTINCT_KEY: distinct}
@@ -71,7 +72,7 @@ def run_record(
 def settings_record(
     architecture: str, features: FeatureConfig, augment: int, head: HeadConfig, train: TrainConfig
 ) -> dict[str, Any]:
-    """What of a run's record is known before there are features."""
+    """The part of a run's record that is known before features are extracted."""
     if architecture in PICTURES_OF:
         train = fine_tuning.train_config(head, train)
     return {
@@ -84,7 +85,10 @@ def settings_record(
 
 
 def check_folder(folder: Path, known: Mapping[str, Any]) -> None:
-    """Raise UserError where `folder` cannot take a run of which so much is known, before hours of extraction."""
+    """Raise UserError if a run cannot be made in `folder`. Called before features are extracted, which may take hours.
+
+    `known`: the part of the run's record that is known by then.
+    """
     if wrong := damaged_run.fault(folder):
         raise damaged_run.refusal(wrong)
     if (config := folder / run_folder.CONFIG_NAME).is_file():
@@ -94,7 +98,7 @@ def check_folder(folder: Path, known: Mapping[str, Any]) -> None:
 
 
 def log_settings(record: Mapping[str, Any]) -> None:
-    """Log what decides the outcome of a run, as config.json will hold it."""
+    """Log the settings of a run, with the values that config.json will have."""
     log.info("settings: preset %s, %s", record.get("preset", "none"), record["architecture"])
     for group in ("features", "head", "train"):
         log.info("  %s: %s", group, json.dumps(record[group], sort_keys=True))
@@ -102,8 +106,9 @@ def log_settings(record: Mapping[str, Any]) -> None:
 
 
 def check_batch(architecture: str, config: TrainConfig, clips: int, replicas: int) -> None:
-    """Raise UserError where the batches of so many clips cannot be cut as `config` says."""
-    if architecture != KERNEL:  # which makes no steps
+    """Raise UserError if batches of `clips` train clips on `replicas` devices cannot be divided as `config` asks."""
+    # the kernel head is not trained in batches
+    if architecture != KERNEL:
         micro_batches.parts_of(min(config.batch_size, clips), replicas, config.accumulate)
 
 
@@ -117,21 +122,23 @@ def train(
     usd_per_hour: float = 0.0,
     backbone_weights: Path | None = None,
 ) -> Trained:
-    """Train the head that `record` describes into `folder`, going on where an earlier run of it was killed.
+    """Train the head that `record` describes in `folder`, or continue the run there if it was killed.
 
-    `start`: a model of the same architecture whose weights it starts with, instead of random ones.
-    `usd_per_hour`: price of the machine, for what the log says is left to pay. `backbone_weights`: the file that a head
-    with a whole network starts from, by default the published one.
+    A run that has finished is returned as it is. `start`: a model of the same architecture whose weights training
+    starts from, instead of random ones. `usd_per_hour`: price of the machine, for the cost that remains, which the log
+    shows. `backbone_weights`: the file of published weights from which a head with a whole network starts, by default
+    the backbone's own.
 
-    Data without a selection part need a record with a step plan.
+    A head that is trained in epochs on data without a selection part needs a record with a step plan.
 
-    Raises UserError if the folder holds a run with other settings, or one with damaged or lost files (unless
-    `overwrite`, which trains anew in its place), if the loss is no longer a
-    number, or if a single clip at a time does not fit the device's memory.
+    Raises UserError if the folder holds a run with other settings, or one with damaged or lost files (`overwrite` then
+    trains again from the beginning instead), if the loss becomes nan or infinite, or if a single clip at a time does
+    not fit into the device's memory.
     """
     trained = _trained(record, data, folder, strategy, overwrite, start, usd_per_hour, backbone_weights)
     if record["architecture"] in PICTURES_OF:
-        activation_ranges.ensure(folder, data.train)  # also of one that an earlier version finished
+        # also for a run that an earlier version finished, which has no ranges
+        activation_ranges.ensure(folder, data.train)
     return trained
 
 
@@ -146,7 +153,7 @@ def _trained(
     backbone_weights: Path | None,
 ) -> Trained:
     config = TrainConfig(**record["train"])
-    # before the folder is that of these settings
+    # before config.json is written, which would claim the folder for these settings
     check_batch(record["architecture"], config, len(data.train), strategy.num_replicas_in_sync)
     wrong = damaged_run.fault(folder)
     if wrong and not overwrite:
@@ -155,13 +162,14 @@ def _trained(
     if other and not overwrite:
         raise run_folder.refusal(folder, record)
     anew = wrong or other or not run_folder.finished(folder)
-    # before what is there goes
+    # before an earlier run in the folder is removed
     weights = _weights_it_takes(record, folder, backbone_weights) if anew else None
     if wrong:
-        log.warning("%s. With --overwrite it is trained anew in its place", wrong)
+        log.warning("%s. With --overwrite, training begins again in the same folder", wrong)
         run_folder.clear(folder)
     finished = run_folder.claim_folder(folder, record, overwrite)
-    if not finished or not trained_clips.has_table(folder):  # also of one that an earlier version finished
+    # also for a run that an earlier version finished, which has no table
+    if not finished or not trained_clips.has_table(folder):
         by_role = {trained_clips.TRAIN: data.train.rows, trained_clips.SELECTION: data.selection.rows}
         trained_clips.write(folder, by_role, [start.parent] if start else [])
     if finished:
@@ -178,9 +186,9 @@ def _trained(
 
 
 def _weights_it_takes(record: Mapping[str, Any], folder: Path, backbone_weights: Path | None) -> Path | None:
-    """The file that a whole network starts from; None for other heads, and one whose weights are given.
+    """The file of published weights that a whole network starts from; None if weights are given, or for other heads.
 
-    Raises UserError if it cannot be had, or if given weights do not fit.
+    Raises UserError if the file is not available, or if given weights do not fit.
     """
     if run_folder.GIVEN_KEY in record:
         given_weights.check(record, folder)

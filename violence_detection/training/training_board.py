@@ -1,9 +1,11 @@
-"""What TensorBoard shows of a training run: curves, PR curve, confusion matrix, hyper-parameters, the config.
+"""Write what TensorBoard shows of a training run: curves, PR curve, confusion matrix, hyper-parameters and config.
 
-tensorboard_logs/train/, tensorboard_logs/selection/     loss, accuracy, auc, learning_rate by epoch
+tensorboard_logs/train/, tensorboard_logs/selection/     loss, accuracy, auc and learning_rate by epoch
+tensorboard_logs/train/                                  also training speed and GPU use by epoch
 tensorboard_logs/selection/                              PR curve and confusion matrix of the best epoch so far
-tensorboard_logs/                                        config (text) and hyper-parameters
-Of a run without a selection part there is nothing under selection/.
+tensorboard_logs/                                        config (text), hyper-parameters, figures of the best epoch
+
+A run without a selection part writes nothing to selection/.
 """
 
 from __future__ import annotations
@@ -20,16 +22,17 @@ import tensorflow as tf
 
 from violence_detection.constants import CLASS_NAMES
 
-#: Pictures of new best epochs are at least so far apart; the last best epoch always gets them.
+#: Seconds between two sets of pictures, at least. The best epoch always gets its pictures at the end.
 _PICTURES_EVERY_S = 60.0
+#: Points of the PR curve.
 _THRESHOLDS = 101
 
 
 class Board:
-    """Writes event files below `folder` until its `with` block ends. `record` is the run's config.json."""
+    """Writes event files below `folder`. Its `with` block closes them at the end. `record`: the run's config.json."""
 
     def __init__(self, folder: Path, record: Mapping[str, Any]):
-        self._folder = folder = folder.absolute()  # which an error of a full disk names
+        self._folder = folder = folder.absolute()  # errors of a full disk name this path
         self._train, self._selection, self._run = (
             tf.summary.create_file_writer(str(path))
             for path in (folder / "train", folder / "selection", folder)
@@ -40,7 +43,7 @@ class Board:
         self._hyper_parameters(record)
 
     def scalars(self, row: Mapping[str, float], extra: Mapping[str, float]) -> None:
-        """A row of training_log.csv, and figures of the device and the pace."""
+        """Write the curves' points for a row of training_log.csv. `extra`: further figures, by tag."""
         _write_points(self._train, "", row)
         _write_points(self._selection, "selection_", row)
         with self._train.as_default():
@@ -48,7 +51,7 @@ class Board:
                 tf.summary.scalar(name, value, step=int(row["epoch"]))
 
     def make_whole(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write those points of these rows of training_log.csv that the event files lack: a run was killed before."""
+        """Write the curves' points that the event files lack for `rows` of training_log.csv, as after a killed run."""
         if not rows:
             return
         for writer, part, prefix in (
@@ -60,7 +63,10 @@ class Board:
                 _write_points(writer, prefix, row, there)
 
     def pictures(self, labels: np.ndarray, p_fight: np.ndarray, epoch: int, last: bool = False) -> None:
-        """PR curve and confusion matrix of the selection clips: labels (N,) of 0 and 1, p_fight (N,)."""
+        """Write PR curve and confusion matrix of the selection clips: labels (N,) of 0 and 1, p_fight (N,) in [0, 1].
+
+        Does nothing without clips, or, unless `last`, if the previous pictures are too recent.
+        """
         if not len(labels):
             return
         if not last and time.monotonic() - self._pictured < _PICTURES_EVERY_S:
@@ -79,7 +85,7 @@ class Board:
             writer.close()
 
     def best(self, selection_accuracy: float | None, selection_loss: float | None, epoch: int) -> None:
-        """The best epoch's figures, which the hyper-parameter table is sorted by."""
+        """Write the best epoch's figures, the metrics of TensorBoard's table of hyper-parameters."""
         with self._run.as_default():
             if selection_accuracy is not None and selection_loss is not None:
                 tf.summary.scalar("best/selection_accuracy", selection_accuracy, step=epoch)
@@ -104,7 +110,7 @@ class Board:
 def _write_points(
     writer: Any, prefix: str, row: Mapping[str, float], there: Collection[tuple[str, int]] = ()
 ) -> None:
-    """The points of a row's columns with this prefix, if it has them, but those that are `there`."""
+    """Write the points of a row's columns with this prefix, if it has any. `there`: (tag, epoch) of those to skip."""
     if f"{prefix}loss" not in row:
         return
     step = int(row["epoch"])
@@ -117,7 +123,7 @@ def _write_points(
 
 
 def _points(folder: Path) -> set[tuple[str, int]]:
-    """(tag, epoch) of all that the event files in a folder hold, up to where one was cut off."""
+    """(tag, epoch) of every point in a folder's event files. A file that was cut off is read up to there."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     return {
@@ -129,7 +135,7 @@ def _points(folder: Path) -> set[tuple[str, int]]:
 
 
 def pr_curve(labels: np.ndarray, p_fight: np.ndarray) -> bytes:
-    """TensorBoard's PR-curve summary, serialised. labels (N,) of 0 and 1, p_fight (N,)."""
+    """Make TensorBoard's PR-curve summary, serialised. labels (N,) of 0 and 1, p_fight (N,) in [0, 1]."""
     from tensorboard.plugins.pr_curve import summary
 
     thresholds = np.linspace(0, 1, _THRESHOLDS)
@@ -143,7 +149,10 @@ def pr_curve(labels: np.ndarray, p_fight: np.ndarray) -> bytes:
 
 
 def confusion_picture(labels: np.ndarray, p_fight: np.ndarray) -> np.ndarray:
-    """Counts of label against verdict as an RGB picture (H, W, 3) uint8."""
+    """Draw the confusion matrix at threshold 0.5 as an RGB picture (H, W, 3) uint8.
+
+    labels (N,) of 0 and 1, p_fight (N,) in [0, 1].
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""From the manifest and the feature cache to arrays: train, selection and val."""
+"""Load train, selection and val as arrays, from the manifest and the feature cache."""
 
 from __future__ import annotations
 
@@ -26,17 +26,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-#: (N, V, T, C) float16: an array in memory, or StoredFeatures on disk.
+#: Features (N clips, V variants, T, C) float16: an array in memory, or StoredFeatures on disk.
 Variants: TypeAlias = Any
-#: Share of the free memory that features may take by default. Folds copy what they take, so below a half.
+#: Share of the free memory that features may take by default. Below a half, since folds copy their clips.
 _MEMORY_SHARE = 0.4
+#: Clips that a thread reads at a time.
 _CHUNK = 64
-_LOADERS = 4  # network volumes answer slowly and many at once
+#: Threads that read features. Network volumes answer slowly, but many requests at once.
+_LOADERS = 4
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Clips with their features. `inputs`: name -> (N, V, T, C) float16; `labels`: (N,) float32, 1 is fight."""
+    """Clips with their features.
+
+    `inputs`: name -> (N, V, T, C) float16, V variants or views of each clip. `labels`: (N,) float32, 1 is fight.
+    """
 
     rows: pd.DataFrame
     inputs: dict[str, Variants]
@@ -46,7 +51,7 @@ class Samples:
         return len(self.labels)
 
     def take(self, chosen: np.ndarray) -> Samples:
-        """Some of the clips, in the order given: `chosen` is a mask (N,) or indices."""
+        """Some of the clips. `chosen`: a mask (N,), or indices, in whose order they are returned."""
         chosen = np.asarray(chosen)
         indices = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
         inputs = {name: values.take(indices, axis=0) for name, values in self.inputs.items()}
@@ -57,21 +62,24 @@ class Samples:
         return {name: x.astype(np.float32) for name, x in self._gather(np.arange(len(self))).items()}
 
     def plain_batches(self, batch_size: int) -> Iterator[Inputs]:
-        """The plain variants in order, a batch at a time: name -> (B, T, C) float16; the last may be smaller."""
+        """The plain variants in order, in batches name -> (B, T, C) float16. The last batch may be smaller."""
         return self.view_batches(0, batch_size)
 
     def view_batches(self, view: int, batch_size: int) -> Iterator[Inputs]:
-        """The same of another variant or view, by number."""
+        """Like `plain_batches`, for the variant or view with this number."""
         for start in range(0, len(self), batch_size):
             clips = np.arange(start, min(start + batch_size, len(self)))
             yield self._gather(clips, np.full(len(clips), view))
 
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """name -> (T, C)."""
+        """The shape of a clip in each input: name -> (T, C)."""
         return {name: (values.shape[2], values.shape[3]) for name, values in self.inputs.items()}
 
     def _gather(self, clips: np.ndarray, variants: np.ndarray | None = None) -> Inputs:
-        """A variant of each clip (by default the plain one): name -> (n, T, C) float16."""
+        """One variant of each of n clips, by default the plain one: name -> (n, T, C) float16.
+
+        `clips`: indices (n,). `variants`: numbers (n,).
+        """
         variants = np.zeros(len(clips), int) if variants is None else variants
         return {
             name: values.gather(clips, variants)
@@ -83,11 +91,12 @@ class Samples:
     def batches(
         self, batch_size: int, seed: int, epoch: int, balanced: bool = False
     ) -> Iterator[tuple[Inputs, np.ndarray]]:
-        """Every clip once, in the order and with the variants that (seed, epoch) alone decide.
+        """The batches of an epoch: every clip once, in an order and with variants that depend only on (seed, epoch).
 
-        Yields name -> (B, T, C) float16, and labels (B, 1). The last batch is filled up with the epoch's first clips,
-        so that every step has the same size. In V epochs a clip shows each of its V variants once. `balanced`: as many
-        clips, but as often from each pair of data set and class, so some more than once and others not at all.
+        Yields name -> (B, T, C) float16, and labels (B, 1) float32. The last batch is filled up with the epoch's first
+        clips, so that all steps have the same size. Every V epochs, counted from epoch 0, a clip shows each of its V
+        variants once. `balanced`: draw the same number of clips, but equally many from each pair of data set and class;
+        some clips then come more than once, others not at all.
         """
         rng = np.random.default_rng(storage.stable_seed(seed, epoch))
         order = self._evenly_drawn(rng) if balanced else rng.permutation(len(self))
@@ -98,7 +107,10 @@ class Samples:
             yield self._gather(chosen, variants[chosen]), self.labels[chosen][:, None]
 
     def _evenly_drawn(self, rng: np.random.Generator) -> np.ndarray:
-        """Clips (N,), as often from each pair of data set and class; of a pair each clip before any comes again."""
+        """Draw clips (N,), equally many from each pair of data set and class.
+
+        Within a pair, no clip is drawn again before all others have been drawn.
+        """
         pair = (self.rows.dataset.astype(str) + "/" + self.rows.label.astype(str)).to_numpy()
         members = [np.flatnonzero(pair == name) for name in sorted(set(pair))]
         each = -(-len(self) // len(members))
@@ -110,7 +122,7 @@ class Samples:
         return rng.permutation(np.concatenate(drawn))[: len(self)]
 
     def _epoch_variants(self, seed: int, epoch: int) -> np.ndarray:
-        """Which variant each clip shows: (N,)."""
+        """The number of the variant that each clip shows in this epoch: (N,)."""
         count = next(iter(self.inputs.values())).shape[1]
         rng = np.random.default_rng(storage.stable_seed(seed, "variants", epoch // count))
         return rng.permuted(np.tile(np.arange(count), (len(self), 1)), axis=1)[:, epoch % count]
@@ -118,11 +130,11 @@ class Samples:
 
 @dataclass(frozen=True)
 class Data:
-    """What a training script works on.
+    """The data of a training run.
 
-    `failures`: clips that could not be read, by path. `records`: model input -> the record of its feature cache, all
-    that prediction needs to make the same features, with `engines`: model input -> the engines that made them.
-    `generated`: these are rendered sample clips, not real ones.
+    `failures`: the clips that could not be read, with the reason. `records`: model input -> the record of its feature
+    cache, from which prediction can make the same features. `engines`: model input -> the engines that made them.
+    `generated`: whether these are rendered sample clips, not real ones.
     """
 
     train: Samples
@@ -136,17 +148,20 @@ class Data:
 
 
 def check(features: FeatureConfig, how: ExtractConfig) -> None:
-    """Raise UserError for what cannot work, before anything slow starts."""
+    """Raise UserError for settings that cannot work, or if there is no manifest, before anything slow starts."""
     extract.check(features)
     extract.check_taken(features)
     manifest.read(how.data_root / "combined_all")
 
 
 def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: float, seed: int) -> Data:
-    """Read the manifest, extract what is missing, cut the selection part from train by source, load the features."""
+    """Read the manifest, extract missing features, cut the selection part from train by source, and load the features.
+
+    Raises UserError if a part would lack a class.
+    """
     combined = how.data_root / "combined_all"
     frame, sha256 = manifest.read_hashed(combined)
-    _cut(frame, selection_fraction, seed)  # what is wrong with it is said before hours of extraction
+    _cut(frame, selection_fraction, seed)  # raises UserError now rather than after hours of extraction
     variants = augment.variant_names("v", how.augment)
     wanted = extract.training_clips(frame, how)
     extraction = extract.ensure(wanted, features, how)
@@ -178,7 +193,7 @@ def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: flo
 
 
 def _cut(frame: pd.DataFrame, selection_fraction: float, seed: int) -> dict[str, pd.DataFrame]:
-    """The manifest's rows by part, of which no two show the same footage. Raises UserError where one lacks a class."""
+    """The manifest's rows by part. No two parts share footage. Raises UserError if a part lacks a class."""
     val, shared = frame[frame.split == "val"], SharedFootage(frame)
     train = shared.without(val, frame[frame.split == "train"])
     chosen = split.selection_split(train, selection_fraction, seed)
@@ -195,9 +210,9 @@ def load(
     variants: Sequence[str],
     in_memory: bool | None = None,
 ) -> Samples:
-    """The given variants of the given clips, read into memory or left on disk to be read when they are needed.
+    """Load the given variants of the given clips: into memory, or to be read from disk as they are needed.
 
-    `in_memory` None: in memory if they take no more than a share of what is free.
+    `in_memory`: None reads them into memory if they fit into a share of what is free.
     """
     if in_memory is None:
         in_memory = fits_memory(stores, [(rows, len(variants))])
@@ -225,7 +240,7 @@ def _read_all(stored: StoredFeatures) -> np.ndarray:
 
 
 def _memory_limit_bytes(limit_gb: float) -> float:
-    """What features may take of the memory: the limit, or a share of what is free if that is 0."""
+    """How many bytes of memory features may take: the limit, or if that is 0, a share of what is free."""
     return limit_gb * 1e9 if limit_gb else _MEMORY_SHARE * machine.free_memory_bytes()
 
 
@@ -235,9 +250,10 @@ def fits_memory(
     limit_gb: float = 0.0,
     sharers: int = 1,
 ) -> bool:
-    """Whether all parts (rows, number of variants) may be kept in memory; logs what was decided.
+    """Whether the features of all parts fit into memory. Logs the decision.
 
-    `sharers`: processes that divide the limit.
+    `parts`: (rows, number of variants). `limit_gb`: 0 allows a share of the free memory. `sharers`: number of processes
+    that share the limit.
     """
     variants_wanted = sum(len(rows) * variants for rows, variants in parts)
     one = next((rows.clip_id.iloc[0] for rows, _ in parts if len(rows)), None)

@@ -1,4 +1,4 @@
-"""What can go wrong in a training step: a loss that is no number, and a device whose memory is full."""
+"""Errors in a training step: a loss that is nan or infinite, and a device whose memory is full."""
 
 from __future__ import annotations
 
@@ -17,37 +17,41 @@ from violence_detection.system import tensorflow_start
 
 log = logging.getLogger(__name__)
 
-#: Remedies, with the flags of each kind of head.
-LOWER_RATE = "a lower --learning-rate (of i3d_tuned --tuned-learning-rate, in hard/ --hard-learning-rate)"
-SMALLER_HEAD = "a smaller head: --units 32 --projection 64 (i3d_tuned has one size: another device)"
+#: Remedies for the messages, with the flags of each kind of head.
+LOWER_RATE = "a lower --learning-rate (i3d_tuned: --tuned-learning-rate; in hard/: --hard-learning-rate)"
+SMALLER_HEAD = "a smaller head: --units 32 --projection 64 (i3d_tuned has only one size: use another device)"
 
 
 class StopAtNan(keras.callbacks.Callback):
-    """Ends training in the step whose loss is no number, before the rest of the epoch is wasted."""
+    """Raises UserError in the step that makes the epoch's mean loss nan or infinite, not at the end of the epoch."""
 
     def __init__(self, folder: Path, epoch: int, steps: int):
         super().__init__()
         self.folder, self.epoch, self.steps = folder, epoch, steps
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        loss = float((logs or {})["loss"])  # the mean so far
+        loss = float((logs or {})["loss"])  # the mean over the epoch so far
         if not math.isfinite(loss):
             raise not_a_number("the loss", self.folder, self.epoch, self.steps, batch + 1)
 
 
 def not_a_number(what: str, folder: Path, epoch: int, steps: int, step: int | None = None) -> UserError:
-    """The error for `what` became nan or infinite in that step, by default the epoch's last; it names the remedies."""
+    """The error for a value that became nan or infinite in a step of training, with remedies.
+
+    `what`: the value's name. `epoch`, `step`: counted from 1; `step` is by default the last of the epoch's `steps`.
+    """
     where = f"step {step or steps} of {steps} of epoch {epoch}"
     return UserError(
         f"{what} became nan or infinite in {where} of {folder}. Try --mixed-precision off, {LOWER_RATE}, or "
-        "--devices 1; the epochs before it are kept, and the same command would go on from there"
+        "--devices 1. The epochs before it are kept: the same command continues after them"
     )
 
 
 def in_batches_that_fit(judge: Callable[[int], np.ndarray], size: int) -> tuple[np.ndarray, int]:
-    """What `judge` gives with batches of `size`, or of half as many while the device's memory is full; and that size.
+    """Call `judge` with a batch size, which is halved as long as the device's memory is full.
 
-    Raises UserError if a single clip does not fit.
+    `size`: the first batch size. Returns what `judge` returned, and the batch size with which it did. Raises UserError
+    if a single clip does not fit.
     """
     while True:
         try:
@@ -57,8 +61,8 @@ def in_batches_that_fit(judge: Callable[[int], np.ndarray], size: int) -> tuple[
                 raise
             if size == 1:
                 raise UserError(
-                    f"the device's memory is full with one clip to judge ({str(e).splitlines()[0][:200]}). Free it of "
-                    f"other programs, or train {SMALLER_HEAD}"
+                    f"the device's memory is full even when judging one clip ({str(e).splitlines()[0][:200]}). End "
+                    f"other programs that use it, or train {SMALLER_HEAD}"
                 ) from e
         size //= 2
-        log.warning("OUT OF DEVICE MEMORY while judging clips: from here on %d at a time", size)
+        log.warning("OUT OF DEVICE MEMORY while judging clips: from here on, %d clips at a time", size)

@@ -1,4 +1,4 @@
-"""An epoch in training_log.csv, and as a line for people."""
+"""The figures of an epoch: its row in training_log.csv, and its line in the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ COLUMNS = (
 
 
 def on_selection(labels: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    """The columns of the selection part by P(fight) `p` (N,) of its clips; none where it has no clip."""
+    """The figures of the selection part, by column; empty without selection clips.
+
+    `labels`: (N,) of 0 and 1. `p`: P(fight) of each clip, (N,).
+    """
     from sklearn.metrics import log_loss, roc_auc_score
 
     if not len(labels):
@@ -25,7 +28,7 @@ def on_selection(labels: np.ndarray, p: np.ndarray) -> dict[str, float]:
 
 
 def line(architecture: str, row: Mapping[str, float], last_epoch: int) -> str:
-    """The row of an epoch, in words."""
+    """The log line for an epoch's row. `last_epoch`: the number of the epoch that training ends with at the latest."""
     selection = (
         f"selection loss {row['selection_loss']:.4f}  acc {row['selection_accuracy']:.4f}  "
         f"auc {row['selection_auc']:.4f} | "

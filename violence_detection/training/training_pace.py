@@ -1,4 +1,4 @@
-"""How fast a training run goes, for its log line and TensorBoard."""
+"""The speed of a training run, for its log lines and TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 
 from violence_detection.system import machine
 
-#: Asking the driver takes about 0.1 s.
+#: Seconds between two queries of the GPUs' use, at least. A query takes about 0.1 s.
 _LOOK_AT_GPUS_EVERY_S = 10.0
 
 
 class Pace:
-    """How fast a run goes, what is left of it in time and money, and what the GPUs do meanwhile."""
+    """The speed of a run, the time and cost that remain, and the use of the GPUs."""
 
     def __init__(self, usd_per_hour: float):
         self.usd_per_hour = usd_per_hour
@@ -22,11 +22,11 @@ class Pace:
         self._looked = -_LOOK_AT_GPUS_EVERY_S
 
     def go_on(self, samples: int, fit_s: float) -> None:
-        """Count what earlier processes of the run have done."""
+        """Add what earlier processes have done of a run that is continued: samples, and seconds spent on them."""
         self.samples, self.fit_s = samples, fit_s
 
     def epoch(self, samples: int, fit_s: float, epoch_s: float) -> None:
-        """One more epoch: seconds in training alone, and with selection."""
+        """Add an epoch. `fit_s`: seconds of training alone. `epoch_s`: seconds with everything else in it too."""
         self.samples += samples
         self.fit_s += fit_s
         self.epoch_s, self.last = epoch_s, (samples, fit_s)

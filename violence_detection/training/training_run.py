@@ -40,14 +40,14 @@ from violence_detection.training.training_data import Data
 from violence_detection.training.training_pace import Pace
 
 log = logging.getLogger(__name__)
-#: Train clips that are judged where there is no selection part.
+#: Number of train clips that are judged after each epoch if there is no selection part.
 _JUDGED = 8
-#: More than any layer draws in an epoch.
+#: Distance between the devices' counters of random draws. No layer draws as often in an epoch.
 _DRAWS = 2**24
 
 
 class TrainingRun:
-    """The epochs of one training run."""
+    """A run of all epochs. `run` continues from the state on disk, if there is one."""
 
     def __init__(
         self,
@@ -59,7 +59,11 @@ class TrainingRun:
         usd_per_hour: float,
         published: Path | None,
     ):
-        """`published`: weights that the network of a fine-tuned head starts from; None for other heads."""
+        """Prepare a run. Its parameters are those of `trainer.train`, with two differences.
+
+        `strategy` is replaced by one device if its devices cannot share batches evenly. `published` is the file of
+        published weights that a fine-tuned network starts from; None for other heads.
+        """
         self.published = published
         self.record, self.data, self.folder = record, data, folder
         self.start = start
@@ -71,16 +75,18 @@ class TrainingRun:
         assert self.plan or len(data.selection), "nothing would end training"
         self.state = TrainingState(parts=self._parts(self.config.accumulate))
         self.predict_batch = heads.predict_batch(data.train.shapes())
-        # without a selection part some clips all the same: what has become nan in the last step shows in them alone
+        # without a selection part, a few train clips: if weights become nan in the last step of an epoch, this shows
+        # only when clips are judged
         self.judged = (
             data.selection if len(data.selection) else data.train.take(np.arange(len(data.train))[:_JUDGED])
         )
         self.judged_batches: dict[int, tf.data.Dataset] = {}  # by batch size
         self.train_feed, self.judged_feed = Feed(data.train), Feed(self.judged)
         self.pace = Pace(usd_per_hour)
-        self.save_s = 0.0  # that it took to put the last epoch on disk
+        self.save_s = 0.0  # seconds it took to write the previous epoch to disk
 
     def run(self) -> Trained:
+        """Train to the end. Raises UserError as `trainer.train` does."""
         self.strategy = self._sound_strategy()
         try:
             with Board(self.folder / run_folder.BOARD_NAME, self.record) as board:
@@ -90,9 +96,10 @@ class TrainingRun:
             self.judged_feed.release()
 
     def _sound_strategy(self) -> Any:
-        """The strategy, or one device alone where mirrored training is not sound.
+        """Return the strategy, or one device alone if mirrored training is not sound on this machine (canary.py).
 
-        Fewer clips tell it too where the memory of a device is full. Raises UserError if one for each does not fit.
+        If the memory of a device is full, the check is repeated with fewer clips. Raises UserError if not even one clip
+        per device fits.
         """
         no_warmup = {**self.record, "train": {**self.record["train"], "warmup_epochs": 0}}
         if self.plan:
@@ -108,7 +115,7 @@ class TrainingRun:
                     raise
                 if few == devices:
                     raise UserError(
-                        f"the device's memory is full with {few} clip(s) while mirrored training is checked "
+                        f"the device's memory is full even with {few} clip(s) while mirrored training is checked "
                         f"({str(e).splitlines()[0][:200]}). Try --devices 1, or {training_faults.SMALLER_HEAD}"
                     ) from e
             few = max(devices, few // 2 // devices * devices)
@@ -116,7 +123,7 @@ class TrainingRun:
             gc.collect()
 
     def _to_the_end(self, board: Board) -> Trained:
-        """All epochs, with less on a device at a time whenever its memory is full."""
+        """Run all epochs. Whenever a device's memory is full, continue with fewer clips on it at a time."""
         while True:
             try:
                 with self.train_feed.errors(), self.judged_feed.errors():
@@ -128,7 +135,7 @@ class TrainingRun:
             gc.collect()
 
     def _epochs(self, board: Board) -> keras.Model:
-        """The epochs that are left, from the state on disk."""
+        """Run the epochs that remain, starting from the state on disk. Returns the model after the last one."""
         with self.strategy.scope():
             model = self._build(self.record)
         self._restore(model)
@@ -149,7 +156,8 @@ class TrainingRun:
             history = model.fit(
                 batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[stop]
             ).history
-            if _steps_made(model) == steps_before:  # loss scaling skips steps that overflow
+            # loss scaling skips steps whose gradients overflow, so here all steps were skipped
+            if _steps_made(model) == steps_before:
                 raise self._not_a_number("every gradient")
             fit_s = time.monotonic() - started
             p = self._predict_judged(model)
@@ -167,19 +175,21 @@ class TrainingRun:
         return model
 
     def _steps_of_epoch(self) -> int:
-        """Steps of the epoch that comes next: the last one is cut short where the plan ends in it."""
+        """The number of steps of the next epoch. The last epoch is cut short if the plan ends within it."""
         return min(self.steps, self.plan.steps - self.state.epoch * self.steps) if self.plan else self.steps
 
     def _predict_judged(self, model: keras.Model) -> np.ndarray:
-        """P(fight) of the judged clips: (N,) float64. Raises UserError where one is not finite."""
+        """P(fight) of the judged clips: (N,) float64. Raises UserError if one is not finite."""
 
         devices = self.strategy.num_replicas_in_sync
 
         def judge(batch_size: int) -> np.ndarray:
-            batch_size = max(devices, batch_size - batch_size % devices)  # so that only the last is filled up
+            # a multiple of the number of devices, so that only the last batch has to be filled up
+            batch_size = max(devices, batch_size - batch_size % devices)
             if batch_size not in self.judged_batches:
                 self.judged_batches[batch_size] = self.judged_feed.plain(batch_size, devices)
-            steps = -(-len(self.judged) // batch_size)  # without it Keras warns of the end
+            # without the number of steps, Keras warns when the data set ends
+            steps = -(-len(self.judged) // batch_size)
             return model.predict(self.judged_batches[batch_size], steps=steps, verbose=0)[: len(self.judged)]
 
         p, self.predict_batch = training_faults.in_batches_that_fit(judge, self.predict_batch)
@@ -191,29 +201,37 @@ class TrainingRun:
         return training_faults.not_a_number(what, self.folder, self.state.epoch + 1, self.steps)
 
     def _parts(self, at_least: int) -> int:
-        """In how many equal parts a device takes its share of a batch."""
+        """The number of equal parts, at least `at_least`, in which a device processes its share of a batch."""
         return micro_batches.parts_of(self.batch_size, self.strategy.num_replicas_in_sync, at_least)
 
     def _halve_device_batch(self, error: Exception) -> None:
-        """Have the device take half as many clips at a time; the batch, and so the training, stay as they are."""
+        """Process half as many clips at a time on each device. Batches stay the same, and so does training.
+
+        Raises UserError if a device already processes one clip at a time. `error`: TensorFlow's error.
+        """
         share = self.batch_size // self.strategy.num_replicas_in_sync
         before = self.state.parts
         try:
             self.state.parts = self._parts(2 * before)
         except UserError:
             raise UserError(
-                f"the device's memory is full with {share // before} clip(s) at a time "
+                f"the device's memory is full even with {share // before} clip(s) at a time "
                 f"({str(error).splitlines()[0][:200]}). Try {training_faults.SMALLER_HEAD}"
             ) from error
         log.warning(
-            "OUT OF DEVICE MEMORY in epoch %d: from here on a device takes %d clips at a time instead of %d and "
-            "updates the weights after %d of them as before; the epoch begins again. To begin so: --accumulate %d",
+            "OUT OF DEVICE MEMORY in epoch %d: from here on, a device processes %d clips at a time instead of %d, and "
+            "updates the weights after %d of them as before. The epoch begins again. To start this way, give "
+            "--accumulate %d",
             self.state.epoch + 1, share // self.state.parts, share // before, share, self.state.parts,
         )  # fmt: skip
 
     @property
     def last_epoch(self) -> int:
-        """The epoch that ends training; what is kept has the learning rate at its floor, unless a plan ends it."""
+        """The number of the epoch, from 1, that ends training at the latest.
+
+        With a step plan, it is the epoch of the last step. With `keep` "last", it is the one at whose end the learning
+        rate has reached its lowest value.
+        """
         c = self.config
         if self.plan:
             return -(-self.plan.steps // self.steps)
@@ -221,12 +239,12 @@ class TrainingRun:
 
     @property
     def balanced(self) -> bool:
-        """Whether clips are drawn evenly from data sets and classes."""
+        """Whether equally many clips are drawn from each pair of data set and class."""
         return self.published is not None
 
     @property
     def keeps_last(self) -> bool:
-        """Whether no epoch is chosen."""
+        """Whether the last epoch is kept, rather than the one with the lowest loss."""
         return self.plan is not None or self.config.keep == "last"
 
     def _stops(self) -> bool:
@@ -245,33 +263,38 @@ class TrainingRun:
         return model
 
     def _restore(self, model: keras.Model) -> None:
-        """Bring a fresh model to the end of the last epoch on disk, its optimiser included."""
+        """Set a fresh model and its optimiser to the state on disk, that of the end of the last epoch.
+
+        Does nothing if there is no state. Raises UserError if it cannot be used.
+        """
         found = checkpoint.read(self.folder)
         if found is None:
             return
         saved, weights = found
-        # there may have been more or fewer devices then
+        # the number of devices may have changed since
         share = self.batch_size // self.strategy.num_replicas_in_sync
         parts = self._parts(max(self.state.parts, min(saved.parts, share)))
         self.state = dataclasses.replace(saved, parts=parts)
         self.pace.go_on(saved.samples, saved.fit_s)
         keras_archive.check_weights(weights)
-        with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
+        # not load_model: the file does not say which variables are exempt from weight decay
+        with self.strategy.scope():
             model.load_weights(weights)
-        # Keras leaves out, without an error, what does not fit
+        # Keras skips what does not fit, such as the optimiser's state, without an error
         if saved.updates not in (-1, _steps_made(model)):
             raise UserError(
-                f"{weights} was written in another precision, and its optimiser cannot go on in "
-                f"{keras.mixed_precision.dtype_policy().name}. Train where TensorFlow sees GPUs, or none, as it did "
-                "then (--check tells; CUDA_VISIBLE_DEVICES=-1 hides them). To train anew give another --output, or "
-                f"remove {self.folder}"
+                f"{weights} was written in another precision, so its optimiser cannot continue in "
+                f"{keras.mixed_precision.dtype_policy().name}. Train where TensorFlow sees GPUs, or sees none, as it "
+                "did then (--check shows which; CUDA_VISIBLE_DEVICES=-1 hides them). To train again from the "
+                f"beginning, give another --output, or remove {self.folder}"
             )
-        if self.state.best_epoch == self.state.epoch - 1:  # it may not have come to its file
+        # the best model is written after the state, so a killed run may not have written it
+        if self.state.best_epoch == self.state.epoch - 1:
             saved_heads.save(model, self.folder / run_folder.BEST_NAME)
-        log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
+        log.info("%s: continuing after epoch %d", self.folder, self.state.epoch)
 
     def _row(self, model: keras.Model, logs: Mapping[str, float], p: np.ndarray) -> dict[str, float]:
-        """The epoch's row of the log; `p` (N,) is P(fight) of the selection clips, if there are any."""
+        """The epoch's row of training_log.csv. `p`: P(fight) of the selection clips, (N,); unused if there are none."""
         return {
             "epoch": self.state.epoch + 1,
             "loss": logs["loss"],
@@ -282,10 +305,11 @@ class TrainingRun:
         }
 
     def _save(self, model: keras.Model, row: dict[str, float], board: Board) -> bool:
-        """Put the epoch on disk. Returns whether it is the best one so far.
+        """Write the epoch to disk. Returns whether it is the best one so far.
 
-        The state comes before the file of the best epoch and the points of TensorBoard's curves: gone through again, an
-        epoch may be another one on GPUs, and nothing may stay of one that does not count.
+        The state is written before the best model and the points of TensorBoard's curves. If the run is killed before
+        the state is written, the epoch is trained again, on GPUs with a slightly different outcome, and nothing of the
+        first attempt may remain.
         """
         state = self.state
         state.history.append(row)
@@ -313,11 +337,11 @@ class TrainingRun:
         else:
             keras_archive.check_weights(best_model)
             model.load_weights(best_model)
-            # again, where an earlier version or a killed run has left but one of the two files
+            # written again, since an earlier version or a killed run may have left only the `.keras` file
             saved_heads.save_weights(model, run_folder.weights_of(best_model))
         p = self._predict_judged(model)
         if self.published:
-            # other weights than those of the log
+            # the weights are no longer those that the log's figures belong to
             best = {**best, **training_log.on_selection(self.data.selection.labels, p)}
         board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
         board.best(best.get("selection_accuracy"), best.get("selection_loss"), int(best["epoch"]))
@@ -340,32 +364,33 @@ class TrainingRun:
 
 
 def _sharing_evenly(strategy: Any, batch_size: int) -> Any:
-    """The strategy if its devices can take equal shares of a batch, else one device alone: Keras takes no others."""
+    """The strategy if its devices can share a batch evenly, which Keras requires; otherwise one device alone."""
     devices = strategy.num_replicas_in_sync
     if batch_size % devices == 0:
         return strategy
     log.warning(
-        "a batch of %d clips cannot be shared evenly by %d devices: GOING ON WITH ONE DEVICE. A --batch-size (of a "
-        "whole network --tuned-batch-size) that is a multiple of %d, and at most as large as the train part, takes all",
+        "a batch of %d clips cannot be shared evenly by %d devices: GOING ON WITH ONE DEVICE. To use all of them, "
+        "give a --batch-size (i3d_tuned: --tuned-batch-size) that is a multiple of %d and at most as large as the "
+        "train part",
         batch_size, devices, devices,
     )  # fmt: skip
     return tf.distribute.get_strategy()
 
 
 def _reseed(strategy: Any, model: keras.Model, seed: int, epoch: int) -> None:
-    """Give every dropout layer's generator a state that depends on (seed, epoch, layer, device) alone.
+    """Set the state of every random generator in the model, so that it depends only on (seed, epoch, layer, device).
 
-    That of the first device is the one of a single device. With one state for all, each would drop the same of its
-    clips.
+    Generators are those of dropout and of augmentation. The first device has the same state as a single device would
+    have. If all devices had the same state, each would drop the same units in its share of the clips.
     """
     generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
     for i, variable in enumerate(generators):
         first = storage.stable_seed(seed, epoch, i) % 2**31
         for device, own in enumerate(strategy.experimental_local_results(variable.value)):
-            # the second one counts the draws
+            # a state is (seed, number of draws so far)
             own.assign(np.array([first, device * _DRAWS], dtype=variable.dtype))
 
 
 def _steps_made(model: keras.Model) -> int:
-    """Updates of the weights so far."""
+    """The number of updates of the weights so far."""
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))

@@ -1,7 +1,7 @@
-"""A head that is a whole video network: I3D on the pictures of a clip, trained end to end.
+"""A head with a whole video network: I3D on the pictures of a clip, trained end to end.
 
-Pictures (B, T, S * S * 3) are altered in training (picture_augmentation.py), go through I3D, and the mean over time and
-place gives P(fight). How it is trained is in fine_tuning.py.
+In training, pictures (B, T, S * S * 3) are first augmented (picture_augmentation.py). I3D turns them into features,
+whose mean over time and place goes to the last layer, which gives P(fight). See fine_tuning.py for the training.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ TRUNK = "trunk"
 
 @keras.saving.register_keras_serializable("violence_detection")
 class VideoTrunk(layers.Layer):
-    """I3D up to the features that its classifier averages: (B, T, H, W, 3) of values -1..1 to (B, 1024) float32.
+    """I3D without its classifier: (B, T, H, W, 3) of values -1..1 to the features' mean over time and place, (B, 1024).
 
-    Batch normalisation is folded into the convolutions, so it stays as it was published.
+    The output is float32. Batch normalisation is folded into the convolutions, so that training does not change its
+    statistics.
     """
 
     def __init__(self, **kwargs: Any):
@@ -44,16 +45,19 @@ class VideoTrunk(layers.Layer):
         return input_shape[0], self.network.output_shape[-1]
 
     def set_published(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Give it the published weights. Raises UserError if they do not fit."""
+        """Set the weights to the published ones, name -> array. Raises UserError if they do not fit."""
         self.network.set_weights(i3d.folded(self.network, weights))
 
 
 def pooled(given: Mapping[str, Tensor], config: HeadConfig) -> Tensor:
-    """Features of the pictures, the head's one input: (B, 1024). Raises UserError where they are no pictures."""
+    """Connect the head's only input, pictures (B, T, S * S * 3), to their features, (B, 1024).
+
+    Raises UserError if the input does not have the size of square pictures.
+    """
     (pictures,) = given.values()
     try:
         side_of(pictures.shape[2])
     except ValueError as e:
-        raise UserError(f"{', '.join(given)}: {e}, as a head of pictures takes them") from e
+        raise UserError(f"{', '.join(given)}: {e}, which this head needs as its input") from e
     x = PictureAugmentation(name="augmentation")(pictures)
     return layers.Dropout(config.dropout)(VideoTrunk(name=TRUNK)(x))

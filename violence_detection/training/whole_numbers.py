@@ -1,30 +1,34 @@
-"""Vectors as whole numbers of one byte, times a step for each of their dimensions: half the bytes of float16.
+"""Vectors as whole numbers of one byte and a step for each dimension: half the bytes of float16.
 
-What is rounded to such a grid before a model is fitted to it is the model that is fitted: nothing changes when it is
-kept so.
+The landmarks of a kernel head are rounded to such a grid before anything is fitted to them, so storing them this way
+does not change the model.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+#: Largest magnitude of a stored number.
 _MOST = 127
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """The nearest vectors (N, C) float32 of such a grid: of each dimension the largest value is 127 steps."""
+    """Round vectors (N, C) to the grid: (N, C) float32. A dimension's step is 1/127 of its largest magnitude."""
     step = np.abs(values).max(axis=0).astype(np.float32) / np.float32(_MOST)
     step[step == 0] = 1
     return joined(np.rint(values / step), step)
 
 
 def split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Numbers (N, C) int8 and steps (C,) float32 of which `joined` makes these very values; None if there are none."""
+    """Numbers (N, C) int8 and steps (C,) float32 from which `joined` makes exactly `values`; None if none are found.
+
+    They are found for values that `rounded` has returned.
+    """
     nearest = np.abs(values).max(axis=0).astype(np.float32) / np.float32(_MOST)
     nearest[~(nearest > 0)] = 1
     steps = nearest.copy()
     found = np.zeros(len(steps), bool)
-    # the largest value, divided again, may have lost its last digit
+    # 127 steps, rounded to float32 and divided by 127, may give not the step but one of its neighbours
     for step in (nearest, np.nextafter(nearest, np.float32(0)), np.nextafter(nearest, np.float32(np.inf))):
         exact = (joined(np.rint(values / step), step) == values).all(axis=0) & ~found
         steps[exact] = step[exact]
@@ -33,5 +37,5 @@ def split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def joined(numbers: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """The vectors (N, C) float32."""
+    """The vectors (N, C) float32: whole numbers (N, C) times the steps (C,)."""
     return numbers.astype(np.float32) * step.astype(np.float32)
