@@ -533,7 +533,7 @@ def test_another_video_of_the_name_has_files_of_its_own(place: Place) -> None:
 
     assert judged("day1")[0] == {"cam1.srt"}
     both, said = judged("day2")
-    assert "day2/cam1.mp4: --format out has files called cam1 that are not of this video" in said
+    assert "day2/cam1.mp4: --format out has files named cam1 that do not belong to this video" in said
     (second,) = both - {"cam1.srt"}
     assert [f"P 0.{n}0" in (place.folder / "out" / f).read_text() for n, f in ((9, "cam1.srt"), (8, second))] == [
         True, True,
