@@ -336,12 +336,12 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
     assert (place.folder / "01.srt").read_text() == ""
     assert place.seen() == seen
     _, said = place.run("--rejudge", "night", "--output", "night", code=0)
-    assert "of an earlier run" not in said, "they say the same"
+    assert "by an earlier run" not in said, "they say the same"
     _, said = place.run(
         "--rejudge", "night", "--threshold", "0.8", "--output", "night", "--format", "csv", code=0
     )
-    told = "night/01.srt, night/verdicts.txt: of an earlier run, and differ from this one. --format csv,srt,table makes"
-    assert told in said
+    told = "night/01.srt, night/verdicts.txt: written by an earlier run, with other results than this one. --format"
+    assert f"{told} csv,srt,table writes" in said
     _, said = place.run("--rejudge", "night", "--operating-point", "high-recall", "--model", "model", code=2)
     assert "no threshold for the operating point high-recall" in said
     (place.folder / "model" / "config.json").write_text("{ }")
@@ -519,7 +519,7 @@ def test_files_of_a_video_that_cannot_be_judged_any_more_are_named(place: Place)
     place.run("videos", *written, code=0)
     place.videos(["unreadable"])
     _, said = place.run("videos", *written, code=1)
-    assert "00.srt: of an earlier run; this one could not judge what they are of" in said
+    assert "00.srt: written by an earlier run, for videos that this run could not judge" in said
 
 
 def test_another_video_of_the_name_has_files_of_its_own(place: Place) -> None:
