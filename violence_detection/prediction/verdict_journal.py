@@ -158,9 +158,8 @@ def kept(path: Path, config: PredictConfig) -> Iterator[KeptVerdicts]:
         with contextlib.suppress(OSError):  # the journal works as well with them
             _leave_out_old_times(path)
         record = stack.enter_context(storage.appending_journal(path, sync=True))
-        again = stack.enter_context(
-            storage.appending_journal(path)
-        )  # not synced: losing such a line loses no verdict
+        # not synced: losing such a line loses no verdict
+        again = stack.enter_context(storage.appending_journal(path))
         yield KeptVerdicts(path, config, record, again)
 
 

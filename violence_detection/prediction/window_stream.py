@@ -61,9 +61,8 @@ class WindowStream:
         self._moments: list[int] = []  # the moment from which each kept frame is shown
         self._times: list[float] = []
         self._kept: list[Kept] = []
-        self._latest: deque[tuple[float, Kept]] = (
-            deque()
-        )  # also those that another frame replaced at their moment
+        # also frames that another one replaced at their moment
+        self._latest: deque[tuple[float, Kept]] = deque()
         self._waiting: deque[WindowPlan] = deque()
         self.frames_seen = self._still = 0
 
@@ -169,9 +168,8 @@ class WindowStream:
 
     def _place(self, time_s: float, kept: Kept) -> None:
         moment = max(math.ceil((time_s - self._begins_s) * self._info.fps - 0.5), 0)
-        if (
-            self._moments and moment <= self._moments[-1]
-        ):  # of several frames at one moment only the last is shown
+        # of several frames at one moment only the last is shown
+        if self._moments and moment <= self._moments[-1]:
             self._times[-1], self._kept[-1] = time_s, kept
             return
         self._moments.append(moment)

@@ -259,10 +259,8 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
 
     Files that are there already, made of the same verdict and video, are left as they are and not returned.
     """
-    from violence_detection.prediction import (
-        annotated_video,
-        event_clips,
-    )  # heavy, and needed in this process alone
+    # heavy, and needed in this process alone
+    from violence_detection.prediction import annotated_video, event_clips
     from violence_detection.prediction.review import review_media
     from violence_detection.video import writer
 
