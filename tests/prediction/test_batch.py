@@ -456,11 +456,11 @@ MINE = {
         (("videos", "--timeline", "page"), "--timeline: page/index.html is there already and is not a page"),
         (
             ("videos", "--output", "videos", "--format", "srt"),
-            "--format would replace videos/00.srt, which no",
+            "--format would replace videos/00.srt. These files were not written for",
         ),
         (
             ("videos", "--output", "videos", "--format", "csv,edl"),
-            "would replace videos/00.events.csv, which",
+            "would replace videos/00.events.csv. These files were not written for",
         ),
     ],
 )

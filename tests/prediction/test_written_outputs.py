@@ -443,7 +443,7 @@ def test_windows_kept_when_rates_were_rounded_are_of_the_same_video(monkeypatch:
     kept = Verdict("v.mp4", (JudgedWindow(0, 5, 0.1),), EventConfig(), 7200.29, 7200.29, fps=8.333)
     written_outputs._check_is_judged(kept)
     written_outputs._check_is_judged(dataclasses.replace(kept, duration_s=7200.0))
-    with pytest.raises(UnreadableVideo, match="another video"):
+    with pytest.raises(UnreadableVideo, match="not the video that was judged"):
         written_outputs._check_is_judged(dataclasses.replace(kept, duration_s=7201.0))
 
 
