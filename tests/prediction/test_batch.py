@@ -336,12 +336,12 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
     assert (place.folder / "01.srt").read_text() == ""
     assert place.seen() == seen
     _, said = place.run("--rejudge", "night", "--output", "night", code=0)
-    assert "of an earlier run" not in said, "they say the same"
+    assert "by an earlier run" not in said, "they say the same"
     _, said = place.run(
         "--rejudge", "night", "--threshold", "0.8", "--output", "night", "--format", "csv", code=0
     )
-    told = "night/01.srt, night/verdicts.txt: of an earlier run, and differ from this one. --format csv,srt,table makes"
-    assert told in said
+    told = "night/01.srt, night/verdicts.txt: written by an earlier run, with other results than this one. --format"
+    assert f"{told} csv,srt,table writes" in said
     _, said = place.run("--rejudge", "night", "--operating-point", "high-recall", "--model", "model", code=2)
     assert "no threshold for the operating point high-recall" in said
     (place.folder / "model" / "config.json").write_text("{ }")
@@ -468,11 +468,11 @@ MINE = {
         (("videos", "--timeline", "page"), "--timeline: page/index.html is there already and is not a page"),
         (
             ("videos", "--output", "videos", "--format", "srt"),
-            "--format would replace videos/00.srt, which no",
+            "--format would replace videos/00.srt. These files were not written for",
         ),
         (
             ("videos", "--output", "videos", "--format", "csv,edl"),
-            "would replace videos/00.events.csv, which",
+            "would replace videos/00.events.csv. These files were not written for",
         ),
     ],
 )
@@ -531,7 +531,7 @@ def test_files_of_a_video_that_cannot_be_judged_any_more_are_named(place: Place)
     place.run("videos", *written, code=0)
     place.videos(["unreadable"])
     _, said = place.run("videos", *written, code=1)
-    assert "00.srt: of an earlier run; this one could not judge what they are of" in said
+    assert "00.srt: written by an earlier run, for videos that this run could not judge" in said
 
 
 def test_another_video_of_the_name_has_files_of_its_own(place: Place) -> None:
@@ -545,7 +545,7 @@ def test_another_video_of_the_name_has_files_of_its_own(place: Place) -> None:
 
     assert judged("day1")[0] == {"cam1.srt"}
     both, said = judged("day2")
-    assert "day2/cam1.mp4: --format out has files called cam1 that are not of this video" in said
+    assert "day2/cam1.mp4: --format out has files named cam1 that do not belong to this video" in said
     (second,) = both - {"cam1.srt"}
     assert [f"P 0.{n}0" in (place.folder / "out" / f).read_text() for n, f in ((9, "cam1.srt"), (8, second))] == [
         True, True,
@@ -697,7 +697,7 @@ def test_two_runs_into_one_output_do_not_mix(place: Place) -> None:
     config = PredictConfig(model=place.folder / "model")
     with verdict_journal.kept(verdict_journal.path_for(place.folder / "out.json"), config):
         _, said = place.run("videos", "--output", "out.json", code=2)
-    assert "another run writes" in said
+    assert "another run is writing" in said
     assert "Traceback" not in said
 
 

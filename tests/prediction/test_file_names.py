@@ -52,7 +52,7 @@ def test_an_earlier_video_of_the_name_keeps_its_files_and_each_keeps_its_name(
         assert not caplog.text
         (second,) = names_in(place, [DAY2]).values()
     assert second.startswith("cam1~")
-    assert f"{DAY2}: --clips {tmp_path} has files called cam1 that are not of this video" in caplog.text
+    assert f"{DAY2}: --clips {tmp_path} has files named cam1 that do not belong to this video" in caplog.text
     _write(tmp_path, f"{second}.event001.mp4", DAY2)
     for _ in range(2):
         assert names_in(place, [DAY1]) == {DAY1: "cam1"}
@@ -117,7 +117,8 @@ def test_where_a_place_refuses_what_is_nobodys_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.srt").write_text("mine")
     (tmp_path / "d.srt").touch()
     with pytest.raises(
-        UserError, match=r"--format would replace \S*a\.srt, \S*c\.srt, which no such run wrote"
+        UserError,
+        match=r"--format would replace \S*a\.srt, \S*c\.srt\. These files were not written for the video",
     ):
         names_in(_srt(tmp_path), ["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
     names = names_in(_srt(tmp_path), ["b.mp4", "d.mp4"])

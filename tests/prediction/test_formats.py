@@ -44,7 +44,7 @@ def test_formats_are_the_files_of_their_folder() -> None:
     help_text = next(f.metadata["help"] for f in dataclasses.fields(OutputConfig) if f.name == "format")
     assert all(re.search(rf"\b{name}\b", help_text) for name in formats.all_formats()), "--help names them"
     assert [f.name for f in formats.chosen(["srt", "csv", "srt"])] == ["srt", "csv"]
-    with pytest.raises(UserError, match=r"no format 'vtt'\. There are csv, edl"):
+    with pytest.raises(UserError, match=r"no format 'vtt'\. Choose from csv, edl"):
         formats.chosen(["vtt"])
 
 

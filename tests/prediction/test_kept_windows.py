@@ -197,7 +197,7 @@ def test_windows_of_another_model_are_refused_and_those_of_no_known_one_are_take
     assert not caplog.messages
     other = Path(shutil.copytree(model, tmp_path / "other"))
     (other / "other" / "config.json").write_text("{ }")
-    said = r"kept/v\.\S+: \S*v\.mp4 was judged by another model than the one that is named\. Name the --model"
+    said = r"kept/v\.\S+: \S*v\.mp4 was judged by another model than the one named\. Name the --model"
     with pytest.raises(UserError, match=said):
         batch.kept(folder, PredictConfig(model=other))
     with pytest.raises(UserError, match=said):

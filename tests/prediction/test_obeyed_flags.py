@@ -148,7 +148,7 @@ def test_several_are_named_together(place: Path) -> None:
 @pytest.mark.parametrize("flag", JUDGING)
 def test_windows_that_were_kept_are_not_judged_again(place: Path, flag: str) -> None:
     with pytest.raises(
-        UserError, match=f"{flag.partition('=')[0]} would do nothing: --rejudge judges no window"
+        UserError, match=f"{flag.partition('=')[0]} would do nothing: --rejudge does not judge windows"
     ):
         test_violence_model.main(["--rejudge", "kept", flag])
 
@@ -172,12 +172,14 @@ def test_reasons_are_asked_of_the_model_as_the_flags_say(place: Path) -> None:
 )  # fmt: skip
 def test_a_flag_that_says_how_goes_with_the_one_that_asks_for_it(flag: str, asks: str) -> None:
     name = flag.partition("=")[0]
-    with pytest.raises(UserError, match=f"^{name} would do nothing: it goes with {asks}"):
+    with pytest.raises(UserError, match=f"^{name} would do nothing: it applies only with {asks}"):
         _check(["any", flag], cameras=True)
 
 
 def test_cameras_may_have_what_is_of_cameras_and_files_may_not() -> None:
     argv = ["any", "--stall-s", "3", "--mqtt", "mqtt://b", "--mqtt-prefix", "door"]
     _check(argv, cameras=True)
-    with pytest.raises(UserError, match=r"^--stall-s, --mqtt, --mqtt-prefix would do nothing: of cameras"):
+    with pytest.raises(
+        UserError, match=r"^--stall-s, --mqtt, --mqtt-prefix would do nothing: for cameras only"
+    ):
         _check(argv)

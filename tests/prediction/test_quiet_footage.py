@@ -87,7 +87,7 @@ def test_of_seconds_of_footage_figures_are_written_out() -> None:
 def test_what_no_threshold_keeps_out_is_said() -> None:
     found = quiet_footage.choose([_hour({100: 1.0, 500: 1.0})], SETTINGS, 1.0)
     assert (found.threshold, found.false_events) == (1.0, 2)
-    assert "no threshold keeps that" in "\n".join(found.described())
+    assert "no threshold achieves that" in "\n".join(found.described())
 
 
 def test_rates_hold_on_other_footage_of_the_camera() -> None:
@@ -121,7 +121,7 @@ def test_a_profile_is_written_from_windows_that_were_kept(tmp_path: Path) -> Non
     assert kept_windows.are_at(tmp_path / "kept")
     assert not kept_windows.are_at(head)
     quiet, path = QuietConfig(calibrate=tmp_path / "kept"), tmp_path / "door.json"
-    with pytest.raises(UserError, match="Name the --model"):
+    with pytest.raises(UserError, match="name the --model"):
         quiet_footage.run(PredictConfig(), quiet, path)
     summary = quiet_footage.run(PredictConfig(model=head), quiet, path)
     assert summary["calibration"]["threshold"] == 0.9001
@@ -161,15 +161,15 @@ def test_footage_beside_kept_windows_is_named_where_it_does_not_count(
     config, quiet = PredictConfig(model=head), QuietConfig(calibrate=kept)
     with caplog.at_level("INFO"):
         quiet_footage.run(config, quiet, tmp_path / "door.json")
-    assert "the windows that were kept of 2 videos are taken, none is judged" in caplog.text
+    assert "using the kept windows of 2 videos; no video is judged" in caplog.text
     assert "do not count" not in caplog.text
     later = small_videos.write(kept / "later.avi", 3)
     with caplog.at_level("INFO"):
         quiet_footage.run(config, quiet, tmp_path / "back door.json")
-    assert f"give it as --profile '{tmp_path}/back door.json'" in caplog.text, "as a shell takes it"
+    assert f"use it with --profile '{tmp_path}/back door.json'" in caplog.text, "as a shell takes it"
     said = [record.getMessage() for record in caplog.records if record.name == quiet_footage.__name__]
     assert [text for text in said if "do not count" in text] == [
-        f"1 videos below {kept} are not among them, and do not count: {later}. Judge them with --output first"
+        f"1 videos below {kept} have no kept windows and do not count: {later}. Judge them with --output first"
     ]
 
 
@@ -179,7 +179,7 @@ def test_verdicts_are_not_kept_among_the_footage(tmp_path: Path) -> None:
     small_videos.write(tmp_path / "quiet" / "v.avi", 1)
     quiet = QuietConfig(calibrate=tmp_path / "quiet")
     for output in ("quiet/verdicts.json", "quiet/out/verdicts.json"):
-        with pytest.raises(UserError, match="Name a place outside of it"):
+        with pytest.raises(UserError, match="Name a place outside that folder"):
             quiet_footage.run(PredictConfig(model=head), quiet, tmp_path / "door.json", tmp_path / output)
     assert [path.name for path in (tmp_path / "quiet").iterdir()] == ["v.avi"]
 

@@ -49,7 +49,7 @@ def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
     table.write_text(spreadsheets.spreadsheets(_verdict())[".windows.csv"], encoding="utf-8-sig")
     assert kept_windows.read(table, EventConfig())[0].path == "v.mp4"
     table.write_text("start_s,end_s\n1,2\n")
-    with pytest.raises(DamagedFile, match="it lacks 'path'"):
+    with pytest.raises(DamagedFile, match="missing field: 'path'"):
         kept_windows.read(table, EventConfig())
 
 

@@ -342,12 +342,12 @@ def test_a_page_that_is_too_large_for_browsers_says_how_to_have_it_in_parts(
     finish(tmp_path / "large", verdicts)
     (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert said.startswith(f"{tmp_path / 'large' / 'index.html'} has 0.")
-    assert "MB, of 2 videos: browsers are slow with it. --rejudge FILE --timeline DIR makes a page of" in said
+    assert "MB for 2 videos, which makes browsers slow. --rejudge FILE --timeline DIR makes a page of" in said
     caplog.clear()
     monkeypatch.setattr(written_outputs, "_LARGE_PAGE_BYTES", 25_000)
     finish(tmp_path / "long", verdicts[:1])
     (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert "MB, of 1 video: browsers are slow with it. Judge the recording in parts (ffmpeg -i OLD -c" in said
+    assert "MB for 1 video, which makes browsers slow. Judge the recording in parts (ffmpeg -i OLD -c" in said
     assert "--rejudge" not in said, "it would make the same page"
 
 
@@ -417,9 +417,7 @@ def test_another_video_that_has_the_path_of_the_judged_one_is_not_taken_for_it(
     show = written_outputs.load_shower(
         OutputConfig(clips=tmp_path / "clips"), {"--clips": {verdict.path: "v"}}
     )
-    with pytest.raises(
-        UnreadableVideo, match=r"another video than the one that was judged.*it has 12 s at 10\."
-    ):
+    with pytest.raises(UnreadableVideo, match=r"not the video that was judged.*this one has 12 s at 10\."):
         show(dataclasses.replace(verdict, **other))
     assert not (tmp_path / "clips").exists()
     assert show(verdict)
@@ -445,7 +443,7 @@ def test_windows_kept_when_rates_were_rounded_are_of_the_same_video(monkeypatch:
     kept = Verdict("v.mp4", (JudgedWindow(0, 5, 0.1),), EventConfig(), 7200.29, 7200.29, fps=8.333)
     written_outputs._check_is_judged(kept)
     written_outputs._check_is_judged(dataclasses.replace(kept, duration_s=7200.0))
-    with pytest.raises(UnreadableVideo, match="another video"):
+    with pytest.raises(UnreadableVideo, match="not the video that was judged"):
         written_outputs._check_is_judged(dataclasses.replace(kept, duration_s=7201.0))
 
 

@@ -1,4 +1,4 @@
-"""What the files of each video are called in a folder where other videos, earlier runs and people have theirs."""
+"""Names for the files of each video, in folders that may already hold files of other videos, runs and people."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from violence_detection.system.own_files import WrittenFiles
 
 log = logging.getLogger(__name__)
 
-#: What stands behind a video's name in those of its files, regular expressions: annotated video, clips of events, what
-#: the page shows, explanations. Those of formats are formats.OutputFormat.endings.
+#: Regular expressions for what follows the video's name in the names of its files: annotated video, clips of events,
+#: media shown by the page, explanations. Those of the formats are in formats.OutputFormat.endings.
 ANNOTATED_ENDINGS = r"\.annotated\.mp4"
 CLIP_ENDINGS = r"\.event\d{3,}\.(jpg|mp4)"
 MEDIA_ENDINGS = r"\.(jpg|mp4|made\.json)|\.event\d{3,}\.jpg"
 EXPLANATION_ENDINGS = r"\.(event\d{3,}|highest)\.explained\.(jpg|json)"
-#: Where the page's own files lie, beside it.
+#: The folder beside the page with the pictures and clips that it shows.
 MEDIA_FOLDER = "media"
-#: As a clip of an event, or a further part of an edit list, of the video of that name.
+#: Names that read as a clip of an event, or as a later part of an edit list, of the video called `of`.
 _AS_ANOTHERS = re.compile(r"(?P<of>.+)\.(?P<kind>event\d{3,}|part\d+)")
 _FREE, _OWN, _OTHERS, _NOBODYS = "free", "own", "others'", "nobody's"
 _SHOWN = 3
@@ -33,10 +33,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class FilePlace:
-    """Where a run writes files of each video. `flag`: what names the folder.
+    """A folder into which a run writes files of each video. `flag`: the flag that names the folder.
 
-    `endings`: what stands behind a video's name, a regular expression. `refuses`: a file that no such run wrote, or
-    that was changed since, ends the run; else the video's files get another name.
+    `endings`: a regular expression for what follows the video's name. `refuses`: whether the run is refused if it meets
+    a file that it did not write or that was changed since; otherwise the video's files get another name.
     """
 
     flag: str
@@ -46,11 +46,11 @@ class FilePlace:
 
 
 def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[str, str]:
-    """The name that each video's files have there; `taken` is none of theirs.
+    """Return the name that each video's files have in `place`, by video; never `taken`.
 
-    It is the one under which the video has files there, by whatever path it was named then, else that of
-    formats.names_of; where another video has files of that name, or somebody else, it is marked, and that is logged.
-    Raises UserError, which names the files, where the place refuses, or its disk takes no such name.
+    A video that already has files there keeps their name, by whatever path it was given then. Otherwise the name is
+    that of formats.names_of, with a mark added if the files of that name belong to another video or to somebody else;
+    that is logged. Raises UserError, which names the files, if the place refuses, and if its disk cannot store a name.
     """
     there = _Listing(place)
     names: dict[str, str] = {}
@@ -69,12 +69,12 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
         anothers = _AS_ANOTHERS.fullmatch(usual.casefold())
         is_part = anothers is not None and anothers["kind"].startswith("part")
         meets_none = is_part and ("part" not in place.endings or there.state(usual, source) == _OWN)
-        if anothers and anothers["of"] in every and not meets_none:  # which is judged with it
+        if anothers and anothers["of"] in every and not meets_none:  # that video is judged in this run, too
             usual, new, old = new[1], new[1:], by_mark
         state = {name: there.state(name, source) for name in dict.fromkeys([*new, *old])}
         name = next((n for n in state if state[n] == _OWN), "")
         if not name:
-            # the first that is not another video's; a place that does not refuse goes by what is nobody's, too
+            # the first that is not another video's; where nothing is refused, files of unknown origin are avoided, too
             passed = (_OTHERS,) if place.refuses else (_OTHERS, _NOBODYS)
             name = next((n for n in new if state[n] not in passed), new[-1])
             if state[name] != _FREE:
@@ -82,22 +82,22 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
         names[video] = name
         if state[usual] not in (_FREE, _OWN) and name != usual:
             log.info(
-                "%s: %s %s has files called %s that are not of this video; its own are called %s",
+                "%s: %s %s has files named %s that do not belong to this video; its own are named %s",
                 video, place.flag, place.folder, usual, name,
             )  # fmt: skip
     if in_the_way:
         more = f" and {len(in_the_way) - _SHOWN} more" if len(in_the_way) > _SHOWN else ""
         raise UserError(
-            f"{place.flag} would replace {', '.join(map(str, in_the_way[:_SHOWN]))}{more}, which no such run wrote for "
-            "this video, or which an earlier version wrote, or which was changed since. Move it away, or name another "
-            "folder"
+            f"{place.flag} would replace {', '.join(map(str, in_the_way[:_SHOWN]))}{more}. These files were not "
+            "written for the video of that name, were written by an earlier version, or were changed since. Move them "
+            "away, or name another folder"
         )
     disks.check_takes_names(place.folder, names.values(), place.flag)
     return names
 
 
 class _Listing:
-    """The files of a place, looked through once."""
+    """The files of a place, listed once."""
 
     def __init__(self, place: FilePlace):
         self._endings, self._written = place.endings, WrittenFiles(place.folder)
@@ -105,7 +105,7 @@ class _Listing:
         self._paths = sorted((path.name.casefold(), path) for path in paths)
 
     def files(self, name: str) -> list[Path]:
-        """Those that a video of this name has; capitals do not count, as on some disks they do not."""
+        """The files of a video with this name. Case is ignored, as some disks ignore it."""
         begins = f"{name.casefold()}."
         ours = re.compile(f"{re.escape(name.casefold())}(?:{self._endings})")
         found = []
@@ -117,13 +117,13 @@ class _Listing:
         return found
 
     def marked(self, plain: str, source: str) -> list[str]:
-        """The marked names under which files were written for a source, whatever path was hashed for the mark."""
+        """The marked names under which files were written for `source`, from whichever path the mark was made."""
         ours = re.compile(rf"({re.escape(plain)}~(?:[0-9a-f]{{8}}){{1,2}})(?:{self._endings})")
         found = (ours.fullmatch(name) for name in self._written.names_of(source))
         return sorted({match[1] for match in found if match})
 
     def state(self, name: str, source: str) -> str:
-        """Whether the name is free for a source, its own, another's, or that of files of whom nobody knows."""
+        """Whether a name is free for `source`, or its files are its own, another's, or of unknown origin."""
         found = {path: self._written.source_of(path) for path in self.files(name)}
         if any(of is None and not self._written.may_replace(path, source) for path, of in found.items()):
             return _NOBODYS

@@ -1,8 +1,8 @@
-"""Formats of verdicts by name. Each is a file in outputs/ with a function that carries `@of_video` or `@of_run`.
+"""Output formats of verdicts, by name. Each is a module in outputs/ with a function marked `@of_video` or `@of_run`.
 
-Such a function turns verdicts into texts, {end of the file's name: text}, and knows nothing of files; one of a run gets
-what failed in it, too. Which files they are, and when they are written, is said here once for all; whose they are, by
-system/own_files.py.
+The function turns a verdict, or all verdicts and failures of a run, into texts, {ending of the file name: text}, and
+knows nothing of files. This module decides on the files and writes them; system/own_files.py knows which files belong
+to which video.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from violence_detection.system import own_files, storage
 from violence_detection.system.own_files import WrittenFiles
 
 Texts = Mapping[str, str]
-#: What a format makes of the verdicts of a run, and of what failed in it.
+#: Makes the texts of a run from its verdicts and its failures.
 OfRun = Callable[[Sequence[Verdict], Sequence[UnreadableVideo]], Texts]
-#: Longest name that a video's files have, without their endings.
+#: The longest name that a video's files may have, without their endings.
 _NAME_BYTES = 150
-#: Of the mark in a name; the long one where two videos have the same.
+#: Hexadecimal digits of the mark in a name; the long mark is for videos that would share the short one.
 _MARK_DIGITS, LONG_MARK_DIGITS = 8, 16
 
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """A format: its name on the command line, and what it makes of one video or of all of a run.
+    """A format: its name on the command line, and the function that writes one video or a whole run.
 
-    `endings`: what stands behind the video's name in those of its files, a regular expression; of a run, the end of the
-    name of its one file. `is_first_line`: whether a file of a run may begin so. `numbered`: the ending of a video's
-    first file, second and so on, of a format that may have several.
+    `endings`: for a format of one video, a regular expression for what follows the video's name in the names of its
+    files; for a format of a run, the ending of the name of its one file. `is_first_line`: whether a line can be the
+    first of a run's file. `numbered`: for a format that may write several files per video, the ending of file 1, 2, ...
     """
 
     name: str
@@ -53,7 +53,7 @@ _formats: dict[str, OutputFormat] = {}
 def of_video(
     name: str, endings: str, numbered: Callable[[int], str] | None = None
 ) -> Callable[[Callable[[Verdict], Texts]], Callable[[Verdict], Texts]]:
-    """Register a format that has files of its own for each video; see OutputFormat."""
+    """Register a format that writes files for each video; see OutputFormat."""
 
     def decorate(function: Callable[[Verdict], Texts]) -> Callable[[Verdict], Texts]:
         _formats[name] = OutputFormat(name, endings, of_video=function, numbered=numbered)
@@ -63,7 +63,7 @@ def of_video(
 
 
 def of_run(name: str, ending: str, is_first_line: Callable[[str], bool]) -> Callable[[OfRun], OfRun]:
-    """Register a format that has one file for all videos, with this `ending` and such a first line."""
+    """Register a format that writes one file for all videos of a run; see OutputFormat."""
 
     def decorate(function: OfRun) -> OfRun:
         _formats[name] = OutputFormat(name, ending, of_run=function, is_first_line=is_first_line)
@@ -73,7 +73,7 @@ def of_run(name: str, ending: str, is_first_line: Callable[[str], bool]) -> Call
 
 
 def all_formats() -> Mapping[str, OutputFormat]:
-    """Every format by name, sorted; the files of outputs/ register theirs when they are first imported."""
+    """Return every format by name, sorted. Imports the modules of outputs/, which register their formats."""
     from violence_detection.prediction import outputs
 
     for module in pkgutil.iter_modules(outputs.__path__):
@@ -82,23 +82,23 @@ def all_formats() -> Mapping[str, OutputFormat]:
 
 
 def chosen(names: Sequence[str]) -> list[OutputFormat]:
-    """The formats of these names, each once. Raises UserError for one that there is not."""
+    """Return the formats of these names, each once. Raises UserError for an unknown name."""
     known = all_formats()
     for name in names:
         if name not in known:
-            raise UserError(f"no format {name!r}. There are {', '.join(known)}")
+            raise UserError(f"no format {name!r}. Choose from {', '.join(known)}")
     return [known[name] for name in dict.fromkeys(names)]
 
 
 def check_run_file(chosen: OutputFormat, output: Path) -> None:
-    """Raise UserError where a format of a run, beside `output`, would replace a file of somebody else's."""
+    """Raise UserError if a format of a run would replace a file beside `output` that is not of that format."""
     if (is_first_line := chosen.is_first_line) is not None:
         own_files.check_file(
             output.with_name(f"{output.stem}{chosen.endings}"),
             f"--format {chosen.name}:",
-            "one that such a run wrote",
+            "a file of that format",
             lambda path: is_first_line(own_files.first_line(path)),
-            "Give another --output, or move it away",
+            "Give another --output, or move that file away",
         )
 
 
@@ -109,7 +109,7 @@ def differing_files(
     verdicts: Sequence[Verdict],
     failures: Sequence[UnreadableVideo],
 ) -> list[Path]:
-    """What an earlier run wrote in this format beside `output` that is not what it makes of these verdicts."""
+    """Return the files that an earlier run wrote beside `output` in this format and that contradict these verdicts."""
     if other.of_run and other.is_first_line:
         path = output.with_name(f"{output.stem}{other.endings}")
         if not (path.is_file() and other.is_first_line(own_files.first_line(path))):
@@ -122,7 +122,7 @@ def differing_files(
         named = of_a_video.fullmatch(path.name)
         verdict = by_source.get(written.source_of(path) or "") if named else None
         if named and verdict and other.of_video:
-            # a video's own name may end as files of other videos do
+            # several endings may match: the name of a video may itself end like one of its files
             texts = [text for ending, text in other.of_video(verdict).items() if path.name.endswith(ending)]
             if not any(_has(path, text) for text in texts):
                 found.append(path)
@@ -130,15 +130,15 @@ def differing_files(
 
 
 def _has(path: Path, text: str) -> bool:
-    # ends of lines as they are: a name may hold one
+    # line ends are compared untranslated: the name of a video may contain one
     with path.open(encoding="utf-8", errors=storage.NAME_ERRORS, newline="") as f:
         return f.read() == text
 
 
 def names_of(videos: Iterable[str], taken: str = "") -> dict[str, str]:
-    """The name that each video's files have: its own without the suffix; with a mark where others have it, too.
+    """Return the name for each video's files: the video's own without its suffix, marked if others share it.
 
-    `taken`: a name that is none of theirs. Names that differ in nothing but capitals are the same on some disks.
+    `taken`: a name that no video may have. Names that differ only in case count as equal, as they do on some disks.
     """
     videos = list(dict.fromkeys(videos))
     names = {v: plain_name(v) for v in videos}
@@ -152,22 +152,22 @@ def names_of(videos: Iterable[str], taken: str = "") -> dict[str, str]:
 
 
 def marked(name: str, video: str, digits: int = _MARK_DIGITS) -> str:
-    """A name that only the video with this path has; of some 10,000 that are called the same, two may share it."""
+    """Add a mark made of the video's path. With 8 digits, two of some 10,000 videos of one name may share a mark."""
     return f"{name}~{storage.stable_hash(video, digits=digits)}"
 
 
 def plain_name(video: str) -> str:
-    """The video's own name without the suffix, as files can have it."""
+    """The video's name without its suffix, as valid UTF-8 and of at most 150 bytes."""
     return storage.shorten_name(storage.utf8_name(Path(video).stem), _NAME_BYTES)
 
 
 def explanation_name(name: str, what: str) -> str:
-    """What the picture is called that explains `event001` and so on, or `highest`, of the video with this name."""
+    """File name of the picture that explains `what` of a video: `event001` and so on, or `highest`."""
     return f"{name}.{what}.explained.jpg"
 
 
 def write(folder: Path, name: str, texts: Texts) -> list[Path]:
-    """Write what a format made of a run, each file whole or not at all."""
+    """Write the texts that a format made of a run, each file completely or not at all; return the paths."""
     paths = [folder / f"{name}{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         storage.write_text(path, text)
@@ -177,12 +177,12 @@ def write(folder: Path, name: str, texts: Texts) -> list[Path]:
 def write_of_video(
     chosen: OutputFormat, written: WrittenFiles, folder: Path, name: str, verdict: Verdict
 ) -> None:
-    """Write what a format makes of a video, into the folder of `written`. Raises UserError where another's file is."""
+    """Write the files of one video into `folder`. Raises UserError if a file there belongs to something else."""
     assert chosen.of_video
     texts = chosen.of_video(verdict)
     for ending, text in texts.items():
         written.write_text(folder / f"{name}{ending}", verdict.path, text)
-    further = len(texts) + 1  # of an earlier run, which found more
+    further = len(texts) + 1  # parts that an earlier run wrote because it found more events
     while chosen.numbered and (path := folder / f"{name}{chosen.numbered(further)}").is_file():
         written.remove(path, verdict.path)
         further += 1

@@ -1,4 +1,4 @@
-"""Every window's probability, as files keep it, so that other thresholds need no judging again."""
+"""Probabilities of all windows, as kept in files, so that other thresholds can be applied without judging again."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
 
-#: Columns of a row a window: the window, and what is known of the video, again in each.
+#: Columns of a table with a row per window: the window, then what is known of its video, repeated in each row.
 COLUMNS = (
     "path", "start_s", "end_s", "p_violent", "event", "duration_s", "judged_s", "fps", "calibrated", "warning",
     "p_model", "still", "early_exit", "real_path", "model",
 )  # fmt: skip
-#: What files of windows are called, in the order in which a folder is searched.
+#: Endings of the names of files that keep windows.
 ENDINGS = (".journal.jsonl", ".windows.jsonl", ".windows.csv", ".verdict.json")
 
 
 def rows(verdict: Verdict) -> list[dict[str, Any]]:
-    """A row a window, see COLUMNS. `event`: the number of the event that its middle lies in, from 1; 0: none.
+    """Return one row per window, see COLUMNS. `event`: the number, from 1, of the event around its middle; 0: none.
 
-    `p_model` stands only in rows of windows of which a camera profile made something else, `still` in those of windows
-    that no network looked at, `early_exit`, False, only where the model's early exit was not taken, `real_path` and
-    `model` where they are known.
+    Some columns are only in rows where they say something: `p_model` if a camera profile changed P(violent), `still` if
+    nothing moved and no network judged the window, `early_exit` (False) if the model's early exit was not taken,
+    `real_path` and `model` if they are known.
     """
     events = verdict.events
     of_video = {name: getattr(verdict, name) for name in COLUMNS[5:10]}
@@ -52,16 +52,17 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
-    """The verdicts of files written before, with events made anew: of one file, or of all below a folder.
+    """Read the kept windows of one file, or of all files below a folder, as verdicts with events by `events_by`.
 
-    Probabilities are as the model gave them, without any camera profile. A video is known by its real path; where
-    files of earlier versions do not say it, by the path by which it was judged. Of a video that several runs judged the
-    newest counts. Its path is the one by which it was judged, and the real one where that means another file, or none,
-    here. Sorted by path.
+    Probabilities are those of the model, without any camera profile. A video is identified by its real path, or, in
+    files of earlier versions that lack it, by the path by which it was judged. If several runs judged a video, the
+    newest verdict counts. Its `path` is the one by which it was judged, or the real path if the former leads to another
+    file, or to none, from here. Sorted by path.
 
-    `model`: identity of the model that is to have judged them; empty: any. Where a video was judged by others too, they
-    do not count. That a file says nothing of its model, as those of earlier versions, is logged. Raises UserError where
-    there is none, or another model judged, and DamagedFile for a file that holds something else.
+    `model`: identity of the model that must have judged the windows; empty: any. Verdicts of other models are passed
+    over if the video has one of this model. A warning counts the verdicts that do not name their model, as in files of
+    earlier versions. Raises UserError if there are no kept windows or only those of another model, and DamagedFile for
+    a file with other content.
     """
     if not given.exists():
         raise UserError(f"no file or folder at {given}")
@@ -77,8 +78,8 @@ def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
             found[video] = _completed(verdict, before[0] if before else None), file
     if not found:
         raise UserError(
-            f"{given} holds no judged windows. Judge the videos with --output first; files with windows end in one of "
-            f"{', '.join(ENDINGS)}"
+            f"{given} holds no judged windows. Judge the videos with --output first. Names of files with windows end "
+            f"in {', '.join(ENDINGS)}"
         )
     if model:
         _check_model(list(found.values()), given, model)
@@ -86,7 +87,7 @@ def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
 
 
 class _KeptVideo(NamedTuple):
-    """A verdict, the file that holds it, and when a run last had it, in seconds since 1970."""
+    """A verdict, the file that holds it, and when a run last gave it, in seconds since 1970."""
 
     verdict: Verdict
     file: Path
@@ -94,33 +95,33 @@ class _KeptVideo(NamedTuple):
 
 
 def _kept_in(file: Path, events_by: EventConfig) -> list[_KeptVideo]:
-    """The verdicts of a file, the older ones of a journal first. Raises as `read` does."""
+    """Return the verdicts of a file, in its order (of a journal: oldest first). Raises as `read` does."""
     found: list[_KeptVideo] = []
     try:
         time_s = file.stat().st_mtime
         for record in reversed(list(_records(file))):
-            # of lines that do not say it, those of earlier versions, no more is known than what comes behind them
+            # lines of earlier versions have no time: they are no newer than the lines after them
             time_s = min(float(record.get(verdict_journal.TIME_KEY) or time_s), time_s)
             found.append(_KeptVideo(_verdict(record, events_by), file, time_s))
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         if not file.name.endswith(ENDINGS):
             raise UserError(
-                f"{file} holds no windows of judged videos: files that do have names that end in one of "
+                f"{file} holds no windows of judged videos: the names of files that do end in "
                 f"{', '.join(ENDINGS)}. Give one of those, or the folder that --output named"
             ) from e
-        why = f"it lacks {e}" if isinstance(e, KeyError) else f"{type(e).__name__}: {e}"
+        why = f"missing field: {e}" if isinstance(e, KeyError) else f"{type(e).__name__}: {e}"
         why = str(e) if isinstance(e, DamagedFile) else why
         raise DamagedFile(
-            f"{file} holds no windows of judged videos ({why}). Give a file that was written with --output, whose name "
-            f"ends in one of {', '.join(ENDINGS)}, or the folder of such"
+            f"{file} holds no windows of judged videos ({why}). Give a file that was written with --output and whose "
+            f"name ends in {', '.join(ENDINGS)}, or the folder of such files"
         ) from e
     return found[::-1]
 
 
 def _dated_by_journals(kept: Sequence[_KeptVideo]) -> list[_KeptVideo]:
-    """With windows that a journal in the same folder has, too, no newer than that says: files that were copied all are.
+    """Date no verdict later than a journal in its folder dates the same windows.
 
-    A table does not say when its run was, so that the same verdict gives the same file.
+    A file's own date is that of its copy. Tables hold no date, so that the same verdict always gives the same file.
     """
 
     def of(item: _KeptVideo) -> tuple[Path, str, tuple[JudgedWindow, ...]]:
@@ -142,10 +143,10 @@ def _whole(path: str) -> str:
 
 
 def _with_paths_of_here(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """With a path by which each file is found from here, if it is there: no two of them have the same.
+    """Replace the path of a verdict by the real path where it does not lead to the judged file from here.
 
-    A path that was given stays where it leads to the file, or where nobody knows: the file is not where it was, and no
-    other was judged by that path.
+    A path is kept if it leads to the file, if the real path is not known, or if the file is no longer at its real path
+    and no other verdict has the same path.
     """
     count = Counter(verdict.path for verdict in verdicts)
     out = []
@@ -160,7 +161,7 @@ def _with_paths_of_here(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def _completed(verdict: Verdict, before: Verdict | None) -> Verdict:
-    """With what an older file says of the same windows and not every format has."""
+    """Fill in fields that not every format has from an older verdict on the same windows."""
     if before and verdict.windows == before.windows:
         known = {
             name: getattr(verdict, name) or getattr(before, name) for name in ("judged_with", "real_path")
@@ -177,35 +178,35 @@ def _check_model(found: Sequence[tuple[Verdict, Path]], given: Path, model: str)
     for verdict, file in found:
         if _is_of_another(verdict, model):
             raise UserError(
-                f"{file}: {verdict.path} was judged by another model than the one that is named. Name the --model that "
-                "judged it, or judge the video itself"
+                f"{file}: {verdict.path} was judged by another model than the one named. Name the --model that judged "
+                "it, or judge the video itself"
             )
     if unknown := sum(not verdict.model for verdict, _ in found):
         log.warning(
-            "%s does not say which model judged %d of its %d videos, as files of earlier versions do not: whether it "
-            "was the one that is named cannot be checked",
+            "%s does not say which model judged %d of its %d videos (files of earlier versions do not): whether it was "
+            "the one named cannot be checked",
             given, unknown, len(found),
         )  # fmt: skip
 
 
 def early_exit(verdicts: Iterable[Verdict]) -> bool:
-    """Whether the model's early exit was taken in all of them, or in none. Raises UserError where they differ."""
+    """Return whether the model's early exit was taken; raise UserError if only some of the verdicts were judged so."""
     taken = {verdict.early_exit: verdict.path for verdict in verdicts}
     if len(taken) > 1:
         raise UserError(
-            f"{taken[True]} was judged with the model's early exit, {taken[False]} without it: their probabilities are "
-            "not one set. Judge all of them with the same --operating-point and --threshold"
+            f"{taken[True]} was judged with the model's early exit, {taken[False]} without it: their probabilities "
+            "cannot be used together. Judge all videos with the same --operating-point and --threshold"
         )
     return next(iter(taken), True)
 
 
 def are_at(given: Path) -> bool:
-    """Whether it is a file of windows, or a folder that holds one."""
+    """Whether `given` is a file of kept windows, or a folder with one in or below it."""
     return given.name.endswith(ENDINGS) if given.is_file() else any(files_below(given))
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files of windows in a folder and below it, sorted; without the notes (`._NAME`) that macOS leaves beside."""
+    """Return the files of kept windows in and below a folder, sorted, without the `._NAME` files that macOS adds."""
     return [
         f
         for f in sorted(folder.rglob("*"))
@@ -214,7 +215,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def _records(file: Path) -> Iterator[Mapping[str, Any]]:
-    """A record a video: fields of a Verdict, with windows as mappings."""
+    """Yield one record per video: the fields of a Verdict, with its windows as mappings."""
     if file.name.endswith(".journal.jsonl"):
         return iter(verdict_journal.read(file).values())
     if file.suffix == ".csv":
@@ -257,7 +258,7 @@ def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
 
 
 def _p_judged(window: Mapping[str, Any]) -> float:
-    """What the model said, before any camera profile."""
+    """P(violent) as the model gave it, before any camera profile."""
     p = window.get("p_model")
     return float(window["p_violent"] if p in (None, "") else p)
 

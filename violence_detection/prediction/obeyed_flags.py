@@ -1,4 +1,4 @@
-"""Which flags a run obeys; others are refused before any work, or somebody would believe that they were."""
+"""Which flags each kind of run obeys. Others are refused before any work, so that nobody believes they took effect."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from violence_detection.errors import UserError
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.live.config import LiveConfig
 
-#: Which model, and which of its thresholds: that decides, too, whether its early exit is taken.
+#: The model and its threshold, which also decides whether the model's early exit is taken.
 _MODEL = frozenset({"model", "operating_point", "threshold", "profile", "verbose"})
 _EVENTS = frozenset(f.name for f in fields(EventConfig))
 #: How windows are judged.
 _JUDGING = frozenset(f.name for f in fields(PredictConfig)) - _MODEL - _EVENTS
-#: By flag the others that its run obeys, or refuses in words of its own.
+#: For each flag that starts a run of its own: the flags that this run obeys, or refuses with messages of its own.
 _OBEYED = {
     "export": _MODEL | _JUDGING - {"precision"} | {"export"},
     "adapt": _MODEL | _JUDGING | {"adapt", "save_model"},
@@ -26,18 +26,18 @@ _OBEYED = {
     "learn": _MODEL | _EVENTS | {"learn", "rejudge", "save_profile"},
 }
 _WHAT_IT_DOES = {
-    "export": "writes a model, compares P(violent) of single windows, and gives no verdicts",
-    "adapt": "writes a model, and gives no verdicts",
-    "calibrate": "writes a camera's profile, and gives no verdicts",
-    "learn": "writes a camera's profile from windows that were kept, and judges none",
+    "export": "writes a model and compares P(violent) of single windows; it gives no verdicts",
+    "adapt": "writes a model and gives no verdicts",
+    "calibrate": "writes a camera profile and gives no verdicts",
+    "learn": "writes a camera profile from kept windows and judges no video",
 }
-_JUDGES_NO_KEPT = "writes a camera's profile, and judges no video where windows were kept"
+_JUDGES_NO_KEPT = "writes a camera profile from kept windows and judges no video"
 
 
-#: What windows that were kept are not judged by again, and what judges them where reasons are asked for.
+#: Flags of judging that do not apply even where --explain judges kept windows again.
 _LAYS_WINDOWS = frozenset({"stride_s", "tta", "skip_still"})
 _LIVE = frozenset(f.name for f in fields(LiveConfig))
-#: Flags that say how something is done, by what asks for it.
+#: Flags that only adjust what another flag asks for: flag -> the other flag.
 _ONLY_WITH = {
     "false_events_per_hour": "calibrate",
     "explain_most": "explain",
@@ -52,17 +52,17 @@ _ONLY_WITH = {
 
 
 def check(args: Mapping[str, Any], given: Collection[str], cameras: bool = False) -> None:
-    """Raise UserError where a flag is given that the run does not obey.
+    """Raise UserError if a flag is given that the run does not obey.
 
-    `args`: values of the flags, by name; `given`: the flags that stand in the command line, if only with their
-    defaults. `cameras`: whether cameras are judged.
+    `args`: values of all flags, by name. `given`: names of the flags on the command line, also of those that repeat
+    their default. `cameras`: whether cameras are judged.
     """
     given = [name for name in args if name in given]
     run = next((name for name in _OBEYED if args[name]), None)
     if run is not None:
         obeyed, does = _OBEYED[run], _WHAT_IT_DOES[run]
         if run == "calibrate":
-            from violence_detection.prediction import kept_windows  # heavy, and others need none
+            from violence_detection.prediction import kept_windows  # heavy, and needed by this run alone
 
             if kept_windows.are_at(args["calibrate"]):
                 obeyed, does = obeyed - _JUDGING - {"output"}, _JUDGES_NO_KEPT
@@ -71,18 +71,18 @@ def check(args: Mapping[str, Any], given: Collection[str], cameras: bool = False
     if not cameras:
         _refuse(
             [name for name in given if name in _LIVE],
-            "of cameras, and these are files. Give growing:FILE to judge a recording as a camera; events of files are "
-            "in the summary, --output and --format",
+            "for cameras only, and files are judged. Give growing:FILE to judge a recording as a camera; events of "
+            "files are in the summary, and in what --output and --format write",
         )
     if args["rejudge"]:
         passed_over = _LAYS_WINDOWS if args["explain"] else _JUDGING
-        _refuse([name for name in given if name in passed_over], "--rejudge judges no window again")
+        _refuse([name for name in given if name in passed_over], "--rejudge does not judge windows again")
     for name, asks in _ONLY_WITH.items():
         if not args[asks]:
-            _refuse([name] if name in given else [], f"it goes with --{asks.replace('_', '-')}")
+            _refuse([name] if name in given else [], f"it applies only with --{asks.replace('_', '-')}")
 
 
 def _refuse(names: Sequence[str], why: str) -> None:
     if names:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-        raise UserError(f"{flags} would do nothing: {why}. Leave out what the run does not obey")
+        raise UserError(f"{flags} would do nothing: {why}. Leave out the flags that this run does not obey")

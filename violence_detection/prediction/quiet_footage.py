@@ -1,10 +1,10 @@
-"""A camera's own threshold from footage of it in which nobody fights.
+"""A camera's own threshold, chosen on footage of the camera in which nobody fights.
 
-The events that a threshold leaves in quiet footage are false. With k of them in T hours, and the threshold just above
-the next highest peak, the rate of false events above it is distributed as Gamma(k + 1) / T, whatever the distribution
-of the probabilities is (the spacings of a Poisson process): k + 1 an hour over T are to be expected, and with 95 %
-certainty there are no more than the quantile of that, which for k = 0 is 3 / T (Hanley & Lippman-Hand 1983, "If Nothing
-Goes Wrong, Is Everything All Right?"). So T hours can show no rate below 1 / T, and this does not guess beyond them.
+All events that a threshold leaves in quiet footage are false. If k of them are left in T hours, and the threshold lies
+just above the next highest peak, the rate of false events an hour is distributed as Gamma(k + 1) / T, whatever the
+distribution of the probabilities (the spacings of a Poisson process). Its mean is (k + 1) / T; with 95 % certainty the
+rate is at most the 0.95 quantile, which for k = 0 is 3 / T (Hanley & Lippman-Hand 1983, "If Nothing Goes Wrong, Is
+Everything All Right?"). T hours can therefore show no rate below 1 / T, and nothing is extrapolated beyond them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from violence_detection.video.video_files import VideoSearch
 log = logging.getLogger(__name__)
 
 _CONFIDENCE = 0.95
-#: -log(0.05): hours without an event times the rate that they exclude.
+#: -log(0.05), rounded: T hours without an event exclude a rate of this / T an hour, with 95 % certainty.
 _RULE_OF_THREE = 3.0
-#: Probabilities have so many digits; a threshold is this much above the one that it excludes.
+#: A threshold lies this much, the last digit of probabilities, above the peak that it excludes.
 _DIGIT = 1e-4
-#: Events of the footage that are shown to people, the most violent first.
+#: How many events of the footage are listed, the most violent first.
 _SHOWN = 5
 _PEAK_DIGITS = 4
 _NAMED = 3
@@ -44,10 +44,11 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class QuietThreshold:
-    """A threshold with what it left in the quiet footage, and what that says of other hours like these.
+    """A threshold, the false events that it leaves in the quiet footage, and the rate that this promises.
 
-    `before`: the threshold that the run was asked for, with the events that it finds, `loudest` the most violent of
-    them with the video's path. `asked_per_hour`: the rate of false events that was wanted. `early_exit`: as the footage
+    `hours`, `n_videos`: how much footage was judged. `asked_per_hour`: the rate of false events asked for.
+    `false_events`: those left by `threshold`. `before`: the threshold the run began from, `false_events_before`: the
+    events that it finds, `loudest`: the most violent of these, each with its video's path. `early_exit`: as the footage
     was judged, see Verdict.
     """
 
@@ -63,29 +64,29 @@ class QuietThreshold:
 
     @property
     def expected_per_hour(self) -> float:
-        """False events an hour to be expected of other footage like this."""
+        """Expected number of false events an hour in other footage like this."""
         return (self.false_events + 1) / self.hours
 
     @property
     def at_most_per_hour(self) -> float:
-        """What the rate stays below, with 95 % certainty."""
+        """Upper bound of the false events an hour, with 95 % certainty."""
         from scipy.stats import gamma
 
         return float(gamma.ppf(_CONFIDENCE, self.false_events + 1)) / self.hours
 
     @property
     def shows_asked(self) -> bool:
-        """Whether the footage is long enough, and quiet enough, that the rate asked for is to be expected."""
+        """Whether the expected rate is at most the one asked for: the footage is long enough and quiet enough."""
         return self.expected_per_hour <= self.asked_per_hour
 
     def described(self) -> list[str]:
-        """What is said to people, a sentence a line."""
+        """Describe the result to people, a sentence per line."""
         changed = "stays" if self.threshold == self.before else f"rises from {self.before:g} to"
         lines = [
             f"the threshold {changed} {self.threshold:g}: in {self.hours:.3g} h of quiet footage it leaves "
             f"{self.false_events} false events, where {self.before:g} leaves {self.false_events_before}",
             f"expect {_figure(self.expected_per_hour)} false events an hour, with 95 % certainty at most "
-            f"{_figure(self.at_most_per_hour)}, of hours like these; other light, weather and crowds may give more",
+            f"{_figure(self.at_most_per_hour)}, in hours like these; other light, weather or crowds may give more",
         ]
         if not self.shows_asked and self.false_events == 0:
             shown_h, certain_h = 1 / self.asked_per_hour, _RULE_OF_THREE / self.asked_per_hour
@@ -95,10 +96,12 @@ class QuietThreshold:
             )
         elif not self.shows_asked:
             lines.append(
-                f"{self.asked_per_hour:g} an hour was asked for: no threshold keeps that in this footage"
+                f"{self.asked_per_hour:g} an hour was asked for: no threshold achieves that in this footage"
             )
         if self.loudest:
-            lines.append("what was taken for a fight; if one is, take it out and calibrate again:")
+            lines.append(
+                "the most violent events; if one of them is a fight, remove that footage and calibrate again:"
+            )
             lines += [
                 f"  {path}  {e.start_s:.1f}-{e.end_s:.1f} s  {number(e.p_violent)}"
                 for path, e in self.loudest
@@ -106,7 +109,7 @@ class QuietThreshold:
         return lines
 
     def figures(self) -> dict[str, Any]:
-        """As the profile and the summary have it."""
+        """Return the figures as they stand in the profile and in the summary."""
         return {
             "threshold": self.threshold,
             "threshold_before": self.before,
@@ -131,7 +134,7 @@ class QuietThreshold:
         judging: Mapping[str, Any],
         applied: CameraProfile | None = None,
     ) -> CameraProfile:
-        """The camera's profile. `model`: its identity; `applied`: a profile through which the footage was judged."""
+        """Make the camera's profile. `model`: the model's identity; `applied`: the profile used in judging."""
         return CameraProfile(
             model,
             self.threshold,
@@ -145,16 +148,17 @@ class QuietThreshold:
 
 
 def _figure(value: float) -> str:
-    """For people: three digits, and none behind the point from 1,000 on."""
+    """Format a rate or a duration: three significant digits, from 1,000 on whole numbers."""
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def choose(verdicts: Sequence[Verdict], settings: EventConfig, asked_per_hour: float) -> QuietThreshold:
-    """The lowest threshold, not below that of `settings`, for which `asked_per_hour` false events are to be expected.
+    """Choose the lowest threshold that is expected to give at most `asked_per_hour` false events an hour.
 
-    `verdicts`: of footage in which nobody fights. Where no threshold is shown to keep the rate, the one that leaves
-    fewest events. Lower than asked for it never gets: quiet footage says nothing of the fights that are found.
-    Raises UserError where there is no footage.
+    `verdicts`: of footage in which nobody fights. Thresholds are tried from just above the highest peak downwards until
+    one leaves too many events. If the footage is too short to show the rate, none may be left; if even the highest
+    threshold leaves too many, it is chosen. The threshold of `settings` is never lowered, as quiet footage says nothing
+    of the fights that a threshold finds. Raises UserError if there is no footage.
     """
     hours = sum(verdict.judged_s for verdict in verdicts) / 3600
     if not hours > 0:
@@ -186,7 +190,7 @@ def choose(verdicts: Sequence[Verdict], settings: EventConfig, asked_per_hour: f
 
 
 def _from_the_top(verdicts: Sequence[Verdict], settings: EventConfig) -> Iterator[float]:
-    """Thresholds just above each probability that reaches that of `settings`, from the highest on; its own at last."""
+    """Yield thresholds just above each peak of at least that of `settings`, the highest first; at last its own."""
     peaks = {
         p for v in verdicts for p in smoothed(v.windows, settings.smoothing_s) if p >= settings.threshold
     }
@@ -202,21 +206,21 @@ def _count(verdicts: Sequence[Verdict], settings: EventConfig) -> int:
 def run(
     config: PredictConfig, quiet: QuietConfig, save_to: Path, output: Path | None = None
 ) -> dict[str, Any]:
-    """Judge the quiet footage, or take its windows as they were kept, and write the camera's profile.
+    """Judge the quiet footage, or read its kept windows, and write the camera's profile to `save_to`.
 
-    `output`: a file beside which verdicts are kept as they come, so that a run that was stopped goes on, and what could
-    not be judged is listed. Returns the summary {profile, calibration, failures}. Raises UserError where there is
-    nothing to judge, where kept windows come without the model that judged them, and where `output`, or the list, would
-    replace another file.
+    `output`: a file beside which verdicts are kept as they come, so that a stopped run can go on, and beside which the
+    failures are listed. Returns the summary {profile, calibration, failures}. Raises UserError if there is nothing to
+    judge, if kept windows are given without the model that judged them, if `output` lies in the footage's folder, and
+    if `save_to`, `output` or the list of failures would replace a file of another kind.
     """
     assert quiet.calibrate is not None
     if config.model is None and kept_windows.are_at(quiet.calibrate):
-        raise UserError(f"whose windows are in {quiet.calibrate}? Name the --model that judged them")
+        raise UserError(f"{quiet.calibrate} holds kept windows: name the --model that judged them")
     camera_profile.check_place(save_to, "--save-profile")
     if output and output.resolve().is_relative_to(quiet.calibrate.resolve()):
         raise UserError(
-            f"--output {output} lies in {quiet.calibrate}: the next run would take what is kept there for all of the "
-            "footage. Name a place outside of it"
+            f"--output {output} is in {quiet.calibrate}: the next run would read the windows kept there instead of "
+            "judging all of the footage. Name a place outside that folder"
         )
     if output:
         batch.check_output(output)
@@ -230,24 +234,22 @@ def run(
         verdicts = [applied.verdict(verdict) for verdict in verdicts]
     found = choose(verdicts, settings, quiet.false_events_per_hour)
     judging = camera_profile.judging_of(verdicts)
-    if not kept_windows.are_at(quiet.calibrate):  # which do not say it
+    if not kept_windows.are_at(quiet.calibrate):  # kept windows do not tell these settings
         judging |= {"tta": config.tta, "skip_still": config.skip_still}
     camera_profile.write(save_to, found.profile(model_files.identity(model), settings, judging, applied))
     for line in found.described():
         log.info("%s", line)
-    log.info("%s: give it as --profile %s", save_to, shlex.quote(str(save_to)))
+    log.info("wrote %s: use it with --profile %s", save_to, shlex.quote(str(save_to)))
     return {"profile": str(save_to), "calibration": found.figures(), "failures": failures}
 
 
 def _judged(
     config: PredictConfig, footage: Path, output: Path | None
 ) -> tuple[list[Verdict], list[dict[str, str]]]:
-    """The verdicts, and what could not be judged."""
+    """Return the verdicts and the failures."""
     if kept_windows.are_at(footage):
         verdicts = batch.kept(footage, config)
-        log.info(
-            "%s: the windows that were kept of %d videos are taken, none is judged", footage, len(verdicts)
-        )
+        log.info("%s: using the kept windows of %d videos; no video is judged", footage, len(verdicts))
         for verdict in verdicts:
             if verdict.warning:
                 log.warning("%s: %s", verdict.path, verdict.warning)
@@ -258,15 +260,15 @@ def _judged(
     journal = verdict_journal.path_for(output) if output else None
     judged = [*found.failures, *batch.judge_all(found.videos, config, journal)]
     failures = [f.failure() for f in judged if isinstance(f, UnreadableVideo)]
-    # a link is no other footage
+    # a link to a video must not count as more footage
     by_file = {v.real_path or v.path: v for v in judged if isinstance(v, Verdict)}
     return list(by_file.values()), failures
 
 
 def _say_what_is_not_in(verdicts: Sequence[Verdict], folder: Path) -> None:
-    """Log which videos below the folder have no kept windows: they do not count. Those that runs wrote are none."""
+    """Warn of videos below the folder that have no kept windows and so do not count, except those that a run wrote."""
     judged = {os.path.realpath(verdict.path) for verdict in verdicts}
-    # of those that were judged from another folder, or were moved, the name is all that is known
+    # of videos that were judged from another folder, or moved since, only the name can be compared
     names = {Path(verdict.path).name for verdict in verdicts if not Path(verdict.path).exists()}
     written_in = functools.cache(WrittenFiles)
     others = [
@@ -278,6 +280,6 @@ def _say_what_is_not_in(verdicts: Sequence[Verdict], folder: Path) -> None:
     ]
     if others:
         log.warning(
-            "%d videos below %s are not among them, and do not count: %s%s. Judge them with --output first",
+            "%d videos below %s have no kept windows and do not count: %s%s. Judge them with --output first",
             len(others), folder, ", ".join(map(str, others[:_NAMED])), " ..." if others[_NAMED:] else "",
         )  # fmt: skip

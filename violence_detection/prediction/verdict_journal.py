@@ -1,6 +1,6 @@
-"""Verdicts kept as they come, a line each, so that a run that ended before its time goes on where it was.
+"""A journal of verdicts, one line each as they come, so that an interrupted run continues where it stopped.
 
-Only verdicts are kept: what failed may have been the fault of the hour, and is tried again by the next run.
+Only verdicts are kept: a failure may have had a passing cause, so the next run tries that video again.
 """
 
 from __future__ import annotations
@@ -25,49 +25,51 @@ from violence_detection.system import locks, storage
 from violence_detection.video import augment
 
 Record = Callable[[str, Mapping[str, Any]], None]
-#: To be given another value whenever judging gives other results, so that old lines are not believed. Another rule of
-#: the closer look has another name (video/augment.py), which counts, too.
+#: To be changed whenever judging gives other results, so that older lines no longer apply. A changed rule of the closer
+#: look has a new name (augment.CLOSER), which is part of the key as well.
 VERSION = "13"
 _ENDING = ".journal.jsonl"
-#: Settings that change no window: the model is known by its content, its weights with it, and thresholds and the like
-#: say what is made of the windows.
+#: Settings that are not part of the key, since they change no window: the model and its weights count by their content,
+#: and thresholds and the like are applied to the windows afterwards.
 _CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights", "profile"}) | {
     f.name for f in fields(EventConfig)
 }
-#: What a line has besides its key; the settings say anew what is made of the windows.
+#: The fields of a line besides its key. Fields that follow from a run's settings are not kept; each run sets them.
 FIELDS = frozenset(f.name for f in fields(Verdict)) - {
     "events_by", "profile", EARLY_EXIT_KEY, "model", "real_path", "given_as",
 }  # fmt: skip
-#: When a run last had this verdict, seconds since 1970. A line of it alone says that a later run took the verdict.
+#: When a run last gave this verdict, in seconds since 1970. A line with a key and this field alone says that a later
+#: run took the verdict from the journal.
 TIME_KEY = "kept_s"
-#: What it has where the model's early exit was not taken, the model, the video's real path and the time; those of
-#: earlier versions do not say it.
+#: Fields that a line may lack: `early_exit` is there, as False, only if the exit was not taken, and lines of earlier
+#: versions have none of them.
 OPTIONAL = frozenset({EARLY_EXIT_KEY, "model", "real_path", TIME_KEY})
 
 
-#: Such a line of it alone, as `KeptVerdicts.keep` writes it.
+#: A line with a key and a time alone, as `KeptVerdicts.keep` writes it.
 _TAKEN_AGAIN = re.compile(rf'\{{"key": "(\w+)", "{TIME_KEY}": [^,}}]+\}}\n'.encode())
 
 
 def path_for(output: Path) -> Path:
-    """The journal of the runs that write `output`."""
+    """Path of the journal that belongs to `output`."""
     return output.with_name(f"{output.name}{_ENDING}")
 
 
 def output_of(journal: Path) -> Path | None:
-    """What the runs of a journal write; None for a file that is none."""
+    """Path of the output that a journal belongs to; None if the file is not named as a journal."""
     name = journal.name.removesuffix(_ENDING)
     return journal.with_name(name) if name and name != journal.name else None
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries by their keys, those that runs had last at the end."""
+    """Read the entries of a journal by key, the most recently used last; empty if there is no such file."""
     return storage.read_journal(path, FIELDS, OPTIONAL, again=frozenset({TIME_KEY}))
 
 
 class KeptVerdicts:
-    """The verdicts of a journal that hold for these settings, and a place for new ones. `model`: its identity.
+    """The verdicts of a journal that are valid for these settings; takes new ones. `model`: the model's identity.
 
+    `record`, `again`: append a line of a key and fields to the journal; `again` is for lines that may be lost.
     Raises UserError if there is no such model or camera profile, or the model has no such operating point.
     """
 
@@ -102,7 +104,7 @@ class KeptVerdicts:
         self._known = read(path)
 
     def key(self, video: Path) -> str:
-        """What the verdict on a file as it is now is found by; empty for a file that is not there."""
+        """Key of the verdict on a file with its present size and modification time; empty if it cannot be accessed."""
         try:
             stat = video.stat()
         except OSError:
@@ -111,7 +113,7 @@ class KeptVerdicts:
         return storage.stable_hash(named, digits=32)
 
     def find(self, key: str, video: Path) -> Verdict | None:
-        """The verdict kept under this key, if any."""
+        """Return the verdict kept under this key, if any, for the video at this path."""
         try:
             entry = self._known[key]
             windows = tuple(JudgedWindow(**window) for window in entry["windows"])
@@ -119,12 +121,12 @@ class KeptVerdicts:
                 raise ValueError("a verdict without windows")
             entry = {name: value for name, value in entry.items() if name != TIME_KEY}
             return Verdict(**{**entry, "windows": windows, "path": str(video), **self._said_anew})
-        except (KeyError, TypeError, ValueError):  # not there, or not ours: to be written anew
+        except (KeyError, TypeError, ValueError):  # absent, or of another format: it will be written again
             self._known.pop(key, None)
             return None
 
     def keep(self, key: str, verdict: Verdict) -> None:
-        """Have the verdict on the disk, once; of one that is there, that this run took it."""
+        """Write a verdict to the journal; of one that is there already, only the time at which this run used it."""
         now = {TIME_KEY: time.time()}
         if self._known.get(key, {}).get("real_path"):
             self._again(key, now)
@@ -134,7 +136,7 @@ class KeptVerdicts:
         entry |= {"model": self.model, "real_path": real_path, **now}
         if not verdict.early_exit:
             entry[EARLY_EXIT_KEY] = False
-        # as the model gave them: which camera profile is applied is said anew by each run
+        # without any camera profile: each run applies its own
         entry["windows"] = [w.as_judged().record() for w in verdict.windows]
         self._record(key, entry)
         self._known[key] = entry
@@ -142,26 +144,30 @@ class KeptVerdicts:
 
 @contextmanager
 def kept(path: Path, config: PredictConfig) -> Iterator[KeptVerdicts]:
-    """The journal, made if need be, for one run at a time.
+    """Open a journal, creating it if need be, for this run alone.
 
-    Raises UserError if there is no such model or another run has it, OSError if it cannot be written.
+    Raises UserError as KeptVerdicts does and if another run has the journal, OSError if it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locks.locked(path.with_name(f".{path.name}.lock"), wait=False))
         except locks.LockTaken as e:
-            raise UserError(f"another run writes {path}. Wait for it, or give another --output") from e
-        with contextlib.suppress(OSError):  # it is as good with them
+            raise UserError(
+                f"another run is writing {path}. Wait until it ends, or give another --output"
+            ) from e
+        with contextlib.suppress(OSError):  # the journal works as well with them
             _leave_out_old_times(path)
         record = stack.enter_context(storage.appending_journal(path, sync=True))
-        again = stack.enter_context(storage.appending_journal(path))  # that costs nobody a verdict
+        # not synced: losing such a line loses no verdict
+        again = stack.enter_context(storage.appending_journal(path))
         yield KeptVerdicts(path, config, record, again)
 
 
 def _leave_out_old_times(path: Path) -> None:
-    """Leave lines out that a run took a verdict, where a later line says so again, if that is most of all lines.
+    """Remove lines of a key and a time alone that a later such line repeats, if they are more than half of all lines.
 
-    Each run that judges nothing adds a line a video. All others stay as they are, those of other versions too.
+    Each run adds such a line per video that it need not judge. All other lines stay as they are, also those of other
+    versions.
     """
     if not path.is_file():
         return

@@ -1,4 +1,4 @@
-"""How far the judging of a long video is: against real time, with the time left, and its events as they come."""
+"""Progress of judging a long video: a bar with speed and time left, and its events in the log as they are found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}, {re
 
 
 class VideoProgress:
-    """A bar for the video in hand, made of the news of its judging. A video that is judged at once has none."""
+    """A progress bar for the video being judged. A video whose windows all come at once gets none."""
 
     def __init__(self, events_by: EventConfig):
         self._events_by = events_by
@@ -33,13 +33,13 @@ class VideoProgress:
         self._said = 0
 
     def _begin(self) -> None:
-        """Have seen no window, and no event end."""
+        """Forget all windows and events seen so far."""
         self._follower = EventFollower(self._events_by, lambda _: "")
         self._last_s, self._ended = -math.inf, 0
 
     @contextmanager
     def of(self, path: Path) -> Iterator[None]:
-        """While this video is judged."""
+        """Context in which the video at `path` is judged; closes its bar at the end."""
         self._path, self._since_s, self._before_s = path, time.monotonic(), 0.0
         self._begin()
         self._said = 0
@@ -51,9 +51,10 @@ class VideoProgress:
                 self._bar = None
 
     def tell(self, news: JudgingNews) -> None:
-        """Take what is new: move the bar, and log the events that no coming window can change.
+        """Move the bar, and log the events that no later window can change.
 
-        A damaged video may be judged anew from its beginning: then its windows come again.
+        A damaged video may be judged again from its beginning; its windows then come a second time, and events that
+        were logged before are not logged again.
         """
         if news.windows[0].start_s <= self._last_s:
             self._begin()
@@ -75,7 +76,7 @@ class VideoProgress:
             )
         rate = (news.done_s - self._before_s) / max(time.monotonic() - self._since_s, 1e-3)
         self._bar.set_postfix_str(f"{rate:.1f} times real time", refresh=False)
-        self._bar.update(min(news.done_s, news.total_s) - self._bar.n)  # its length may be stated too short
+        self._bar.update(min(news.done_s, news.total_s) - self._bar.n)  # the stated length may be too short
         if news.goes_on:
             self._say_events(news)
 

@@ -1,4 +1,4 @@
-"""Windows of a stream, each as soon as its frames have come: those that the same footage has as a file."""
+"""The windows of a stream, each as soon as its frames are there: the same windows as of a file with that footage."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
     from violence_detection.prediction.detector import Detector
     from violence_detection.video.sources import TimedFrame
 
-#: So much of a stream shows whether its frames come at the rate that it states.
+#: Seconds of a stream that are enough to tell whether its frames come at the stated rate.
 _LEARN_RATE_S = 2.0
-#: Frames that come so much faster for so long, in each half of it, come at another rate.
+#: The rate has risen if in the last `_LEARN_RATE_S`, and in each half of it, frames come more than this many times as
+#: fast as the rate in use.
 _FASTER = 1.2
-#: More frames than any stream has, as long as its end is not known.
+#: The number of frames of a stream whose end is not known: more than any stream has.
 _ENDLESS = 2**50
-#: The rate of a stream that neither states one nor has two frames.
-_SOME_RATE = 25.0
+#: Frames a second of a stream that states no rate and has too few frames to measure one.
+_FALLBACK_FPS = 25.0
 
 
 class WindowStream:
-    """Takes frames in order of time, gives windows, and keeps what a coming window may need, shrunk.
+    """Turns frames, in order of time, into windows. Keeps only the frames that a later window may need, shrunk.
 
-    Numbers of frames are moments at a constant rate, as in video/decode.py: a frame stands until the next one comes.
-    The rate is the stated one where the first seconds come at it, else theirs; with `exact_rate` it is the stated one.
-    Where frames come faster later, as of a camera that idles, it is theirs from then on, at which none is passed over.
-    A stretch in which too few frames come to judge movement has no window; `still` counts those.
+    Frame numbers are moments at a constant rate, as in video/decode.py: a frame is shown until the next one comes. The
+    rate is the stated one if the first seconds come at it, otherwise the measured one; with `exact_rate` it is always
+    the stated one. If frames later come faster, as from a camera that was idling, the rate rises to theirs, so that
+    none is passed over. A window in which too few frames come to judge movement is left out; `still` counts these.
     """
 
     def __init__(
@@ -53,26 +54,27 @@ class WindowStream:
         self._draws = [viewer.draws("stream", variants) for viewer in viewers]
         self._stated_fps, self._exact_rate = stated_fps, exact_rate
         self._early: list[tuple[float, Kept]] | None = []  # until the rate is known
-        self._info = decode.VideoInfo(_ENDLESS, _SOME_RATE, 0, 0, "")
+        self._info = decode.VideoInfo(_ENDLESS, _FALLBACK_FPS, 0, 0, "")
         self._begins_s = 0.0
         self._grid = sampling.WindowGrid(self._info, window_s, stride_s)
         self._lookback = 0
-        self._moments: list[int] = []  # from which the frames stand
+        self._moments: list[int] = []  # the moment from which each kept frame is shown
         self._times: list[float] = []
         self._kept: list[Kept] = []
-        self._latest: deque[tuple[float, Kept]] = deque()  # those of a moment that another one took, too
+        # also frames that another one replaced at their moment
+        self._latest: deque[tuple[float, Kept]] = deque()
         self._waiting: deque[WindowPlan] = deque()
         self.frames_seen = self._still = 0
 
     @property
     def frames_kept(self) -> int:
-        """How many frames are held."""
+        """How many frames are kept in memory."""
         latest = sum(time_s not in self._times for time_s, _ in self._latest)
         return len(self._early or ()) + len(self._kept) + latest
 
     @property
     def still(self) -> int:
-        """How many windows had too few frames to judge movement."""
+        """How many windows were left out, since too few frames came in them to judge movement."""
         return self._still + self._grid.sparse
 
     def span_s(self, window: sampling.Window) -> tuple[float, float]:
@@ -81,7 +83,7 @@ class WindowStream:
         return start_s, start_s + window.length / self._info.fps
 
     def push(self, frame: TimedFrame) -> list[SeenWindow]:
-        """The windows that are complete with this frame. Frames come in order of time."""
+        """Add a frame and return the windows that it completes. Frames come in order of time."""
         self.frames_seen += 1
         kept = self._keep(frame.picture)
         if self._early is None:
@@ -94,7 +96,7 @@ class WindowStream:
         return list(self._complete())
 
     def finish(self) -> list[SeenWindow]:
-        """The windows that are left when the stream has ended, of which the last may be shorter."""
+        """Return the remaining windows at the end of the stream; the last may be shorter."""
         if self._early:
             self._begin()
         if not self._moments:
@@ -112,13 +114,13 @@ class WindowStream:
         return done + [self._seen(plan) for plan in plans]
 
     def _begin(self) -> None:
-        """Settle the rate, and take the frames that waited for it."""
+        """Decide on the rate, and add the frames that waited for it."""
         assert self._early
         seconds = np.array([time_s for time_s, _ in self._early])
         fps = self._stated_fps if self._exact_rate else decode.rate_of(seconds, self._stated_fps)
         self._begins_s = float(seconds[0])
         start_s = decode.start_of(self._begins_s)
-        self._info = decode.VideoInfo(_ENDLESS, fps or _SOME_RATE, 0, 0, "", start_s=start_s)
+        self._info = decode.VideoInfo(_ENDLESS, fps or _FALLBACK_FPS, 0, 0, "", start_s=start_s)
         self._grid = sampling.WindowGrid(self._info, self._window_s, self._stride_s)
         self._lookback = self._reach()
         early, self._early = self._early, None
@@ -138,7 +140,7 @@ class WindowStream:
         self._place(time_s, kept)
 
     def _comes_faster(self, now_s: float) -> bool:
-        """Whether more frames than before have come in both halves of the latest seconds: not in one burst."""
+        """Whether frames come faster than the rate in both halves of the latest seconds, and not just in one burst."""
         enough = _FASTER * self._info.fps * _LEARN_RATE_S
         if len(self._latest) <= enough:
             return False
@@ -146,7 +148,7 @@ class WindowStream:
         return min(second, len(self._latest) - second) > enough / 2
 
     def _go_faster(self) -> bool:
-        """Number the frames that are held anew, by the rate of the latest; False where that is none."""
+        """Renumber the kept frames at the rate of the latest ones; return False if that rate is no higher."""
         fps = decode.rate_of(np.array([time_s for time_s, _ in self._latest]), self._stated_fps)
         if fps <= self._info.fps:
             return False
@@ -166,7 +168,8 @@ class WindowStream:
 
     def _place(self, time_s: float, kept: Kept) -> None:
         moment = max(math.ceil((time_s - self._begins_s) * self._info.fps - 0.5), 0)
-        if self._moments and moment <= self._moments[-1]:  # it alone is seen of those that come in one moment
+        # of several frames at one moment only the last is shown
+        if self._moments and moment <= self._moments[-1]:
             self._times[-1], self._kept[-1] = time_s, kept
             return
         self._moments.append(moment)
@@ -174,9 +177,9 @@ class WindowStream:
         self._kept.append(kept)
 
     def _complete(self) -> Iterator[SeenWindow]:
-        """The windows of which nothing can change any more. What the others do not need is let go."""
+        """Yield the windows that no later frame can change, and drop the frames that no other window needs."""
         newest = self._moments[-1]
-        # else it may be a clip, which is judged on its middle
+        # a stream of up to one window may be a clip, which is judged on the window in its middle
         if newest + 1 > self._window_s * self._info.fps:
             while (window := self._grid.due(newest + 1, ended=False)) is not None:
                 self._waiting.append(WindowPlan(window, self._info, self._viewers, self._draws))
@@ -190,7 +193,7 @@ class WindowStream:
         return plan.seen({number: self._kept[self._index(number)] for number in plan.frames})
 
     def _index(self, moment: int) -> int:
-        """Which of the frames held stands at a moment."""
+        """Index of the kept frame that is shown at a moment."""
         return max(bisect_right(self._moments, moment) - 1, 0)
 
     def _moves(self, window: sampling.Window, n_frames: int) -> bool:
@@ -206,7 +209,7 @@ class WindowStream:
 
 
 def of_detector(detector: Detector, fps: float, *, exact_rate: bool = False) -> WindowStream:
-    """The windows that a detector judges of a stream. `fps`: what its source states, 0 where it does not."""
+    """Return a WindowStream with a detector's settings. `fps`: the rate that the source states, 0 if it states none."""
     return WindowStream(
         detector.viewers,
         detector.model.features.window_s,
@@ -218,9 +221,9 @@ def of_detector(detector: Detector, fps: float, *, exact_rate: bool = False) -> 
 
 
 class StreamJudge:
-    """Judges one stream with a detector, which several may share. `name`: of the stream, as it may be shown.
+    """Judges one stream with a detector, which several streams may share. `name`: the stream's name for messages.
 
-    `fps`: what the source states, 0 where it does not.
+    `fps`: the rate that the source states, 0 if it states none.
     """
 
     def __init__(self, detector: Detector, name: str, fps: float = 0.0, *, exact_rate: bool = False):
@@ -229,23 +232,23 @@ class StreamJudge:
 
     @property
     def frames_seen(self) -> int:
-        """How many frames were taken."""
+        """How many frames were pushed."""
         return self._windows.frames_seen
 
     @property
     def still(self) -> int:
-        """Windows that were not judged, since too few frames came in them."""
+        """How many windows were not judged, since too few frames came in them."""
         return self._windows.still
 
     def push(self, frame: TimedFrame) -> list[JudgedWindow]:
-        """The windows that are complete with this frame, judged. Frames come in order of time; some may be left out.
+        """Add a frame and judge the windows that it completes. Frames come in order of time; some may be left out.
 
-        Raises UnreadableVideo where the network's output is no number.
+        Raises UnreadableVideo if the network's output is not a number.
         """
         return self._judge(self._windows.push(frame))
 
     def finish(self) -> list[JudgedWindow]:
-        """The windows that are left when the stream has ended."""
+        """Judge the remaining windows at the end of the stream."""
         return self._judge(self._windows.finish())
 
     def _judge(self, seen: Iterable[SeenWindow]) -> list[JudgedWindow]:

@@ -1,6 +1,7 @@
-"""What is made of verdicts as they come: files in any format, annotated videos, clips of events, the page to review.
+"""Write the outputs of a run as verdicts come: files of each format, annotated videos, clips, page, explanations.
 
-Pictures are decoded again for that, in a process of its own: a video that takes its decoder down costs no verdict.
+Whatever shows pictures decodes the video again, in a process of its own, so that a video that crashes the decoder costs
+no verdict.
 """
 
 from __future__ import annotations
@@ -29,39 +30,40 @@ from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 
 log = logging.getLogger(__name__)
 
-#: So long without a frame is the end of the video. Closing a file is silent, too: so that browsers can begin to play,
-#: FFmpeg moves all of it to make room for the index, in one call during which no other thread runs. What hangs a
-#: decoder for ever has done so when it was judged (batch.SILENCE_LIMIT_S).
+#: A video whose process gives no sign of life for this long is given up. The limit is generous because closing a file
+#: is silent: FFmpeg moves all of it to make room for the index at its start, which lets browsers begin to play, in one
+#: call during which no other thread runs. A video that hangs the decoder for ever has failed in judging before
+#: (batch.SILENCE_LIMIT_S).
 _SILENCE_LIMIT_S = 1800.0
-#: To be given another value whenever annotated videos or clips look different, so that old ones are made anew.
+#: To be changed whenever annotated videos or clips look different, so that old ones are made again.
 _VERSION = 2
 _TABLE = "table"
-#: A page with which browsers are slow.
+#: Browsers are slow with pages larger than this.
 _LARGE_PAGE_BYTES = 5_000_000
 _PARTS = (
-    "--rejudge FILE --timeline DIR makes a page of the video whose windows FILE has (of --format csv, jsonl or json), "
-    "--rejudge FOLDER of those that lie there"
+    "--rejudge FILE --timeline DIR makes a page of the one video whose windows are in FILE (written with --format csv, "
+    "jsonl or json), --rejudge FOLDER --timeline DIR a page of the videos whose windows are in FOLDER"
 )
 _PARTS_OF_ONE = (
     "Judge the recording in parts (ffmpeg -i OLD -c copy -f segment -segment_time 43200 %03d.mkv), each with a "
     "--timeline DIR of its own"
 )
-#: Fields of a verdict that nothing shows.
+#: Fields of a verdict that change nothing in the pictures made of it.
 _NOT_SHOWN = frozenset({"path", "model", "real_path", "given_as"})
 _SHOWN = 3
-#: Where files of videos are written, by flag: video -> what its files are called there.
+#: For each flag that writes files per video: video -> the name of its files in that place.
 Names = Mapping[str, Mapping[str, str]]
 
 
 def check(config: OutputConfig, output: Path | None, judged_by: PredictConfig | None = None) -> None:
-    """Raise UserError where something could not be written. To be asked before videos are judged for hours.
+    """Raise UserError if an output cannot be written. To be called before hours of judging.
 
-    `judged_by`: the settings of the model that judges, None where it is not known.
+    `judged_by`: the settings of the model that judges; None if it is not known.
     """
     for chosen in formats.chosen(config.format):
         if output is None and chosen.name != _TABLE:
             raise UserError(
-                f"--format {chosen.name} needs a place to be written to. Give --output FOLDER, or --output FILE.json"
+                f"--format {chosen.name} needs a place to write to. Give --output FOLDER, or --output FILE.json"
             )
         if output:
             formats.check_run_file(chosen, output)
@@ -76,16 +78,19 @@ def check(config: OutputConfig, output: Path | None, judged_by: PredictConfig | 
                 raise UserError(f"{flag} {folder} is a file. Name a folder")
             disks.check_can_write(folder, flag)
     if config.timeline:
-        from violence_detection.prediction.review import review_page  # who has no page needs none
+        from violence_detection.prediction.review import review_page  # needed only for a page
 
         review_page.check(config.timeline, "--timeline")
     if config.explain and judged_by is None:
-        raise UserError("--explain asks the model again. Name the --model that judged the windows")
+        raise UserError("--explain runs the model again. Name the --model that judged the windows")
 
 
 class Outputs:
-    """Takes verdicts as they come. `names`: see names_of. `makers`: what writes the files that show something of a
-    video, each with the word for it. `model`: identity of the one that judged, empty where it is not known.
+    """The outputs of one run, written as verdicts come.
+
+    `names`: see names_of. `makers`: the workers that write the files with pictures of a video, by the participle that
+    messages use for it (`shown`, `explained`). `model`: identity of the model that judged; empty if it is not needed or
+    not known.
     """
 
     def __init__(
@@ -103,7 +108,7 @@ class Outputs:
         self._written = WrittenFiles(output.parent) if output else None
 
     def add(self, verdict: Verdict) -> list[UnreadableVideo]:
-        """Write what a video has of its own; the reasons of what could not be."""
+        """Write the files of one video. Returns a failure, with its reason, for each kind that could not be made."""
         for chosen in self._formats:
             if chosen.of_video and self._output and self._written:
                 name = self._names["--format"][verdict.path]
@@ -129,7 +134,7 @@ class Outputs:
         return failures
 
     def finish(self, verdicts: Sequence[Verdict], failures: Sequence[UnreadableVideo] = ()) -> None:
-        """Write what all videos have together; a table is logged, too. `failures`: of the run."""
+        """Write what covers all videos: the table, which is logged as well, and the page. `failures`: of the run."""
         for chosen in self._formats:
             if chosen.of_run is None:
                 continue
@@ -141,9 +146,9 @@ class Outputs:
         if self._output and self._written and self._output.parent.is_dir():
             _say_what_differs(self._formats, self._output, self._written, verdicts, failures)
         if self._clips and verdicts:
-            self._clips.mkdir(parents=True, exist_ok=True)  # there, and empty, where nothing happened
+            self._clips.mkdir(parents=True, exist_ok=True)  # exists, empty, also if there was no event
         if self._timeline:
-            # who has no page needs none
+            # needed only for a page
             from violence_detection.prediction.review import review_media, review_page
 
             names, why = self._names["--timeline"], self._names.get("--explain", {})
@@ -154,10 +159,10 @@ class Outputs:
                 for v in verdicts
             }
             page = review_page.write(self._timeline, verdicts, media, failures, self._model)
-            log.info("to look at and mark: %s", page)
+            log.info("page to review and mark events: %s", page)
             if (size_bytes := page.stat().st_size) > _LARGE_PAGE_BYTES:
                 log.warning(
-                    "%s has %s, of %s: browsers are slow with it. %s",
+                    "%s has %s for %s, which makes browsers slow. %s",
                     page, disks.gigabytes(size_bytes), plural(len(verdicts), "video"),
                     _PARTS_OF_ONE if len(verdicts) == 1 else _PARTS,
                 )  # fmt: skip
@@ -170,12 +175,12 @@ def _say_what_differs(
     verdicts: Sequence[Verdict],
     failures: Sequence[UnreadableVideo],
 ) -> None:
-    """Log which files of an earlier run there say something else of these videos, or are of some not judged now."""
+    """Warn of files of an earlier run that contradict this run, or belong to videos that this run could not judge."""
     unjudged = {os.path.realpath(f.path) for f in failures} - {os.path.realpath(v.path) for v in verdicts}
     there = sorted(path for path in output.parent.iterdir() if path.is_file()) if unjudged else []
     left = [path for path in there if written.source_of(path) in unjudged]
     if left:
-        log.warning("%s: of an earlier run; this one could not judge what they are of", _named(left))
+        log.warning("%s: written by an earlier run, for videos that this run could not judge", _named(left))
     found: dict[Path, str] = {}
     for other in formats.all_formats().values():
         if other not in chosen:
@@ -184,7 +189,7 @@ def _say_what_differs(
     if found:
         names = sorted({*found.values(), *(f.name for f in chosen)})
         log.warning(
-            "%s: of an earlier run, and differ from this one. --format %s makes them again",
+            "%s: written by an earlier run, with other results than this one. --format %s writes them again",
             _named(list(found)),
             ",".join(names),
         )
@@ -199,9 +204,9 @@ def _named(paths: Sequence[Path]) -> str:
 def outputs(
     config: OutputConfig, output: Path | None, videos: Sequence[str], judged_by: PredictConfig | None = None
 ) -> Iterator[Outputs]:
-    """The outputs of a run. `judged_by`: the settings of the model that judges, None where it is not known.
+    """Open the outputs of a run. `judged_by`: the settings of the model that judges; None if it is not known.
 
-    Raises UserError where something could not be written.
+    Raises UserError if an output cannot be written.
     """
     check(config, output, judged_by)
     names = names_of(config, output, videos)
@@ -220,7 +225,7 @@ def outputs(
 
 
 def names_of(config: OutputConfig, output: Path | None, videos: Sequence[str]) -> Names:
-    """What the files of each video are called in each place. Raises UserError where a place has what is nobody's."""
+    """Return the name of each video's files in each place. Raises UserError as file_names.names_in does."""
     of_video = [chosen.endings for chosen in formats.chosen(config.format) if chosen.of_video]
     places = (
         [FilePlace("--format", output.parent, "|".join(of_video), refuses=True)]
@@ -244,25 +249,25 @@ def names_of(config: OutputConfig, output: Path | None, videos: Sequence[str]) -
 
 
 def _identity(judged_by: PredictConfig) -> str:
-    from violence_detection.models import model_files, shipped  # who has neither page nor pictures needs none
+    from violence_detection.models import model_files, shipped  # needed only for a page or explanations
 
     return model_files.identity(shipped.find(judged_by.model))
 
 
 def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[str]]:
-    """The function that writes what is seen of a verdict, and says which files it wrote: annotated video, clips, and
-    what the page shows.
+    """Return a function that writes annotated video, clips and the page's media of a verdict, and returns their paths.
 
-    What is there already, made of the same, is left as it is.
+    Files that are there already, made of the same verdict and video, are left as they are and not returned.
     """
-    from violence_detection.prediction import annotated_video, event_clips  # heavy, for this process alone
+    # heavy, and needed in this process alone
+    from violence_detection.prediction import annotated_video, event_clips
     from violence_detection.prediction.review import review_media
     from violence_detection.video import writer
 
     media = config.timeline and config.timeline / file_names.MEDIA_FOLDER
     if media:
         storage.remove_abandoned(media)
-    # once for all videos: there is a line for each file in it
+    # read once for all videos: the record in a folder has a line for each file
     written = {folder: WrittenFiles(folder) for folder in (config.annotate, config.clips, media) if folder}
 
     def show(verdict: Verdict) -> list[str]:
@@ -295,11 +300,12 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
 def load_explainer(
     config: OutputConfig, judged_by: PredictConfig, names: Mapping[str, str]
 ) -> Callable[[Verdict], list[str]]:
-    """The function that writes pictures of why a video was judged as it was, and says which files it wrote.
+    """Return a function that writes pictures of what a verdict rests on, and returns their paths.
 
-    It loads the model, in a process of its own. What is there already, made of the same, is left as it is.
+    Loads the model, so it is meant for a process of its own. Pictures that are there already, made of the same verdict,
+    video and model, are left as they are and not returned.
     """
-    # heavy, for this process alone
+    # heavy, and needed in this process alone
     from violence_detection.prediction import explanation, explanation_picture
 
     folder, model = config.explain, _identity(judged_by)
@@ -308,7 +314,7 @@ def load_explainer(
 
     def explain(verdict: Verdict) -> list[str]:
         name = names[verdict.path]
-        # the picture shows what the video is called
+        # the picture shows the path of the video
         made_of = storage.stable_hash([_made_of(verdict), verdict.path, model])
         wanted, missing = explanation.explained_windows(verdict, config.explain_most), []
         _check_is_judged(verdict)
@@ -321,7 +327,7 @@ def load_explainer(
         windows = [window for window, _ in missing]
         found = explainer.explain(Path(verdict.path), windows) if windows else ()
         for (_, path), explained in zip(missing, found, strict=True):
-            # it would be taken for that of this picture
+            # an old record must not be read as that of the new picture
             written.remove(path.with_suffix(".json"), verdict.path)
             explanation_picture.write(explained, path, Path(verdict.path), written)
             made = {**explained.record(), "path": verdict.path, "made_of": made_of}
@@ -335,7 +341,7 @@ def load_explainer(
 def _remove_other_explanations(
     written: WrittenFiles, folder: Path, name: str, video: str, kept: Set[str]
 ) -> None:
-    """Remove those that an earlier run wrote for this video, of other events."""
+    """Remove explanations that an earlier run wrote for this video, of events other than `kept`."""
     ours = re.compile(re.escape(name) + file_names.EXPLANATION_ENDINGS)
     for known in sorted(written.names_of(os.path.realpath(video))):
         found = ours.fullmatch(known)
@@ -344,23 +350,24 @@ def _remove_other_explanations(
 
 
 def _made_of(verdict: Verdict) -> str:
-    """What tells whether a file was made of this verdict, of the video as it is now."""
+    """Hash of a verdict and of the video file as it is now, by which outputs made of them are recognised."""
     try:
         stat = Path(verdict.path).stat()
     except OSError as e:
         raise UnreadableVideo(verdict.path, (e.strerror or str(e)) + _where_it_was(verdict)) from e
     of_file = [stat.st_size, stat.st_mtime_ns]
-    # Kept by an earlier version, a verdict does not say these: what was made of it looks the same.
+    # Verdicts of earlier versions lack the fields left out here, and what was made of them looks the same.
     shown = {name: value for name, value in asdict(verdict).items() if name not in _NOT_SHOWN}
     return storage.stable_hash([_VERSION, shown, of_file], digits=32)
 
 
 def _check_is_judged(verdict: Verdict) -> None:
-    """Raise UnreadableVideo where the file that is there now is another video, told by its length and rate.
+    """Raise UnreadableVideo if the file at the verdict's path has another length or rate than the judged video.
 
-    Kept windows are of the video that was judged. By its path another may be found: in another folder, or in its place.
+    Kept windows belong to the video that was judged; its path may lead to another one, seen from another folder or
+    because the file was replaced.
     """
-    from violence_detection.video import decode  # heavy, for the processes that make pictures
+    from violence_detection.video import decode  # heavy, and needed only where pictures are made
 
     path = Path(verdict.path)
     judged = verdict.duration_s, round(verdict.fps, 2)
@@ -368,7 +375,7 @@ def _check_is_judged(verdict: Verdict) -> None:
     for look in (lambda: decode.packet_timing(path).info, lambda: decode.probe(path)):
         info = look()
         found = round(info.duration_s, 2), round(info.fps, 2)
-        near = round(info.fps, 3) or info.fps  # by which earlier versions counted, however long the video was
+        near = round(info.fps, 3) or info.fps  # earlier versions computed lengths with this rate
         ways = [(info.duration_s, info.fps), (info.duration_s * info.fps / near, near)]
         if any(
             math.isclose(round(length_s, 2), judged[0], abs_tol=0.02)
@@ -378,14 +385,16 @@ def _check_is_judged(verdict: Verdict) -> None:
             return
     raise UnreadableVideo(
         path,
-        f"it is another video than the one that was judged, of {judged[0]:g} s at {judged[1]:g} frames a second: it "
-        f"has {found[0]:g} s at {found[1]:g}. Judge it, or give the judged one this path",
+        f"it is not the video that was judged: that one had {judged[0]:g} s at {judged[1]:g} frames a second, and this "
+        f"one has {found[0]:g} s at {found[1]:g}. Judge this one, or put the judged one back in its place",
     )
 
 
 def _where_it_was(verdict: Verdict) -> str:
-    """What is said of a file that cannot be found by a path that held for another folder."""
+    """The remedy if a relative path, which depends on the folder of the run, leads to no file."""
     if Path(verdict.path).is_absolute():
         return ""
-    there = f", as {verdict.real_path}" if verdict.real_path else ""
-    return f". Its path is relative to the folder in which it was judged{there}: run the command there"
+    there = f" as {verdict.real_path}" if verdict.real_path else ""
+    return (
+        f". Its path is relative to the folder in which it was judged{there}: run the command in that folder"
+    )

@@ -256,7 +256,7 @@ def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None
     with pytest.raises(video_windows.CannotJudge, match=r"text\.mp4: no such file, or not a video"):
         next(video_windows.windows(tmp_path / "text.mp4", described))
     odd = shutil.copy(tmp_path / "text.mp4", tmp_path / "caf\udce9.mp4")
-    with pytest.raises(video_windows.CannotJudge, match="its path is no UTF-8"):
+    with pytest.raises(video_windows.CannotJudge, match="the path is not UTF-8"):
         next(video_windows.windows(odd, described))
     short = small_videos.write(tmp_path / "short.avi", 3, n_frames=5)
     with pytest.raises(video_windows.CannotJudge, match=r"short\.avi: only 5 of at least 8 frames decode"):

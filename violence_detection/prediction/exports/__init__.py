@@ -1,1 +1,1 @@
-"""A trained model as files that other programs run: ONNX, OpenVINO, TFLite."""
+"""Export of a trained model to files that other programs run: ONNX, OpenVINO, TFLite."""

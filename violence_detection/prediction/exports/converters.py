@@ -1,4 +1,4 @@
-"""A traced graph into the file of each format, by the converter that the format's makers or Keras itself use."""
+"""Convert a traced graph to the file of each format, with the converter that the format's makers or Keras use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from violence_detection.backbones import openvino_conversion
 from violence_detection.errors import UserError
 from violence_detection.system import disks, storage
 
-#: The version of ONNX' operators that are used.
+#: The version of the ONNX operator set.
 ONNX_OPSET = 18
 
 
@@ -23,8 +23,9 @@ ONNX_OPSET = 18
 class ExportFormat:
     """How a format is written.
 
-    `files`: what is written, the first of them what a runtime opens. `packages`: what must be installed to write it and
-    to run it, name of the import -> name for pip. `two_dimensional`: see whole_graph.trace.
+    `files`: names of the files; a runtime opens the first. `packages`: what must be installed to write and to run the
+    format, name of the import -> name for pip. `write`: writes a graph to a path. `two_dimensional`: see
+    whole_graph.trace.
     """
 
     files: tuple[str, ...]
@@ -34,9 +35,9 @@ class ExportFormat:
 
 
 def write(name: str, graph: Any, folder: Path) -> Path:
-    """Write a graph of whole_graph.trace as that format into `folder`; the file that a runtime opens.
+    """Write a graph of whole_graph.trace to `folder` in format `name`; return the file that a runtime opens.
 
-    Raises UserError where the format cannot hold the graph.
+    Raises UserError if the format cannot hold the graph.
     """
     path = folder / FORMATS[name].files[0]
     try:
@@ -47,18 +48,18 @@ def write(name: str, graph: Any, folder: Path) -> Path:
         reason = " ".join(str(e).split())[:600] or type(e).__name__
         others = ", ".join(other for other in FORMATS if other != name)
         raise UserError(
-            f"this model cannot be written as {name}: {reason}. Other formats may hold it: {others}"
+            f"this model cannot be written as {name}: {reason}. Try another format: {others}"
         ) from e
     return path
 
 
 def check_installed(name: str) -> None:
-    """Raise UserError where a package is missing that the format needs."""
+    """Raise UserError if a package that the format needs is missing."""
     packages = FORMATS[name].packages
     missing = [pip for module, pip in packages.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise UserError(
-            f"--export {name} needs packages that are missing. Run: pip install {' '.join(missing)}"
+            f"--export {name} needs packages that are not installed. Run: pip install {' '.join(missing)}"
         )
 
 
@@ -68,7 +69,7 @@ def _write_onnx(graph: Any, path: Path) -> None:
     import tf2onnx
 
     _, by_name = graph.structured_input_signature
-    # the converter hands over what it is given by place
+    # the converter passes arguments by position, the graph takes them by name
     by_place = tf.function(
         lambda *pictures: graph(**dict(zip(by_name, pictures, strict=True))),
         input_signature=list(by_name.values()),
@@ -76,14 +77,14 @@ def _write_onnx(graph: Any, path: Path) -> None:
     converted, _ = tf2onnx.convert.from_function(
         by_place, by_place.input_signature, opset=ONNX_OPSET, custom_op_handlers={"Erfc": (_one_less_erf, [])}
     )
-    # what the converter does not know, it leaves as it is
+    # the converter leaves operations that it does not know as they are; the check finds them
     onnx.checker.check_model(converted)
     with storage.atomic_path(path) as temporary:
         temporary.write_bytes(converted.SerializeToString())
 
 
 def _one_less_erf(graph: Any, node: Any, *_: Any) -> None:
-    """Write TensorFlow's erfc, which its GELU takes, as ONNX has it: 1 - erf."""
+    """Replace TensorFlow's Erfc, which its GELU uses and ONNX lacks, by 1 - Erf."""
     shape, dtype = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
     one = graph.make_const(f"{node.name}/one", np.ones((), np.float32))
     erf = graph.make_node("Erf", node.input, shapes=[shape], dtypes=[dtype])
@@ -96,7 +97,7 @@ def _write_openvino(graph: Any, path: Path) -> None:
     import openvino as ov
 
     converted = openvino_conversion.converted(graph)
-    # the runtime halves float32 weights to float16 unless it is told not to
+    # by default save_model stores float32 weights as float16
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         ov.save_model(converted, Path(folder) / path.name, compress_to_fp16=False)
         for suffix in (".bin", ".xml"):
@@ -107,7 +108,7 @@ def _write_tflite(graph: Any, path: Path) -> None:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], graph.owner)
-    # nothing that only TensorFlow itself computes
+    # no operations that need TensorFlow at run time
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     with storage.atomic_path(path) as temporary:
         temporary.write_bytes(converter.convert())

@@ -1,10 +1,10 @@
-"""Write a trained model so that other programs run it, and look whether it says the same there.
+"""Export a trained model to formats that other programs run, and check that it gives the same results there.
 
-DIR/model.onnx, model.xml + model.bin, model.tflite   the model, a file a format
+DIR/model.onnx, model.xml + model.bin, model.tflite   the model, in each format
 DIR/manifest.json       inputs, sampling, thresholds, licences of the backbones, hashes
-DIR/parity.json         P(violent) of the same pictures here and there
+DIR/parity.json         P(violent) of the same pictures by this package and by each format
 DIR/example_FORMAT.py   ten lines that judge a video without this package
-DIR/video_windows.py    what they read videos with
+DIR/video_windows.py    the module with which the examples read videos
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from violence_detection.prediction.exports.whole_graph import PictureInput
 from violence_detection.system import disks, locks, storage
 
 log = logging.getLogger(__name__)
-#: In the folder of an export, until its files are all made.
+#: Subfolder of the export in which its files lie until all of them are made.
 _MAKING = ".making"
 
 MANIFEST_NAME, PARITY_NAME = "manifest.json", "parity.json"
@@ -43,22 +43,22 @@ MANIFEST_NAME, PARITY_NAME = "manifest.json", "parity.json"
 def run(
     config: PredictConfig, formats: Sequence[str], folder: Path, videos: Sequence[Path]
 ) -> dict[str, Any]:
-    """Export the model of the settings; the summary {export, model, formats: {name: ...}, failures}.
+    """Export a model to `folder`; return the summary {export, model, formats: {name: ...}, failures}.
 
-    `videos`: files whose windows are compared too, beside made-up ones. A format that is not shown to say the same (see
-    parity.report) is among the failures, and its files are there to be looked at; so is a video that cannot be read,
-    which costs the others nothing. The folder gets all files or none. Raises UserError where there is no such format or
-    model, a package is missing, the folder has files of an export or another run has it, a format cannot hold the
-    model, or footage between windows would not be seen.
+    `videos`: files of which some windows are compared, in addition to made-up ones. A video that cannot be read is a
+    failure, and the others are compared. A format that does not pass the comparison (see parity.report) is a failure,
+    too, but its files are written. The folder gets all files or none. Raises UserError if there is no such format or
+    model, a package is missing, the folder contains files of an export or another run has it, a format cannot hold the
+    model, a setting has no counterpart in an export, or the stride is longer than the window.
     """
     check(formats)
     _check_plain(config)
-    model = shipped.find(config.model)  # before anything is made at the place
+    model = shipped.find(config.model)  # raises before anything is written to the folder
     _check_place(folder)
     with locks.only_one(folder, "an export"):
-        _check_place(folder)  # who had it before may have written it
+        _check_place(folder)  # again: the run that had the lock before may have written files
         made = folder / _MAKING
-        shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(made, ignore_errors=True)  # left by a run that was killed
         try:
             return _run(config, model, formats, folder, made, videos)
         finally:
@@ -73,10 +73,10 @@ def _run(
     made: Path,
     videos: Sequence[Path],
 ) -> dict[str, Any]:
-    """The same of the model at `path`, with the files made in `made` first."""
+    """Do what `run` does for the model at `path`, making the files in `made` before they are moved to `folder`."""
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point, config.threshold)
     if model.calibration and (other := model.calibration.other_views(1)):
-        log.warning("the model is %s: no exported one averages views", other)
+        log.warning("the model is %s: exported models do not average views", other)
     config = replace(config, stride_s=detector.stride_s(config, model.features.window_s))
     runs = model.backbone_runs(config.backbone_weights)
     inputs = whole_graph.picture_inputs(runs)
@@ -89,7 +89,7 @@ def _run(
     compared: dict[str, Any] = {}
     graph, as_traced = None, None
     made.mkdir()
-    # those that take the same graph one after another: it is traced once, and only one is held
+    # formats that need the same graph follow each other: each graph is traced once, and only one is in memory
     for name in sorted(dict.fromkeys(formats), key=lambda name: FORMATS[name].two_dimensional):
         log.info("making %s", FORMATS[name].files[0])
         if as_traced is not FORMATS[name].two_dimensional:
@@ -103,7 +103,7 @@ def _run(
     storage.write_text(made / standalone.WINDOWS_NAME, standalone.windows_source())
     storage.write_json(made / PARITY_NAME, {"compared_with": reference.engines, "formats": compared})
     storage.write_json(made / MANIFEST_NAME, {**described, "formats": written})
-    # the manifest last: where it is, all is
+    # the manifest comes last: where it is, the export is complete
     for file in sorted(made.iterdir(), key=lambda file: file.name == MANIFEST_NAME):
         file.replace(folder / file.name)
     log.info("wrote %s", folder)
@@ -111,7 +111,7 @@ def _run(
 
 
 def check(formats: Sequence[str]) -> None:
-    """Raise UserError for a name that is no format, and where a package is missing."""
+    """Raise UserError for an unknown format, for none at all, and if a package is missing."""
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UserError(f"--export knows the formats {', '.join(FORMATS)}. Received: {', '.join(unknown)}")
     if not formats:
@@ -121,27 +121,27 @@ def check(formats: Sequence[str]) -> None:
 
 
 def _check_plain(config: PredictConfig) -> None:
-    """Raise UserError for settings that no exported model has."""
+    """Raise UserError for settings that an exported model cannot have."""
     if config.profile:
         raise UserError(
-            f"a camera's profile is not exported: leave out --profile {config.profile}, and compare what the exported "
-            "model gives with what the profile says"
+            f"a camera profile cannot be exported: leave out --profile {config.profile}, and apply its logit offset "
+            "and threshold to the output of the exported model"
         )
     if config.tta > 1:
-        raise UserError("an exported model sees one view of a window: leave out --tta")
+        raise UserError("an exported model judges a single view of a window: leave out --tta")
     if config.skip_still:
-        raise UserError("an exported model judges each window it is given: leave out --skip-still")
+        raise UserError("an exported model judges every window that it is given: leave out --skip-still")
 
 
 def _check_place(folder: Path) -> None:
-    """Raise UserError where the folder has files of an export, or cannot be written."""
+    """Raise UserError if the folder contains files of an export or cannot be written."""
     ours = {MANIFEST_NAME, PARITY_NAME, standalone.WINDOWS_NAME}
     for name, of_format in FORMATS.items():
         ours |= {standalone.example_name(name), *of_format.files}
     if there := sorted(name for name in ours if (folder / name).exists()):
         raise UserError(
-            f"{folder} has {', '.join(there)} already, which an export would replace: name another folder. One run "
-            "writes several formats into one folder, such as --export onnx,tflite DIR"
+            f"{folder} has {', '.join(there)} already, which this export would replace: name another folder. One run "
+            "can write several formats into one folder, for example --export onnx,tflite DIR"
         )
     disks.check_can_write(folder, "--export")
 
@@ -149,7 +149,7 @@ def _check_place(folder: Path) -> None:
 def _windows(
     model: TrainedModel, inputs: Sequence[PictureInput], videos: Sequence[Path], stride_s: float
 ) -> tuple[list[tuple[str, parity.Window]], list[UnreadableVideo]]:
-    """What is compared, made-up windows and those of the videos, and the videos that cannot be read."""
+    """Return the windows to compare, made-up ones and those of the videos, and the videos that cannot be read."""
     found, unread = list(parity.made_windows(inputs)), []
     for video in videos:
         try:
@@ -166,7 +166,7 @@ def _windows(
 def _tell(name: str, of_format: Mapping[str, Any]) -> None:
     p, windows = of_format["p_package"], len(of_format["windows"])
     said = parity.failure(of_format) or "it agrees with this package"
-    log.info("%s: %s; by %.2g at most (limit %g), P(violent) from %.4f to %.4f over %d windows", name, said,
+    log.info("%s: %s; largest difference %.2g (limit %g), P(violent) from %.4f to %.4f over %d windows", name, said,
              of_format["max_difference"], parity.LIMIT, p["lowest"], p["highest"], windows)  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What an export's manifest.json says: what the model takes, how its pictures are made, what its answer means."""
+"""The content of an export's manifest.json: the model's inputs, how their pictures are made, what the outputs mean."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from violence_detection.system import storage
 from violence_detection.video import pictures
 from violence_detection.video.decode import MIN_FRAMES
 
-#: Settings of sampling that video_windows.py needs.
+#: Settings of sampling that video_windows.py reads.
 _SAMPLING = ("frames", "window_s", "span_s", "burst", "burst_spacing_s", "motion_spacing_s", "motion_gain")
 
 
 def of_model(
     model: TrainedModel, identity: str, name: str, inputs: Sequence[PictureInput], config: PredictConfig
 ) -> dict[str, Any]:
-    """All but the files. `identity`, `name`: of the model, see models.model_files. `config`: with judging's stride."""
+    """Describe all but the files. `identity`, `name`: of the model. `config`: with the stride used in judging."""
     window_s = model.features.window_s
     return {
         "made_by": f"violence_detection {__version__}",
@@ -66,7 +66,7 @@ def of_model(
 
 
 def of_files(format_name: str, folder: Path) -> dict[str, Any]:
-    """The files of one format, with their hashes and the versions that wrote them."""
+    """Describe the files of one format: their SHA-256, and the versions of the packages that made them."""
     import keras
     import tensorflow as tf
 
@@ -98,7 +98,7 @@ def _described(given: PictureInput) -> dict[str, Any]:
 
 
 def _thresholds(model: TrainedModel, config: PredictConfig) -> dict[str, float]:
-    """By operating point, those that the model has for what the graph gives: with the early exit, or without."""
+    """Thresholds of balanced and of the other points that agree with the graph on taking the early exit, by point."""
     stored: Mapping[str, Any] = model.calibration.operating_points if model.calibration else {}
     balanced = config.threshold if config.operating_point == BALANCED else model.at(BALANCED).threshold
     return {BALANCED: balanced} | {
@@ -109,7 +109,7 @@ def _thresholds(model: TrainedModel, config: PredictConfig) -> dict[str, float]:
 
 
 def _backbones(inputs: Sequence[PictureInput]) -> list[dict[str, Any]]:
-    """Each backbone once, with the licence of its weights and their hash."""
+    """Describe each backbone once: licence, weights file and its SHA-256."""
     found: dict[str, dict[str, Any]] = {}
     for given in inputs:
         for backbone in given.run.backbones:

@@ -1,4 +1,4 @@
-"""Whether an exported model says what this package says of the same pictures."""
+"""Compare what an exported model and this package say of the same pictures."""
 
 from __future__ import annotations
 
@@ -21,22 +21,29 @@ from violence_detection.video.window_pictures import Viewer
 if TYPE_CHECKING:
     from violence_detection.models.trained_model import BackboneRun, TrainedModel
 
-#: P(violent) of an exported model may differ by so much, and a member's logit: as strict where P is 0.5, which changes
-#: by a quarter of what the logit does.
-LIMIT, LOGIT_LIMIT = 1e-3, 4e-3
-#: A logit farther from 0 is not compared: in float32 a P so near to 1 has no digits left to tell it from others.
+#: The largest difference of P(violent) between an exported model and this package.
+LIMIT = 1e-3
+#: The largest difference of a member's logit. Where P is 0.5, which changes a quarter as fast as the logit, this is as
+#: strict as LIMIT.
+LOGIT_LIMIT = 4e-3
+#: Logits farther from 0 than this are not compared: in float32, P so near 1 has too few digits left to tell them apart.
 TELLING = 9.0
-#: Windows that are made up, and those of each video that are compared.
-MADE_WINDOWS, WINDOWS_A_VIDEO = 4, 4
-_SHAPES, _LARGEST_STEP = 6, 9
+#: How many made-up windows are compared.
+MADE_WINDOWS = 4
+#: How many windows of each video are compared, at most.
+WINDOWS_A_VIDEO = 4
+#: Rectangles in a made-up window.
+_SHAPES = 6
+#: Divides the steps of the rectangles: the larger, the slower they move.
+_LARGEST_STEP = 9
 
-#: Pictures of one window by the name of the graph's input.
+#: The pictures of one window, by name of the graph's input.
 Window = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class ComparedWindow:
-    """What this package and the exported model say of one window. `source`: whose pictures they were."""
+    """What this package and the exported model say of one window. `source`: where its pictures came from."""
 
     source: str
     package: Said
@@ -44,16 +51,16 @@ class ComparedWindow:
 
     @property
     def difference(self) -> float:
-        """How far apart their P(violent) are; infinite where one is no number."""
+        """The absolute difference of P(violent); infinite if either is not finite."""
         return _apart(self.package.p, self.export.p)
 
     def logit_difference(self, member: int) -> float | None:
-        """How far apart a member's logits are; None where that is not compared."""
+        """The absolute difference of a member's logits; None if the package's is beyond TELLING and not compared."""
         here, there = self.package.logits[member], self.export.logits[member]
         return None if abs(here) > TELLING else _apart(here, there)
 
     def record(self) -> dict[str, Any]:
-        """As parity.json has it."""
+        """Return the record of this window in parity.json."""
         return {
             "source": self.source,
             "p_package": self.package.p,
@@ -69,7 +76,7 @@ def _apart(here: float, there: float) -> float:
 
 
 class Reference:
-    """The package's own way from pictures to P(violent): its engines, float16 features, heads and calibration."""
+    """This package's own path from pictures to P(violent): its engines, float16 features, heads and calibration."""
 
     def __init__(self, model: TrainedModel, runs: Sequence[BackboneRun], engine: str):
         self._model, self._runs = model, runs
@@ -86,11 +93,11 @@ class Reference:
 
     @property
     def engines(self) -> list[str]:
-        """What ran the backbones."""
+        """The names of the engines that run the backbones, sorted."""
         return sorted({engine.name for engine in self._engines})
 
     def __call__(self, window: Window, inputs: Sequence[PictureInput]) -> Said:
-        """What it says of the pictures of one window."""
+        """Return P(violent) and the members' logits for the pictures of one window."""
         features: dict[str, np.ndarray] = {}
         for run, engine in zip(self._runs, self._engines, strict=True):
             given = {i.stream: window[i.name] for i in inputs if i.run is run}
@@ -109,15 +116,16 @@ class Reference:
 
 
 def compare(reference: Sequence[tuple[str, Window, Said]], exported: ExportedModel) -> list[ComparedWindow]:
-    """Each window with what the exported model says. `reference`: source, pictures, and what the package says."""
+    """Run the exported model on each window. `reference`: source, pictures, and what the package says of them."""
     return [ComparedWindow(source, said, exported(window)) for source, window, said in reference]
 
 
 def report(compared: Sequence[ComparedWindow], members: Sequence[str]) -> dict[str, Any]:
-    """As parity.json has it. `members`: their names, in order.
+    """Summarise the comparison of a format as in parity.json. `members`: their names, in order.
 
-    Passed: P differs by LIMIT at most, and each member's logit was compared and differs by LOGIT_LIMIT at most. P alone
-    says little where it is near 0 or 1, and nothing of members that do not count where another is sure.
+    A format has passed if P differs by at most LIMIT, and each member's logit was compared in at least one window and
+    differs by at most LOGIT_LIMIT. P alone tells little where it is near 0 or 1, and nothing of members that do not
+    count because a member that is sure judges alone.
     """
     worst = max(window.difference for window in compared)
     by_member = {name: _of_member(compared, member) for member, name in enumerate(members)}
@@ -140,7 +148,7 @@ def _of_member(compared: Sequence[ComparedWindow], member: int) -> dict[str, Any
 
 
 def failure(of_format: Mapping[str, Any]) -> str | None:
-    """Why a report is not passed, for people; None where it is."""
+    """Explain to people why a format has not passed; None if it has."""
     found = []
     if of_format["max_difference"] > LIMIT:
         found.append(
@@ -149,7 +157,7 @@ def failure(of_format: Mapping[str, Any]) -> str | None:
     for name, of_member in of_format["members"].items():
         if not of_member["windows"]:
             found.append(f"the logits of {name} are beyond {TELLING:g} in all windows, so it was not compared: give "
-                         "videos of which it is less sure")  # fmt: skip
+                         "videos of which this member is less sure")  # fmt: skip
         elif of_member["max_logit_difference"] > LOGIT_LIMIT:
             found.append(
                 f"the logit of {name} differs by {of_member['max_logit_difference']:.3g} (limit {LOGIT_LIMIT:g})"
@@ -158,7 +166,7 @@ def failure(of_format: Mapping[str, Any]) -> str | None:
 
 
 def made_windows(inputs: Sequence[PictureInput]) -> Iterator[tuple[str, Window]]:
-    """Windows of made-up pictures: rectangles that move over a gradient, quicker from window to window."""
+    """Yield windows of made-up pictures: rectangles over a gradient, still in the first, faster in each of the next."""
     for number in range(MADE_WINDOWS):
         rng = np.random.default_rng([0, number])
         yield f"made {number}", {i.name: _made(rng, i.shape, number) for i in inputs}
@@ -184,7 +192,10 @@ def _made(rng: np.random.Generator, shape: tuple[int, int, int, int], speed: int
 def windows_of_video(
     path: Path, model: TrainedModel, inputs: Sequence[PictureInput], stride_s: float
 ) -> Iterator[tuple[str, Window]]:
-    """Some windows of a video, evenly chosen, as the package sees them. Raises UnreadableVideo."""
+    """Yield up to WINDOWS_A_VIDEO windows of a video, evenly spaced, as the package sees them.
+
+    Raises UnreadableVideo.
+    """
     info = decode.probe(path)
     window_s = model.features.window_s
     every = sampling.sliding_windows(info, window_s, stride_s)

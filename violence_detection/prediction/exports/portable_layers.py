@@ -1,8 +1,8 @@
-"""Networks in the layers that other formats know, with the same values.
+"""Networks rewritten in layers that other formats have, with the same outputs.
 
-Recurrent layers are unrolled: as loops they would be operations of TensorFlow's own, on GPUs cuDNN's. A convolution
-over time is one in two dimensions over the neighbouring frames' channels side by side, and pooling over time is pooling
-in the picture and then over frames: TFLite pools in two dimensions only.
+Recurrent layers are unrolled: as loops they would become operations that only TensorFlow has, on GPUs those of cuDNN.
+For TFLite, which pools in two dimensions only, a convolution over time becomes a two-dimensional one over the channels
+of neighbouring frames side by side, and pooling over time becomes pooling within frames and then over frames.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from violence_detection.errors import UserError
 
 
 def unrolled_logits(head: keras.Model, two_dimensional: bool = False) -> keras.Model:
-    """A head up to its logits, (B, 1) float32, in float32 throughout and without loops.
+    """Copy a head up to its logits, (B, 1) float32, in float32 throughout and without loops.
 
-    `two_dimensional`: a network over time that it holds is written as `in_two_dimensions` does, and B is 1. Raises
-    UserError where that cannot be.
+    `two_dimensional`: rewrite a network over time in the head as `in_two_dimensions` does; B must then be 1. Raises
+    UserError if that is not possible.
     """
     copy = keras.models.clone_model(head, clone_function=_flat_trunk if two_dimensional else _unrolled)
     copy.set_weights(head.get_weights())
@@ -27,7 +27,7 @@ def unrolled_logits(head: keras.Model, two_dimensional: bool = False) -> keras.M
 
 
 def _unrolled(layer: Any) -> Any:
-    # sums and the like, which have neither weights nor a type of numbers
+    # operations such as sums, which have neither weights nor a dtype
     if not isinstance(layer, keras.Layer):
         return layer
     config = layer.get_config()
@@ -41,16 +41,16 @@ def _unrolled(layer: Any) -> Any:
 
 
 def _flat_trunk(layer: Any) -> Any:
-    """The same, and of a layer that runs a `network` of its own (VideoTrunk) that network in two dimensions."""
+    """Copy a layer as `_unrolled` does, or the `network` in two dimensions of a layer that runs one (VideoTrunk)."""
     copy = _unrolled(layer)
     network = getattr(copy, "network", None)
     return in_two_dimensions(network) if isinstance(network, keras.Model) else copy
 
 
 def in_two_dimensions(network: keras.Model) -> keras.Model:
-    """The network, of one clip, without convolutions and pooling in three dimensions; itself if it has none.
+    """Copy a network, for one clip at a time, without Conv3D and MaxPooling3D layers; return itself if it has none.
 
-    Raises UserError where there is one that this cannot write.
+    Raises UserError for such a layer that cannot be rewritten.
     """
     if not any(isinstance(layer, (layers.Conv3D, layers.MaxPooling3D)) for layer in network.layers):
         return network
@@ -82,13 +82,13 @@ def _flat(layer: Any) -> Any:
 
 def _not_flat(layer: keras.Layer) -> UserError:
     return UserError(
-        f"the network's layer {layer.name} ({type(layer).__name__}) is of a kind that TFLite cannot be given. Export "
-        "to onnx or openvino instead"
+        f"the network's layer {layer.name} ({type(layer).__name__}) cannot be written for TFLite. Export to onnx or "
+        "openvino instead"
     )
 
 
 class ConvolutionOfFrames(layers.Layer):
-    """A Conv3D, padding "same", of one clip: (1, T, H, W, C) -> (1, T', H', W', filters)."""
+    """A Conv3D with padding "same" for one clip: (1, T, H, W, C) -> (1, T', H', W', filters)."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class ConvolutionOfFrames(layers.Layer):
 
 
 class PoolingOfFrames(layers.Layer):
-    """A MaxPooling3D, padding "same", of one clip: (1, T, H, W, C) -> (1, T', H', W', C)."""
+    """A MaxPooling3D with padding "same" for one clip: (1, T, H, W, C) -> (1, T', H', W', C)."""
 
     def __init__(self, pool_size: tuple[int, ...], strides: tuple[int, ...], **kwargs: Any):
         super().__init__(**kwargs)
@@ -143,7 +143,7 @@ class PoolingOfFrames(layers.Layer):
 
 
 def _shifted(frames: Any, length: int, stride: int) -> list[Any]:
-    """For each place in a kernel over time the frames (T', H, W, C) that stand there, beyond the ends zeros."""
+    """For each position in a kernel over time, the frames (T', H, W, C) that it meets; zeros beyond both ends."""
     if length == 1 and stride == 1:
         return [frames]
     count = frames.shape[0]

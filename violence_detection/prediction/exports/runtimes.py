@@ -1,4 +1,4 @@
-"""An exported file run as its users run it: without this package's engines, in float32 on the CPU."""
+"""Run exported files as their users do: without this package's engines, in float32 on the CPU."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from violence_detection.prediction.exports.whole_graph import LOGITS, OUTPUT
 
 
 class Said(NamedTuple):
-    """What is said of one window: P(violent), and of each member the logit before any temperature."""
+    """The result for one window: P(violent), and each member's logit before any temperature."""
 
     p: float
     logits: tuple[float, ...]
 
 
-#: Pictures by input name to what is said of them.
+#: Takes pictures by input name.
 ExportedModel = Callable[[Mapping[str, np.ndarray]], Said]
 
 
 def load(format_name: str, path: Path) -> ExportedModel:
-    """The exported model in `path`."""
+    """Load the exported model at `path`."""
     return _LOADERS[format_name](path)
 
 

@@ -1,4 +1,4 @@
-"""What is written beside an exported model, so that it judges videos without this package: two short scripts."""
+"""The two scripts beside an exported model that judge videos with it without this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from violence_detection.prediction.exports import video_windows
 from violence_detection.video import focus, pictures, sampling, shots
 from violence_detection.video.decode import MIN_FRAMES
 
-#: The name of the first script, which the other imports.
+#: The script that reads videos, which the example imports.
 WINDOWS_NAME = "video_windows.py"
 
 _EXAMPLE = '''"""Judge a video: python {name} VIDEO. Needs numpy, opencv-python and {package}, no TensorFlow."""
@@ -49,12 +49,12 @@ _RUNTIMES = {
 
 
 def example_name(format_name: str) -> str:
-    """The file name of the example of a format."""
+    """File name of the example for a format."""
     return f"example_{format_name}.py"
 
 
 def example(format_name: str) -> str:
-    """A script of ten lines that judges a video with the exported file."""
+    """Source of the example: a script of ten lines that judges a video with the exported file."""
     package, imports, load, run = _RUNTIMES[format_name]
     return _EXAMPLE.format(
         name=example_name(format_name), package=package, imports=imports, load=load, run=run
@@ -62,7 +62,7 @@ def example(format_name: str) -> str:
 
 
 def windows_source() -> str:
-    """video_windows.py with what it imports of this package written into it, so that there is one text of each rule."""
+    """Source of video_windows.py with what it imports from this package copied in; each rule is written only once."""
     tree = ast.parse(inspect.getsource(video_windows))
     imports = sorted(_imports(video_windows) | _imports(sampling) | _imports(focus) | _imports(shots))
     parts = [
@@ -83,7 +83,7 @@ def windows_source() -> str:
 
 
 def _imports(module: ModuleType) -> set[str]:
-    """The imports of a module that are not of this package, a line each."""
+    """The import statements of a module, except those from this package."""
     found: set[str] = set()
     for node in ast.parse(inspect.getsource(module)).body:
         if not _is_own(node) and isinstance(node, ast.Import | ast.ImportFrom):
@@ -96,7 +96,7 @@ def _is_own(node: Any) -> bool:
 
 
 def _body(module: ModuleType) -> str:
-    """A module's text behind its imports."""
+    """The source of a module after its imports."""
     source = inspect.getsource(module)
     last = max(
         node.end_lineno or 0

@@ -1,8 +1,8 @@
-"""A video as the pictures that an exported model takes, window by window, with NumPy and OpenCV alone.
+"""Read a video as the pictures that an exported model takes, window by window, with NumPy and OpenCV alone.
 
-Windows, frames, resizing and crop are those of the package that the model was exported from. Pictures are RGB; what
-else is done to them is in the model. Frames stand at the times that the file gives them, counted from the first. Files
-that are damaged, or whose frames come at a changing rate, are looked at with more care by the package itself.
+Windows, frames, resizing and crop are those of the package that the model was exported from. Pictures are RGB; all
+further steps are in the model. A frame is shown from its time stamp in the file on, counted from the first frame. The
+package itself is more careful with damaged files and with files whose frame rate changes.
 """
 
 from __future__ import annotations
@@ -24,31 +24,40 @@ from violence_detection.video.pictures import letterboxed, near, resize
 from violence_detection.video.sampling import is_whole, sample, shows_movement, sliding_windows
 from violence_detection.video.shots import compared, middle_shot, small, within
 
-#: Rates that a header may state; beyond them it is not believed.
-_RATES, _USUAL_RATE = (1.0, 240.0), 25.0
-#: Times that go back by more than so many seconds, or ahead, begin another recording, as in the package. Where so many
-#: of them go back, they are in the order of packets, and a recording goes back by more than so many frames.
-_BACK_S, _AHEAD_S = 2.0, 3600.0
-_SHUFFLED, _REORDERED = 0.1, 32
-#: Frames that are missing are named if they are more than so many seconds, and this share of the video.
-_WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.05
-#: Files that state when they end, and not for how long: of parts of a recording OpenCV then counts too many frames.
+#: The lowest and highest frame rate that is believed if a header states it.
+_RATES = (1.0, 240.0)
+#: The rate assumed instead of one outside `_RATES`.
+_USUAL_RATE = 25.0
+#: A time stamp that goes back by more than this many seconds begins another recording, as in the package.
+_BACK_S = 2.0
+#: So does one that jumps ahead by more than this.
+_AHEAD_S = 3600.0
+#: If more than this share of the time stamps go back, they are in the order of packets, not of display.
+_SHUFFLED = 0.1
+#: In that case only going back by more than this many frames, too, begins another recording.
+_REORDERED = 32
+#: Missing frames are reported if they last longer than this...
+_WORTH_NAMING_S = 0.5
+#: ...and are more than this share of the video.
+_WORTH_NAMING = 0.05
+#: Containers that state when the video ends instead of how long it is: in a part of a recording, OpenCV then counts too
+#: many frames.
 _END_STATED = (".mkv", ".webm", ".nut")
-#: As what a frame is kept for a closer look, in its own shape.
+#: The (side, letterboxed) under which a frame is kept for a closer look: in its own shape, see `_shrunk`.
 _NEAR = (0, False)
-#: The plain window, not altered in any way.
+#: The draw of the plain window, without augmentation.
 _PLAIN = SimpleNamespace(place=0.5, window_start=0.0, window_length=1.0)
 
 
 class CannotJudge(ValueError):
-    """A video that cannot be judged; the text names the file and says why."""
+    """Raised for a video that cannot be judged; the message names the file and the reason."""
 
 
 class MomentsOfVideo:
     """A video as a screen of constant rate shows it: `n_frames` moments, `fps` a second.
 
-    `shown`: for each moment the number of the frame that stands then, (n_frames,) int64. `shortfall`: says how much of
-    the frames that the header states does not decode, else empty.
+    `shown`: the number of the frame that is shown at each moment, (n_frames,) int64. `shortfall`: a message if fewer
+    frames decode than the header states, otherwise empty.
     """
 
     start_s = 0.0
@@ -56,7 +65,7 @@ class MomentsOfVideo:
     def __init__(self, path: Path | str):
         """Read the file to its end.
 
-        Raises CannotJudge if it does not open, fewer than MIN_FRAMES decode, or all show the same to the last bit.
+        Raises CannotJudge if it does not open, fewer than MIN_FRAMES frames decode, or all frames are identical.
         """
         video = _opened(path)
         if not video.isOpened():
@@ -73,17 +82,18 @@ class MomentsOfVideo:
         if count < MIN_FRAMES:
             raise CannotJudge(f"{path}: only {count} of at least {MIN_FRAMES} frames decode")
         if not changes:
-            # of an interlaced frame it gives whatever the memory of the picture held, and says that it is there
+            # for an interlaced frame OpenCV reports success and returns whatever was in the picture's memory
             raise CannotJudge(
-                f"{path}: all frames show the same. It is a still, or interlaced, which OpenCV does not show from 4.13 "
-                f"on (here {cv2.__version__}): take an earlier one, or convert it: ffmpeg -i OLD -vf yadif NEW.mp4"
+                f"{path}: all frames show the same picture. The video is a still, or it is interlaced, which OpenCV "
+                f"from 4.13 on cannot decode (here {cv2.__version__}). Install an earlier OpenCV, or convert the "
+                "video: ffmpeg -i OLD -vf yadif NEW.mp4"
             )
         self.fps = fps if _RATES[0] <= fps <= _RATES[1] else _USUAL_RATE
         seconds = _in_order(np.array(stamps), 1 / self.fps)
         end_stated = Path(path).suffix.lower() in _END_STATED
         stated = 0 if end_stated else int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         if np.ptp(stamps) - np.ptp(seconds) > _AHEAD_S:
-            stated = 0  # of some containers it is made of the times
+            stated = 0  # in some containers the frame count is computed from the time stamps
         is_short = stated - count > max(_WORTH_NAMING_S * self.fps, _WORTH_NAMING * stated)
         self.shortfall = (
             f"{path}: only {count} of {stated} frames decode; the rest was not judged" if is_short else ""
@@ -97,27 +107,28 @@ class MomentsOfVideo:
         self.shown = np.maximum(np.searchsorted(seconds, middles, side="right") - 1, 0)
 
     def distinct(self, first: int, end: int) -> int:
-        """How many different frames stand at the moments from `first` to before `end`."""
+        """Return how many different frames are shown at the moments in [first, end)."""
         return len(np.unique(self.shown[first:end]))
 
 
 def _opened(path: Path | str) -> cv2.VideoCapture:
-    """Raises CannotJudge for a path that is no UTF-8: OpenCV takes the process down with it."""
+    """Open a video. Raises CannotJudge for a path that is not UTF-8, on which OpenCV would crash the process."""
     try:
         str(path).encode()
     except UnicodeEncodeError as e:
         raise CannotJudge(
-            f"{path}: its path is no UTF-8, and OpenCV takes no other. Give it another name"
+            f"{path}: the path is not UTF-8, and OpenCV accepts no other. Rename the file or its folder"
         ) from e
-    # "./", for a name with a colon would be a protocol
+    # without "./", a name with a colon would be taken for a protocol
     return cv2.VideoCapture(str(path) if Path(path).is_absolute() else f"./{path}")
 
 
 def _in_order(stamps: np.ndarray, step_s: float) -> np.ndarray:
-    """When frames come, from the first one on, in order: (n,) float64.
+    """Return the times of the frames in seconds after the first, in ascending order, (n,) float64.
 
-    Some frames, at the end of files most of all, have no time; OpenCV says 0 of them. They come a step behind the one
-    before. Times that go back, or far ahead, begin another recording, which follows on the one before.
+    Some frames, mostly at the end of a file, have no time stamp, for which OpenCV gives 0. They are placed one step
+    after the frame before. Time stamps that go back or far ahead begin another recording, which is placed one step
+    after the one before.
     """
     is_shuffled = np.mean(np.diff(stamps) < 0) > _SHUFFLED
     back_s, known = max(_BACK_S, _REORDERED * step_s if is_shuffled else 0.0), stamps.tolist()
@@ -135,13 +146,13 @@ def _in_order(stamps: np.ndarray, step_s: float) -> np.ndarray:
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
-    """What the exported model takes and gives, from manifest.json in the folder of the export."""
+    """Read manifest.json, which describes the exported model's inputs and outputs, from the folder of the export."""
     manifest: dict[str, Any] = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
     return manifest
 
 
 def p_violent(raw_logits: Sequence[np.ndarray], manifest: Mapping[str, Any]) -> float:
-    """P(violent) of a window from the model's second output for each look at it, (M,) of the members."""
+    """Return P(violent) of a window from the model's output `raw_logits`, (M,) for M members, of each look at it."""
     members, how = manifest["members"], manifest["judging"]
     weights = np.array([member["weight"] for member in members])
     own = np.mean(raw_logits, axis=0) / [member["temperature"] or 1.0 for member in members]
@@ -164,11 +175,11 @@ def _sigmoid(logit: Any) -> Any:
 def windows(
     path: Path | str, manifest: Mapping[str, Any], video: MomentsOfVideo | None = None
 ) -> Iterator[tuple[float, float, list[dict[str, np.ndarray]]]]:
-    """For each window of a video (start_s, end_s, looks), a look being {input name: (T, S, S, 3) uint8 RGB}.
+    """Yield (start_s, end_s, looks) for each window of a video; a look is {input name: (T, S, S, 3) uint8 RGB}.
 
-    The first is at the whole picture; the second, where the model takes a closer look and there is one, at what moves.
-    `video`: the file at `path`, where somebody has read it.
-    Raises CannotJudge if the file does not open, a frame cannot be shown, or too few decode to tell of movement.
+    The first look is at the whole picture. If the model takes a closer look and the window calls for one, the second is
+    at the part that moves. `video`: the file at `path`, if it has been read already. Raises CannotJudge if the file
+    does not open, a frame cannot be shown, or too few frames decode to judge movement.
     """
     info: Any = video or MomentsOfVideo(path)
     inputs, times = manifest["inputs"], manifest["windows"]
@@ -200,9 +211,9 @@ def windows(
 def of_arguments(
     arguments: Sequence[str], manifest: Mapping[str, Any]
 ) -> Iterator[tuple[float, float, list[dict[str, np.ndarray]]]]:
-    """The windows of the one video that a script was given.
+    """Yield the windows of the one video in a script's command line, as `windows` does.
 
-    One that cannot be judged ends it with a line, and so does, behind its windows, one of which a part does not decode.
+    Exits with a message if the video cannot be judged, and, after its windows, if a part of it does not decode.
     """
     if len(arguments) != 2:
         sys.exit(f"usage: python {Path(arguments[0]).name} VIDEO")
@@ -224,7 +235,7 @@ def _sample(info: Any, span: Any, wanted: Mapping[str, Any]) -> Any:
 def _compared(
     info: Any, span: Any, plan: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]
 ) -> list[int]:
-    """The frames in which cuts are looked for; none where the window is all of a video, or no input keeps to a shot."""
+    """Return the frames to compare for cuts; none if the window is a whole video or no input keeps to one shot."""
     if is_whole(span, info.n_frames) or not any(i["one_shot"] for i in inputs):
         return []
     found: list[int] = compared(info.fps, list(plan.values())).tolist()
@@ -238,7 +249,7 @@ def _of_one_shot(
     span: Any,
     manifest: Mapping[str, Any],
 ) -> Mapping[str, Any]:
-    """What each input is shown of a window: where it was cut frames of one shot, of inputs that keep to one."""
+    """Return the plan, with inputs that keep to one shot limited to the middle shot if the window has cuts."""
     if not of_cuts:
         return plan
     smalls = [small(frames[number][_plainest(manifest)]) for number in of_cuts]
@@ -250,14 +261,14 @@ def _of_one_shot(
 
 
 def _plainest(manifest: Mapping[str, Any]) -> tuple[int, bool]:
-    """The smallest size in which frames are kept, letterboxed where there is no other."""
+    """The smallest (side, letterboxed) in which frames are kept; letterboxed only if there is no other."""
     return min((_kept_as(i)[0] for i in manifest["inputs"]), key=lambda kept: (kept[1], kept[0]))
 
 
 def _asked(
     plan: Mapping[str, Any], of_cuts: Sequence[int], manifest: Mapping[str, Any], shown: Any
 ) -> dict[int, set[tuple[int, bool]]]:
-    """The frames that a window needs, and as what: {frame: {(side, letterboxed)}}."""
+    """The frames that a window needs, and in which sizes: {frame: {(side, letterboxed)}}."""
     asked: dict[int, set[tuple[int, bool]]] = {int(shown[n]): {_plainest(manifest)} for n in of_cuts}
     for i in manifest["inputs"]:
         for number in plan[i["name"]].frames:
@@ -269,9 +280,9 @@ def _asked(
 def _frames(
     path: Path | str, needed: Iterator[Mapping[int, set[tuple[int, bool]]]]
 ) -> Iterator[dict[int, dict[tuple[int, bool], np.ndarray]]]:
-    """For each window {frame: {(side, letterboxed): (side, side, 3) uint8 RGB}} of what it needs, in one pass.
+    """Yield {frame: {(side, letterboxed): (side, side, 3) uint8 RGB}} for each window, reading the video once.
 
-    The windows are in the order of their first frames and of their last.
+    `needed`: what each window needs, see `_asked`; windows in ascending order of both their first and last frames.
     """
     video = _opened(path)
     kept: dict[int, dict[tuple[int, bool], np.ndarray]] = {}
@@ -280,7 +291,9 @@ def _frames(
     number = -1
     while due or coming is not None:
         if not video.grab():
-            raise CannotJudge(f"{path}: ended at frame {number + 1}, and more were counted before")
+            raise CannotJudge(
+                f"{path}: ended at frame {number + 1}, although more frames were counted before"
+            )
         number += 1
         while coming is not None and min(coming) <= number:
             due.append(coming)
@@ -298,7 +311,7 @@ def _frames(
 
 
 def _kept_as(wanted: Mapping[str, Any]) -> list[tuple[int, bool]]:
-    """As what an input needs frames: (side, letterboxed)."""
+    """The sizes in which an input needs frames: (side, letterboxed)."""
     return [(side, wanted["letterbox"]) for side in wanted["kept_sides"]]
 
 
@@ -313,7 +326,7 @@ def _looks(
     plan: Mapping[str, Any],
     manifest: Mapping[str, Any],
 ) -> list[dict[str, np.ndarray]]:
-    """The looks at a window."""
+    """Return the looks at a window, see `windows`."""
     inputs = manifest["inputs"]
     looks = [{i["name"]: _pictures(frames, plan[i["name"]], i) for i in inputs}]
     if not manifest["closer_look"]:
@@ -338,7 +351,7 @@ def _looks(
 def _pictures(
     frames: Mapping[int, dict[tuple[int, bool], np.ndarray]], plan: Any, wanted: Mapping[str, Any]
 ) -> np.ndarray:
-    """The pictures (T, S, S, 3) uint8 of one input."""
+    """Return the pictures of one input, (T, S, S, 3) uint8 RGB."""
     size, numbers = wanted["shape"][1], plan.base.tolist()
     kept_as = _kept_as(wanted)
 

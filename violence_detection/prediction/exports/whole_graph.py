@@ -1,8 +1,9 @@
 """A trained model as one graph: from the pictures of a window to P(violent).
 
-In it are: the pictures less what stands still, the backbones with their normalisation, the rounding of features as the
-cache holds them, the heads, the members' average, and the temperature. Not in it: decoding, which frames are looked at,
-resizing, and where the crop lies (video_windows.py).
+The graph includes the stream `moving` (the frames less what stands still), the backbones with their normalisation, the
+rounding of features to half precision as in the feature cache, the heads, the members' average, early exit and
+temperature. It does not include decoding, the choice of frames, resizing, the differences of the stream `motion`, the
+position of the crop and the closer look: these are in video_windows.py.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ if TYPE_CHECKING:
 
     from violence_detection.models.trained_model import BackboneRun, TrainedModel
 
-#: The names of the graph's outputs: (1,) float32, and of each member in their order the logit before any temperature,
-#: (M,) float32. Formats sort outputs by name.
-OUTPUT, LOGITS = "p_violent", "raw_logits"
-#: Streams whose pictures are given; `moving` is made of `rgb` in the graph.
+#: The graph's first output, P(violent), (1,) float32. Formats sort outputs by name.
+OUTPUT = "p_violent"
+#: The graph's second output: the logit of each member, in their order, before any temperature, (M,) float32.
+LOGITS = "raw_logits"
+#: Streams whose pictures are inputs; `moving` is computed from `rgb` in the graph.
 _GIVEN_STREAMS = ("rgb", "crop", "motion")
-#: As in models.calibration: added to a probability before its logarithm is taken.
+#: Added to a probability before taking its logarithm, as in models.calibration.
 _TINY = 1e-12
-#: 2**13 + 1: of the 24 binary digits of float32 11 remain.
+#: 2**13 + 1: the splitting leaves 11 of the 24 binary digits of a float32.
 _HALF_SPLITTER = 8193.0
 
 
 @dataclass(frozen=True)
 class PictureInput:
-    """Pictures that the graph takes: (frames, size, size, 3) uint8 RGB of a stream, as the runs' settings sample it."""
+    """One input of the graph: (frames, size, size, 3) uint8 RGB of a stream, sampled by the settings of its run."""
 
     name: str
     stream: str
@@ -46,7 +48,7 @@ class PictureInput:
 
 
 def picture_inputs(runs: Sequence[BackboneRun]) -> list[PictureInput]:
-    """The pictures that backbones need, in their order."""
+    """Return the inputs that the backbones need, in the order of the runs."""
     found = []
     for run in runs:
         first = run.backbones[0]
@@ -61,10 +63,10 @@ def picture_inputs(runs: Sequence[BackboneRun]) -> list[PictureInput]:
 
 
 def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: bool) -> Any:
-    """The graph, a TensorFlow concrete function of the inputs of `picture_inputs` by name.
+    """Trace the graph: a TensorFlow concrete function of the inputs of `picture_inputs`, by name.
 
     `two_dimensional`: without convolutions and pooling over time, see portable_layers.in_two_dimensions. Raises
-    UserError where a layer has no such form.
+    UserError if a layer cannot be rewritten so.
     """
     import tensorflow as tf
 
@@ -87,7 +89,7 @@ def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: boo
         return {OUTPUT: tf.reshape(_judged(model, logits), (1,)), LOGITS: tf.reshape(logits, (len(logits),))}
 
     module = tf.Module()
-    # what the graph computes with must live as long as it does; saved as models, they would be traced alone
+    # the weights must live as long as the graph; whole models, when saved, would each be traced separately
     module.weights = [weight.value for part in (*networks, *heads) for weight in part.weights]
     module.whole = tf.function(whole).get_concrete_function(
         **{i.name: tf.TensorSpec(i.shape, tf.uint8, name=i.name) for i in given}
@@ -97,12 +99,12 @@ def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: boo
 
 
 def without_still(frames: Any) -> Any:
-    """As pictures.without_still: (T, S, S, 3) float32 of whole numbers, the same whole numbers."""
+    """Compute pictures.without_still in TensorFlow: (T, S, S, 3) float32 of whole numbers to the same."""
     import tensorflow as tf
 
     count = frames.shape[0]
     by_pixel = tf.transpose(tf.reshape(frames, (count, -1)))
-    # from the largest on; the two in the middle are one where the number is odd
+    # the median, from values in descending order; for an odd count `low` and `high` are the same
     low, high = count // 2, (count - 1) // 2
     largest = tf.math.top_k(by_pixel, k=low + 1).values
     still = tf.floor((largest[:, low] + largest[:, high]) / 2)
@@ -110,16 +112,16 @@ def without_still(frames: Any) -> Any:
 
 
 def in_half_precision(x: Any) -> Any:
-    """Numbers of float32 with the 11 digits that float16 has, by Veltkamp's splitting (Dekker 1971).
+    """Round float32 values to the 11 binary digits of float16, by Veltkamp's splitting (Dekker 1971).
 
-    Casts there and back again are what converters take for nothing and leave out.
+    Converters would optimise away a cast to float16 and back.
     """
     scaled = x * _HALF_SPLITTER
     return scaled - (scaled - x)
 
 
 def _logits(heads: Sequence[keras.Model], features: Mapping[str, Any]) -> list[Any]:
-    """What each head says, (1, 1), of features (T, C) by input name."""
+    """The logit of each head, (1, 1), for features (T, C) by input name."""
     import tensorflow as tf
 
     inputs = {name: in_half_precision(values)[tf.newaxis] for name, values in features.items()}
@@ -127,7 +129,7 @@ def _logits(heads: Sequence[keras.Model], features: Mapping[str, Any]) -> list[A
 
 
 def _judged(model: TrainedModel, logits: Sequence[Any]) -> Any:
-    """P(violent), of shape (1, 1), for the members' logits (1, 1)."""
+    """P(violent), (1, 1), from the members' logits, (1, 1) each."""
     import tensorflow as tf
 
     total = sum(member.weight for member in model.members)
@@ -138,7 +140,7 @@ def _judged(model: TrainedModel, logits: Sequence[Any]) -> Any:
         mean = tf.add_n([share * logit for share, logit in zip(shares, own, strict=True)])
     else:
         p = tf.add_n([share * tf.sigmoid(logit) for share, logit in zip(shares, own, strict=True)])
-        # 1 - p loses its digits in float32 where p is nearly 1
+        # computed separately: 1 - p has too few digits in float32 where p is nearly 1
         q = tf.add_n([share * tf.sigmoid(-logit) for share, logit in zip(shares, own, strict=True)])
         mean = tf.math.log(p + _TINY) - tf.math.log(q + _TINY)
     if exits := model.exits:

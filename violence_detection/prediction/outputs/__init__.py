@@ -1,1 +1,1 @@
-"""The formats in which verdicts are written, a file each; formats.py finds them."""
+"""The formats in which verdicts are written, one module each; formats.py finds them."""

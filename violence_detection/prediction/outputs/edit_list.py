@@ -1,8 +1,9 @@
-"""`edl`: the events as an edit decision list (CMX 3600), which editors load as cuts of the video.
+"""`edl`: the events as an edit decision list (CMX 3600), which editing programs load as cuts of the video.
 
-Time codes count the video's frames from 00:00:00:00 at its own rate, without drop frames: load it into a project of
-that rate. Of a video whose rate varies they count as a screen of constant rate shows it; of one of more than 60 frames
-a second, for which there are no time codes, each second frame, or each third and so on: as leaves whole ones a second.
+Time codes count the video's frames from 00:00:00:00 at its own rate, without drop frames: load the list into a project
+of that rate. If the video's rate varies, they count moments at a constant rate. Time codes exist only up to 60 frames a
+second: for a higher rate they count every second frame, or every third and so on, whichever comes closest to a whole
+number of frames a second.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.formats import of_video
 from violence_detection.system.figures import number
 
-#: The format numbers its edits with three digits; further ones stand in a further file.
+#: Edits are numbered with three digits; the events beyond go into further files.
 _MOST_EDITS = 999
-#: Where the rate is not known (verdicts of before): times stay right, frames are counted at this one.
+#: The rate for verdicts of earlier versions, which do not tell the video's. Times stay right.
 _FPS = 25.0
-#: Time codes count no more frames a second, and no fewer where they need not.
-_HIGHEST_FPS, _LOWEST_FPS = 60, 24
+#: The most frames a second that time codes can count.
+_HIGHEST_FPS = 60
+#: A higher rate is divided down to one of at least this many frames a second.
+_LOWEST_FPS = 24
 
 
 def _ending(number: int) -> str:
@@ -28,14 +31,14 @@ def _ending(number: int) -> str:
 
 @of_video("edl", r"(\.part\d+)?\.edl", numbered=_ending)
 def edit_list(verdict: Verdict) -> dict[str, str]:
-    """`<video>.edl`, and `<video>.part2.edl` and so on for more than 999 events."""
+    """Return `<video>.edl`, and `<video>.part2.edl` and so on for more than 999 events."""
     events = verdict.events
     parts = [events[i : i + _MOST_EDITS] for i in range(0, len(events), _MOST_EDITS)] or [()]
     return {_ending(n): _part(verdict, part) for n, part in enumerate(parts, 1)}
 
 
 def _counted(fps: float) -> float:
-    """The rate that time codes count at: where it must be a part of the video's, as whole a one as there is."""
+    """The rate at which time codes count: that of the video, or above 60 the fraction closest to a whole number."""
     if round(fps) <= _HIGHEST_FPS:
         return fps
     parts = [fps / n for n in range(2, round(fps)) if _LOWEST_FPS <= round(fps / n) <= _HIGHEST_FPS]

@@ -1,4 +1,4 @@
-"""`csv`: a table of a video's windows, and one of its events."""
+"""`csv`: one table of a video's windows and one of its events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from violence_detection.system import storage
 
 @of_video("csv", r"\.(windows|events)\.csv")
 def spreadsheets(verdict: Verdict) -> dict[str, str]:
-    """`<video>.windows.csv` and `<video>.events.csv`."""
+    """Return `<video>.windows.csv` and `<video>.events.csv`."""
     events = [
         {"path": verdict.path, "event": n, **asdict(event)} for n, event in enumerate(verdict.events, 1)
     ]

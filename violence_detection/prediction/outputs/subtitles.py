@@ -10,7 +10,7 @@ from violence_detection.system.figures import number
 
 @of_video("srt", r"\.srt")
 def subtitles(verdict: Verdict) -> dict[str, str]:
-    """`<video>.srt`; without events it is empty."""
+    """Return `<video>.srt`; without events it is empty."""
     shown = [
         f"{n}\n{subtitle_time(e.start_s)} --> {subtitle_time(e.end_s)}\nviolent, P {number(e.p_violent, 2)}\n\n"
         for n, e in enumerate(verdict.events, 1)

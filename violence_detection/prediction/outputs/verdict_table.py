@@ -1,4 +1,4 @@
-"""`table`: what people read, a line a video and one for each of its events."""
+"""`table`: a table for people, with a line per video and one for each of its events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _is_head(line: str) -> bool:
 
 @of_run("table", ".txt", _is_head)
 def table(verdicts: Sequence[Verdict], failures: Sequence[UnreadableVideo]) -> dict[str, str]:
-    """`<run>.txt`; last what was not judged, or not shown, with the reason."""
+    """Return `<run>.txt`; at its end come the videos that were not judged, or not shown, with the reason."""
     rows = [_HEAD]
     for verdict in verdicts:
         rows.append((verdict.label, number(verdict.p_violent), _length(verdict), _in_a_line(verdict.path)))
@@ -48,5 +48,5 @@ def _length(verdict: Verdict) -> str:
 
 
 def _in_a_line(text: str) -> str:
-    """A name may hold a new line; it is written as its escape."""
+    """Escape unprintable characters, such as a line break in a file name; undecodable bytes stay as they are."""
     return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""`jsonl`: a line of JSON a window."""
+"""`jsonl`: a line of JSON per window."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from violence_detection.system import storage
 
 @of_video("jsonl", r"\.windows\.jsonl")
 def window_lines(verdict: Verdict) -> dict[str, str]:
-    """`<video>.windows.jsonl`."""
+    """Return `<video>.windows.jsonl`."""
     return {
         ".windows.jsonl": "".join(f"{storage.as_json(row)}\n" for row in kept_windows.rows(verdict)),
     }
