@@ -35,9 +35,9 @@ class CalibrationBasis:
     """Predictions to calibrate on. `rows`: clip_id, source_group, label; `p_fight` (n,): the members' averages.
 
     `what` names the predictions. `assumes` says what must be true for the calibration to hold for the model. `views`:
-    how many views of a clip were averaged. `member_temperatures`: member -> its own temperature, which the model takes
-    over; given if logits were averaged and these predictions have told the temperatures already. `exiting`: what the
-    early exit did, if the model has one.
+    how many views of a clip were averaged. `member_temperatures`: member -> temperature to store with the model; given
+    if logits were averaged and the temperatures are known from making these predictions. `exiting`: what the early exit
+    did, if the model has one.
     """
 
     rows: pd.DataFrame
@@ -163,7 +163,7 @@ def member_temperatures(rows: pd.DataFrame, p_fight: Mapping[str, np.ndarray]) -
 def fit(basis: CalibrationBasis, seed: int) -> Calibration:
     """Fit the temperature and the operating points.
 
-    With fewer than FEWEST_SOURCES sources, or clips of one class only, there are none, and `why_not` says why. Where
+    With fewer than FEWEST_SOURCES sources, or clips of one class only, neither is fitted; `why_not` says why. Where
     the early exit would decide at a point's threshold, that point is chosen on the averages of all members, at a
     temperature fitted to these averages: with the exit, one member alone would decide which clips are above it.
     """

@@ -1,4 +1,4 @@
-"""Differences between models on the same clips, with intervals by source and p-values for multiple comparisons.
+"""Differences between models on the same clips, with intervals by source and Holm-corrected p-values.
 
 Compared are any two of the members, their ensemble, and the ensemble on plain clips; and this evaluation with earlier
 ones, each given as a report folder or as its metrics.json or predictions.csv, on the clips that both have judged. Sets

@@ -199,7 +199,10 @@ def _said(found: Mapping[str, Any], model: TrainedModel, belongs: bool | None) -
 
 
 def _is_whole(found: Mapping[str, Any]) -> bool:
-    """Whether the record has everything that the report shows of it."""
+    """Whether the record has all that the report shows of it, of the right kind.
+
+    Checked on reading: found when the report is written, a damaged record would cost the evaluation's own figures.
+    """
     rows = found.get("datasets")
     words = (found.get(key) for key in ("selected_by", "threshold_by"))
     return (

@@ -61,7 +61,7 @@ def recall(is_fight: np.ndarray, called: np.ndarray) -> Figure | None:
 
 
 def f1(is_fight: np.ndarray, called: np.ndarray) -> Figure | None:
-    """2 TP / (2 TP + FP + FN); None if no clip is a fight or is called one."""
+    """2 TP / (2 TP + FP + FN); None if there is neither a fight nor a clip called one."""
     return ratio(2.0 * (is_fight & called), is_fight.astype(float) + called)
 
 

@@ -2,13 +2,13 @@
 
 The variance of a figure is that of its sums over sources, with each source's residual enlarged for the source's share
 of the figure (CR2: Bell & McCaffrey 2002, "Bias reduction in standard errors for linear regression with multi-stage
-samples", Survey Methodology 28). The variance gives an effective number of clips, and that number the score interval
-for a share (Wilson 1927, JASA 22; for clustered shares: Rao & Scott 1992, Biometrics 48; Korn & Graubard 1998, Survey
-Methodology 24; for the AUC: Kottas, Kuss & Zapf 2014, BMC Med. Res. Methodol. 14). The quantile is that of Student's t,
-with Satterthwaite's degrees of freedom for sources of uneven size (Bell & McCaffrey), at most as many as the effective
-number of sources that the errors come from. Adjustments that go beyond these publications were chosen by simulation.
-For a plain share (accuracy, precision, recall) that quantile is averaged with the one of a beta-binomial posterior,
-which is more informative where sources are few. benchmarks/bench_intervals.py measures the coverage of the intervals.
+samples", Survey Methodology 28). The variance gives an effective number of clips, for which the score interval of a
+share is computed (Wilson 1927, JASA 22; for clustered shares: Rao & Scott 1992, Biometrics 48; Korn & Graubard 1998,
+Survey Methodology 24; for the AUC: Kottas, Kuss & Zapf 2014, BMC Med. Res. Methodol. 14). The quantile is that of
+Student's t, with Satterthwaite's degrees of freedom for sources of uneven size (Bell & McCaffrey), at most as many as
+the effective number of sources that the errors come from. Adjustments beyond these publications were chosen by
+simulation. For a plain share (accuracy, precision, recall) that quantile is averaged with the one of a beta-binomial
+posterior, which is more informative where sources are few. benchmarks/bench_intervals.py measures the coverage.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from violence_detection.evaluation.influence import Figure, ratio
 
 _CONFIDENCE = 0.95
 _TAIL = 1 - (1 - _CONFIDENCE) / 2
-#: Intraclass correlation to which the estimated design effect is shrunk, the more so the fewer errors there are.
+#: Intraclass correlation to which the estimated design effect is shrunk, the more so the fewer errors there are; also
+#: assumed with a single source.
 _PRIOR_CORRELATION = 0.3
-#: Intraclass correlation that is assumed if there is no error at all, or nothing else.
+#: Intraclass correlation that is assumed if the figure is 0 or 1, so that nothing can be estimated.
 _UNSEEN_CORRELATION = 0.35
 #: Working intraclass correlation for the degrees of freedom, on which it has little effect.
 _WORKING_CORRELATION = 0.1
@@ -87,15 +88,14 @@ def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
     effective_n, freedom = _effective_n(figure, sources)
     if sources.all_single and _is_share(figure):
         return _wilson(figure.value, effective_n, float(stats.norm.ppf(_TAIL)))
-    freedom = max(min(freedom, figure.clips), 1.0)  # a precision, for one, may rest on few of the clips
+    freedom = max(min(freedom, figure.clips), 1.0)  # a precision may rest on few of the clips
     if sources.count > 1 and 0 < figure.value < 1 and _is_share(figure):
         right, clips = sources.sums(figure.weight - figure.loss), sources.sums(figure.weight)
         if ((right > 0) & (right < clips)).any():
             return _share_interval(figure.value, right, clips, effective_n, freedom)
         rarer = right == (0 if figure.value >= 0.5 else clips)
-        if (
-            clips[rarer].max() > 1
-        ):  # the clips of a source are right or wrong together, not just because it has one
+        # The clips of a source are right or wrong together, and not just because each source has a single one.
+        if clips[rarer].max() > 1:
             effective_n = 1 / float((sources.share**2).sum())
             freedom = min(int(rarer.sum()) + _BEYOND_ERRING, sources.count - 1)
     return _wilson(figure.value, effective_n, float(stats.t.ppf(_TAIL, freedom)))
@@ -208,9 +208,8 @@ def _wilson(value: float, effective_n: float, z: float) -> tuple[float, float]:
     centre = (value + z**2 / (2 * effective_n)) / scale
     spread = value * (1 - value) / effective_n + z**2 / (4 * effective_n**2)
     half = z / scale * float(np.sqrt(max(spread, 0.0)))
-    return min(max(centre - half, 0.0), value), max(
-        min(centre + half, 1.0), value
-    )  # rounding aside, `value` is inside anyway
+    # `value` is inside, rounding errors aside
+    return min(max(centre - half, 0.0), value), max(min(centre + half, 1.0), value)
 
 
 def difference(
@@ -324,7 +323,7 @@ def _effective_n(figure: Figure, sources: _Sources) -> tuple[float, float]:
     loss, n_assumed = figure.loss, figure.clips
     if figure.value < 0.5:  # the rarer outcome carries the information
         loss = ((figure.weight > 0) - loss).clip(0)
-    errors = float(loss.sum()) ** 2 / max(float((loss**2).sum()), 1e-12)  # effective number of clips
+    errors = float(loss.sum()) ** 2 / max(float((loss**2).sum()), 1e-12)  # effective number of erring clips
     assumed = sources.effect_of(_PRIOR_CORRELATION)
     if sources.count < 2:
         return n_assumed / assumed, 1.0

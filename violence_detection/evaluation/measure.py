@@ -124,9 +124,8 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     path = shipped.find(config.models)
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point)
     left_out = elsewhere.left_out(path, model)
-    model.backbone_runs(
-        config.backbone_weights
-    )  # raises, before anything slow, if they are not those of training
+    # raises, before anything slow, if the backbones' weights are missing or not those of training
+    model.backbone_runs(config.backbone_weights)
     shortcut_audit.check(model, config)
     clips = clips or own_data.read(config, own, model.features.window_s)
     comparisons.require_shared(earlier, clips.rows)
@@ -137,7 +136,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     further = {s.name: own_data.read(config, [s], model.features.window_s, clips.data_root) for s in others}
     combined = clips.base if clips.manifest_sha256 else config.data_root / "combined_all"
     if combined_folders.has_manifest(combined):
-        val_ledger.check(combined)  # raises before the work if a look cannot be noted, not after it
+        val_ledger.check(combined)  # raises now, not after the work, if a look cannot be noted
     look = _Looking(combined, command, uuid.uuid4().hex)
     measured, samples, stores = _judge(model, clips, config, path, look, earlier)
     shortcuts = shortcut_audit.run(measured, samples, stores, config)
@@ -187,7 +186,7 @@ def _judge(
     look: _Looking,
     earlier: Sequence[comparisons.EarlierReport] = (),
 ) -> tuple[Evaluation, Samples, Mapping[str, FeatureStore]]:
-    """Evaluate one set, and return the samples and feature stores used, too. Clips of val in it are noted as a look."""
+    """Evaluate one set; also return the samples and feature stores used. Clips of val in it are noted as a look."""
     import pandas as pd
 
     views = augment.views(config.tta, model.closer_look)

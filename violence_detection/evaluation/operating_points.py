@@ -71,7 +71,7 @@ def fewest_sources(rate: float) -> int:
 def controlled(
     is_fight: np.ndarray, p_fight: np.ndarray, groups: np.ndarray, risk: str, level: float, seed: int
 ) -> np.ndarray:
-    """Thresholds of GRID, ascending, that keep a risk at `level` with CONFIDENCE; there may be none.
+    """Thresholds of GRID, ascending, that keep a risk at `level` with confidence CONFIDENCE; there may be none.
 
     One clip is drawn from each source. `risk`: "fpr", at most `level` of nonfight clips are called fights, or "recall",
     at least `level` of fights are found.
@@ -87,9 +87,8 @@ def controlled(
         fwer_method="fixed_sequence",
     )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # MAPIE warns if no threshold is valid; the caller sees it by the result
+        # MAPIE warns if no threshold is valid; here the empty result says so
+        warnings.simplefilter("ignore")
         controller.calibrate(p_fight[drawn], is_fight[drawn].astype(int))
     return np.sort(controller.valid_predict_params)
 
@@ -97,7 +96,7 @@ def controlled(
 def _few_false_alarms(
     is_fight: np.ndarray, p_fight: np.ndarray, groups: np.ndarray, calibrate: Calibrate, seed: int
 ) -> tuple[float, dict[str, Any]]:
-    """The lowest threshold with at most FALSE_ALARM_RATE false alarms, and its guarantee."""
+    """The lowest threshold with at most FALSE_ALARM_RATE false alarms in the mean over sources, and its guarantee."""
     measured = [calibration.mean_over_sources(p_fight[~is_fight] >= t, groups[~is_fight]) for t in GRID]
     fit = GRID[np.array(measured) <= FALSE_ALARM_RATE]
     kept = controlled(is_fight, p_fight, groups, "fpr", FALSE_ALARM_RATE, seed)
@@ -112,7 +111,7 @@ def _few_false_alarms(
 def _few_missed(
     is_fight: np.ndarray, p_fight: np.ndarray, groups: np.ndarray, calibrate: Calibrate, seed: int
 ) -> tuple[float, dict[str, Any]]:
-    """The highest threshold with a recall of at least RECALL, and its guarantee."""
+    """The highest threshold with a recall of at least RECALL in the mean over sources, and its guarantee."""
     measured = [calibration.mean_over_sources(p_fight[is_fight] >= t, groups[is_fight]) for t in GRID]
     fit = GRID[np.array(measured) >= RECALL]
     kept = controlled(is_fight, p_fight, groups, "recall", RECALL, seed)

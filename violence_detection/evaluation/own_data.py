@@ -134,9 +134,8 @@ def read(
         log.warning("%s", warning)
     place = root / FOLDER / _cut_below(sets, window_s)
     with contextlib.ExitStack() as held:
-        if any(
-            d.needs_cutting for d in found.datasets
-        ):  # else what another run writes would be in `left_over`
+        # Locked, because clips that another run is cutting there would count as left over and be removed.
+        if any(d.needs_cutting for d in found.datasets):
             waits_for = f"{place}: waiting for another evaluation, which is cutting clips of this list"
             held.enter_context(locks.locked(place / _LOCK_NAME, waits_for=waits_for))
         cut = cutting.cut(found, CutConfig(window_s=window_s), place, config.workers)
