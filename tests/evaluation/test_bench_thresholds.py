@@ -98,7 +98,7 @@ def test_a_set_is_judged_by_what_the_others_and_by_what_folds_have_chosen(
     other = {"datasets": [], held_out_table.SHA256_KEY: {"seed_0": "0" * 64}}
     storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, other)
     with pytest.raises(
-        UserError, match=r"leave_one_out_predictions\.csv is not as it was written.*Make it again"
+        UserError, match=r"leave_one_out_predictions\.csv has changed since it was written.*Make it again"
     ):
         _run(tmp_path, monkeypatch, capsys)
     storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, {"datasets": []})

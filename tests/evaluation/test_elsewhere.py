@@ -374,7 +374,9 @@ def test_without_being_asked_backgrounds_are_not_looked_at(root: Path, tmp_path:
     assert not background["done"]
     assert "--audit shortcuts" in background["why_not"]
     assert figures_of(tmp_path / "report")["elsewhere"] == {}
-    with pytest.raises(UserError, match="--audit shortcut: it can be leakage, shortcuts, labels"):
+    with pytest.raises(
+        UserError, match="--audit shortcut: must be one or more of leakage, shortcuts, labels"
+    ):
         EvaluationConfig(audit=("shortcut",))
 
 
@@ -527,7 +529,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
         storage.write_json(path, _left_out(root / "models", **odd))
         with pytest.raises(
             UserError,
-            match=r"leave_one_dataset_out\.json cannot be used .it is no record of .*make it again with",
+            match=r"leave_one_dataset_out\.json cannot be used .it is not a record of .*make it again with",
         ):
             elsewhere.left_out(tmp_path, model)
 

@@ -144,7 +144,7 @@ def test_a_report_with_nothing_in_common_is_refused_before_anything_is_judged(
     (earlier / "metrics.json").write_text('{"threshold": 0.5}')
     (earlier / "predictions.csv").write_text("clip_id,label,p_violent\nx,fight,0.9\n")
     with pytest.raises(
-        UserError, match=r"--compare: .*earlier and this evaluation have none of the same clips"
+        UserError, match=r"--compare: .*earlier and this evaluation share no clip with the same label"
     ):
         evaluated(root, capsys, "--compare", earlier)
     assert not (root / "features").exists()
@@ -250,7 +250,7 @@ def test_what_no_evaluation_wrote_is_not_replaced(
 ) -> None:
     (root / "report").mkdir()
     (root / "report" / name).write_text("mine")
-    with pytest.raises(UserError, match=f"{name} is none that an evaluation wrote.*--output"):
+    with pytest.raises(UserError, match=f"{name} was not written by an evaluation.*--output"):
         evaluated(root, capsys)
     assert (root / "report" / name).read_text() == "mine"
     assert not (root / "features").exists()
@@ -261,7 +261,10 @@ def test_the_failures_of_a_training_stay_where_a_report_is_to_go_beside_its_mode
 ) -> None:
     failures = root / "model" / "failures.csv"
     failures.write_text("path,reason\na.avi,empty\n")
-    with pytest.raises(UserError, match=r"failures\.csv is of what made config\.json there.*model/report"):
+    with pytest.raises(
+        UserError,
+        match=r"failures\.csv was written by the command that made config\.json there.*model/report",
+    ):
         evaluated(root, capsys, "--output", root / "model")
     assert failures.read_text() == "path,reason\na.avi,empty\n"
 

@@ -191,7 +191,7 @@ def test_precision_of_nothing_called_a_fight_and_recall_of_no_fight_are_not_defi
         (lambda f: f.drop(columns="source_group"), "source_group"),
         (lambda f: f.assign(label="Violence"), "Violence"),
         (lambda f: f.assign(p_violent=1.5), "outside"),
-        (lambda f: f.assign(p_violent=np.nan), "every clip failed"),
+        (lambda f: f.assign(p_violent=np.nan), "no clip could be predicted"),
     ],
 )
 def test_predictions_that_cannot_be_judged_are_refused(change, message: str) -> None:  # type: ignore[no-untyped-def]

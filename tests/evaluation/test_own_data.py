@@ -330,7 +330,7 @@ def test_a_clip_that_decodes_in_part_is_measured_and_named(
     data = (new / "fight/cam0/half.avi").read_bytes()
     (new / "fight/cam0/half.avi").write_bytes(data[: len(data) * 2 // 3])
     assert measure(root, tmp_path / "report", data=new).n == 13
-    (said,) = [m for m in caplog.messages if "measured by a part" in m]
+    (said,) = [m for m in caplog.messages if "measured on the part that can be decoded: " in m]
     assert "1 files, " in said
     assert "half.avi: only " in said
 

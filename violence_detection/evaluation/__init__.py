@@ -1,1 +1,1 @@
-"""Step 6: what a model is worth, with intervals that know how few sources they rest on."""
+"""Step 6: measure trained models, with confidence intervals that account for how few sources the clips come from."""

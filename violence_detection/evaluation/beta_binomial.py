@@ -1,33 +1,37 @@
-"""What is known of a share whose clips come from sources, when nobody knows how alike clips of one source are.
+"""Posterior of a share (such as an accuracy) whose clips cluster in sources, with unknown intraclass correlation.
 
-The share right of each source is taken to be drawn from a beta distribution, so that counts are beta-binomial (Skellam
-1948, J. R. Stat. Soc. B 10; Williams 1975, Biometrics 31), and the posterior is summed over a grid of intraclass
-correlations. The prior of the mean is Jeffreys', by which intervals of a binomial share cover best on average (Brown,
-Cai & DasGupta 2001, "Interval estimation for a binomial proportion", Stat. Sci. 16).
+Each source has its own share of right clips, drawn from a beta distribution, so that the counts are beta-binomial
+(Skellam 1948, J. R. Stat. Soc. B 10; Williams 1975, Biometrics 31). The posterior of the mean of that distribution is
+marginalised over a grid of intraclass correlations. The mean has Jeffreys' prior, with which intervals for a binomial
+share have the best coverage on average (Brown, Cai & DasGupta 2001, "Interval estimation for a binomial proportion",
+Stat. Sci. 16).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Prior of the intraclass correlation: none at all with `_NONE`, else from a beta distribution (mean 0.4).
-_NONE = 0.2
-_PRIOR = (0.8, 1.2)
-#: Correlations that stand for all of them, apart from 0: evenly spaced on the scale of logits.
-_LOWEST, _HIGHEST, _CORRELATIONS = 0.004, 0.97, 22
-#: Step between shares, on a scale that is fine near the observed share and coarse far from it.
+#: Prior probability that the intraclass correlation is exactly 0.
+_PRIOR_OF_ZERO = 0.2
+#: Parameters of the beta distribution that is the correlation's prior otherwise; its mean is 0.4.
+_PRIOR_ABOVE_ZERO = (0.8, 1.2)
+#: Grid of the correlations above 0: the lowest, the highest and the number of them, evenly spaced in logit.
+_LOWEST = 0.004
+_HIGHEST = 0.97
+_CORRELATIONS = 22
+#: Step of the grid of shares, on a scale that is fine near the observed share and coarse far from it.
 _STEP = 0.15
 
 
 def posterior(right: np.ndarray, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shares (m,), rising, within (0, 1), and the posterior probability (m,) that the true share is below each.
+    """Return ascending shares (m,) in (0, 1), and the posterior probability (m,) that the true share is below each.
 
-    `right` (sources,) of `clips` (sources,), whole numbers. Neither all nor no clips may be right: how alike clips are
-    is then told by the prior alone.
+    `clips` (sources,): how many clips each source has; `right` (sources,): how many of them are right. At least one
+    clip must be right and one wrong: otherwise the data say nothing about the intraclass correlation.
     """
     right, clips = np.asarray(right, float), np.asarray(clips, float)
     total = clips.sum()
-    # Shares are squared sines: on angles, Jeffreys' prior is even. Angles: centre + scale * sinh(steps).
+    # share = sin(angle)^2, because Jeffreys' prior is uniform on the angle; angle = centre + scale * sinh(grid)
     centre = np.arcsin(np.sqrt((right.sum() + 0.25) / (total + 0.5)))
     scale = 0.5 / np.sqrt(total)
     first, last = np.arcsinh(-centre / scale), np.arcsinh((np.pi / 2 - centre) / scale)
@@ -42,19 +46,19 @@ def posterior(right: np.ndarray, clips: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _correlations() -> tuple[np.ndarray, np.ndarray]:
-    """The grid of intraclass correlations, 0 first, and the prior probability of each."""
+    """Return the grid of intraclass correlations, 0 first, and the prior probability of each."""
     from scipy.special import betainc, expit, logit
 
     above = expit(np.linspace(logit(_LOWEST), logit(_HIGHEST), _CORRELATIONS))
     ends = np.concatenate([[0.0], (above[1:] + above[:-1]) / 2, [1.0]])
-    prior = (1 - _NONE) * np.diff(betainc(*_PRIOR, ends))
-    return np.concatenate([[0.0], above]), np.concatenate([[_NONE], prior])
+    prior = (1 - _PRIOR_OF_ZERO) * np.diff(betainc(*_PRIOR_ABOVE_ZERO, ends))
+    return np.concatenate([[0.0], above]), np.concatenate([[_PRIOR_OF_ZERO], prior])
 
 
 def _log_likelihood(
     right: np.ndarray, clips: np.ndarray, shares: np.ndarray, correlations: np.ndarray
 ) -> np.ndarray:
-    """Of each share (m,) and correlation (r,), the first of which is 0: (m, r), but for a constant."""
+    """Log-likelihood (m, r), up to a constant, for shares (m,) and correlations (r,), the first of which is 0."""
     from scipy.special import gammaln
 
     wrong = clips - right

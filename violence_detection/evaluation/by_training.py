@@ -1,4 +1,4 @@
-"""Figures apart for the data sets that training had and for those that it never saw."""
+"""Figures on the data sets that a model was trained on and, separately, on those that it was not."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 def figures(
     predictions: pd.DataFrame, threshold: float, training_datasets: Sequence[str] | None
 ) -> dict[str, dict[str, Any]] | None:
-    """metrics.score of both parts, `in_set` and `out_of_set`, each with the names of its `datasets` that were judged.
+    """Return `metrics.score` of the clips of the training data sets (`in_set`) and of all others (`out_of_set`).
 
-    A part without a judged clip is absent. None where the data sets of training are not known. Data sets are compared
-    by name; copies under another name are found by training_overlap.
+    Each part also has `datasets`, the names of its data sets with a judged clip. A part without a judged clip is
+    omitted. Returns None if `training_datasets` is None, which means unknown. Data sets are compared by name only;
+    training_overlap finds copies under other names.
     """
     if training_datasets is None:
         return None

@@ -1,4 +1,4 @@
-"""Calibrate a trained model: its temperature and its thresholds, from predictions that it was not trained on."""
+"""Calibrate a trained model: fit its temperature and thresholds to predictions for clips not used to train it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-#: Sources below which nothing is calibrated, as with an ensemble's weights.
+#: Number of sources that calibration needs; choosing an ensemble's weights needs as many.
 FEWEST_SOURCES = 10
-_ELSEWHERE = "videos come from sources like these"
+_LIKE_THESE = "videos come from sources like these"
 
 
 @dataclass(frozen=True)
 class CalibrationBasis:
     """Predictions to calibrate on. `rows`: clip_id, source_group, label; `p_fight` (n,): the members' averages.
 
-    `what` names them; `assumes`: what must be true for what is said of them to hold of the model. `views`: of a clip,
-    averaged. `member_temperatures`: of its members' own, where their logits are averaged and it has told them already.
-    `exiting`: of models with an early exit.
+    `what` names the predictions. `assumes` says what must be true for the calibration to hold for the model. `views`:
+    how many views of a clip were averaged. `member_temperatures`: member -> temperature to store with the model; given
+    if logits were averaged and the temperatures are known from making these predictions. `exiting`: what the early exit
+    did, if the model has one.
     """
 
     rows: pd.DataFrame
@@ -50,9 +51,10 @@ class CalibrationBasis:
 
 @dataclass(frozen=True)
 class Exiting:
-    """What the early exit `exits` did: `settled` (n,) bool, the clips of which its member gave the probability alone.
+    """What the early exit `exits` did: `settled` (n,) bool, the clips whose probability is that of its member alone.
 
-    That is by its own temperature, and no other is applied to it. `p_by_all` (n,): the averages without the exit.
+    That probability is at the member's own temperature; the ensemble's is not applied to it. `p_by_all` (n,): the
+    averages of all members, as without the exit.
     """
 
     exits: EarlyExit
@@ -63,7 +65,10 @@ class Exiting:
     def of(
         cls, averaged: Averaging, by_member: Mapping[str, np.ndarray], p_by_all: np.ndarray | None
     ) -> Exiting | None:
-        """Of the members' P(fight) (n,) by their own temperatures; None without an early exit."""
+        """From each member's P(fight), (n,), at its own temperature; None without an early exit.
+
+        With an early exit, `p_by_all` must be given.
+        """
         settled = averaged.settled(by_member)
         if averaged.early_exit is None or settled is None:
             return None
@@ -71,14 +76,14 @@ class Exiting:
         return cls(averaged.early_exit, settled, p_by_all)
 
     def sorted(self, order: np.ndarray) -> Exiting:
-        """The same with the clips in this order."""
+        """Return a copy with the clips reordered by the indices `order` (n,)."""
         return replace(self, settled=self.settled[order], p_by_all=np.asarray(self.p_by_all, float)[order])
 
 
 def on_selection(
     rows: pd.DataFrame, p_fight: np.ndarray, chosen: Sequence[str], exiting: Exiting | None = None
 ) -> CalibrationBasis:
-    """The selection part, which the model was not trained on. `chosen`: what of the model it has chosen."""
+    """Calibrate on the selection part, which the model was not trained on. `chosen`: what was chosen on it."""
     chose = " and ".join(chosen)
     what, too_good = (
         "the selection part",
@@ -88,13 +93,13 @@ def on_selection(
         rows,
         p_fight,
         f"{what}, which also chose {chose}" if chosen else what,
-        f"{_ELSEWHERE}{too_good if chosen else ''}",
+        f"{_LIKE_THESE}{too_good if chosen else ''}",
         exiting=exiting,
     )
 
 
 def epoch_chosen(models: Iterable[Path]) -> list[str]:
-    """What is said of the epoch where the selection part chose that of one of the model files."""
+    """Return ["the epoch"] if the selection part chose the epoch of any of these model files, else []."""
     return ["the epoch"] if any(MemberRecord.of_file(model).chose_epoch for model in models) else []
 
 
@@ -107,14 +112,15 @@ def out_of_fold(
     p_by_all: np.ndarray | None = None,
     by_dataset: bool = False,
 ) -> CalibrationBasis:
-    """Predictions of clips held out by models with the model's own clips, settings and members: by folds, or data sets.
+    """Calibrate on predictions for held-out clips, by models with the same clips, settings and members.
 
-    `p_by_all` (n,): what their averages are without the early exit, if `averaged` has one. `by_dataset`: each fold
-    held out a data set.
+    `predictions`: as for `metrics`. `views`: how many views of a clip were averaged. `averaged`: how the members were
+    combined; if it has an early exit, `p_by_all` (n,) must be the averages without it. `by_dataset`: each of the
+    `n_folds` folds held out a whole data set.
     """
     by_member = {name: predictions[f"p_{name}"].to_numpy(float) for name in metrics.member_names(predictions)}
     what = f"out-of-fold predictions of {n_folds} folds"
-    assumes = f"{_ELSEWHERE}; the model is as good as those of the folds, which were trained on fewer clips"
+    assumes = f"{_LIKE_THESE}; the model is as good as those of the folds, which were trained on fewer clips"
     if by_dataset:
         what = f"predictions of {n_folds} data sets, each by models that were trained on the others"
         assumes = (
@@ -135,30 +141,33 @@ def out_of_fold(
 
 
 def member_temperatures(rows: pd.DataFrame, p_fight: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """By member the temperature of its P(fight), (n,) of the clips `rows`; 1 for all where one cannot be told.
+    """Fit a temperature to each member's P(fight), (n,), of the clips `rows`. 1 for all members if any fit fails.
 
-    So their logits may be averaged: each is as sure as it is right on these clips.
+    Divided by its temperature, each member's logit is calibrated on these clips, so that the logits can be averaged.
     """
     is_fight = (rows.label == CLASS_NAMES[1]).to_numpy()
     n_groups = rows.source_group.nunique()
     if n_groups < FEWEST_SOURCES:
-        log.info("members' logits are averaged as they are: %d sources are too few to scale them", n_groups)
+        log.info(
+            "members' logits are averaged unscaled: %d sources are too few to fit temperatures", n_groups
+        )
         return dict.fromkeys(p_fight, 1.0)
     found = {name: temperature.fit(is_fight, p) for name, p in p_fight.items()}
     if untold := {name: why_not for name, (value, why_not) in found.items() if value is None}:
         name, why_not = next(iter(untold.items()))
-        log.info("members' logits are averaged as they are: of %s, %s", name, why_not)
+        log.info("members' logits are averaged unscaled: no temperature for %s, because %s", name, why_not)
         return dict.fromkeys(p_fight, 1.0)
     return {name: float(value) for name, (value, _) in found.items() if value is not None}
 
 
 def fit(basis: CalibrationBasis, seed: int) -> Calibration:
-    """Temperature and operating points; with too few sources none, and why.
+    """Fit the temperature and the operating points.
 
-    Where an early exit would decide at a point's threshold, the point is chosen of all members' averages, by a
-    temperature of theirs: with the exit, one member alone would say which clips lie above.
+    With fewer than FEWEST_SOURCES sources, or clips of one class only, neither is fitted; `why_not` says why. Where
+    the early exit would decide at a point's threshold, that point is chosen on the averages of all members, at a
+    temperature fitted to these averages: with the exit, one member alone would decide which clips are above it.
     """
-    # the same clips are drawn in any order
+    # sorted, so that `seed` draws the same clips whatever the order of the rows
     order = np.argsort(basis.rows.clip_id.to_numpy(str), kind="stable")
     rows, p = basis.rows.iloc[order], np.asarray(basis.p_fight, float)[order]
     is_fight, groups = (rows.label == CLASS_NAMES[1]).to_numpy(), rows.source_group.astype(str).to_numpy()
@@ -189,7 +198,7 @@ def _with_temperature(is_fight: np.ndarray, p: np.ndarray, rests_on: Mapping[str
 def _of_what_is_left(
     is_fight: np.ndarray, p: np.ndarray, groups: np.ndarray, rests_on: Mapping[str, Any]
 ) -> Calibration:
-    """The temperature of the clips that the early exit leaves; with too few sources none, and why."""
+    """Fit the temperature to the clips that the early exit leaves; too few sources: none, and `why_not` says why."""
     n_groups = len(np.unique(groups))
     if n_groups < FEWEST_SOURCES:
         few = f"the early exit leaves clips of {n_groups} sources, too few ({FEWEST_SOURCES} are needed)"
@@ -222,9 +231,9 @@ def _fit_exiting(
 
 
 def calibrate_model(folder: Path, selection: Samples, seed: int) -> Calibration:
-    """Calibrate the single model in `folder` on the selection part, and keep it in its config.json.
+    """Calibrate the single model in `folder` on the selection part, and store the result in its config.json.
 
-    Raises UserError for a probability that is not finite.
+    Raises UserError if a probability is not finite.
     """
     model = trained_model.load(folder)
     p = model.uncalibrated(scoring.judge_view(model, selection))
@@ -239,7 +248,7 @@ def calibrate_model(folder: Path, selection: Samples, seed: int) -> Calibration:
 
 
 def say(folder: Path, found: Calibration) -> None:
-    """Log it."""
+    """Log the calibration of the model in `folder`: its temperature, then each operating point."""
     log.info("%s: %s", folder, found.described())
     for name, point in found.operating_points.items():
         how = "" if point.get(EARLY_EXIT_KEY, True) else " without the early exit"

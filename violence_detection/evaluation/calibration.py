@@ -1,4 +1,4 @@
-"""Whether probabilities can be taken at their word: the predicted share of fights against the observed one."""
+"""How well probabilities are calibrated: the predicted share of fights against the observed one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BINS = 10
 
 
 class CalibrationBins(NamedTuple):
-    """Bins that hold clips, (bins,) each: mean probability, share that are fights, and number of clips."""
+    """The bins with clips, arrays (bins,): their mean probability, share of fights, and number of clips."""
 
     p_mean: np.ndarray
     share: np.ndarray
@@ -24,29 +24,32 @@ class CalibrationBins(NamedTuple):
 
 
 def calibration_bins(is_fight: np.ndarray, p_fight: np.ndarray) -> CalibrationBins:
-    """Predicted against observed share of fights in bins of equal width. Empty bins are left out.
+    """Predicted and observed share of fights in ten bins of equal width. Empty bins are left out.
 
-    `is_fight` (n,) bool, `p_fight` (n,) in [0, 1]. A probability on the edge of two bins is in the upper one, as a clip
-    at the threshold is called a fight.
+    `is_fight` (n,) bool, `p_fight` (n,) in [0, 1]. A probability on the edge of two bins falls into the upper one, just
+    as a clip at the threshold is called a fight.
     """
     from sklearn.calibration import calibration_curve
 
-    # calibration_curve puts edges into the lower bin, so it is asked about peace.
+    # calibration_curve puts edges into the lower bin, so it is given P(nonfight)
     p_peace = 1 - np.asarray(p_fight)
     peaceful, predicted = calibration_curve(~np.asarray(is_fight, bool), p_peace, n_bins=_BINS)
-    # The same bins again, for it does not say how many clips each holds.
+    # calibration_curve does not return the number of clips in each bin
     n = np.bincount(np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], p_peace))
     return CalibrationBins(1 - predicted[::-1], 1 - peaceful[::-1], n[n > 0][::-1])
 
 
 def expected_calibration_error(is_fight: np.ndarray, p_fight: np.ndarray) -> float:
-    """Mean distance of predicted and observed share of fights, ten equal bins (Naeini et al. 2015)."""
+    """ECE: mean absolute difference of predicted and observed share of fights over ten bins (Naeini et al. 2015).
+
+    Bins are of equal width and weighted by their clips.
+    """
     bins = calibration_bins(is_fight, p_fight)
     return float(np.average(np.abs(bins.p_mean - bins.share), weights=bins.n))
 
 
 def before_and_after(is_fight: np.ndarray, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    """Calibration error, Brier score and bins of two sets of probabilities (n,) of the same clips, JSON-able."""
+    """ECE, Brier score and bins of the probabilities (n,) of the same clips before and after calibration, JSON-able."""
     from sklearn.metrics import brier_score_loss
 
     record: dict[str, Any] = {}
@@ -61,7 +64,10 @@ def before_and_after(is_fight: np.ndarray, before: np.ndarray, after: np.ndarray
 
 
 def rates(is_fight: np.ndarray, p: np.ndarray, groups: np.ndarray, threshold: float) -> dict[str, Any]:
-    """False alarm rate and recall at a threshold, of clips and as means over sources (`by_source`)."""
+    """False alarm rate and recall at a threshold: shares of clips, and means over sources (`by_source`).
+
+    None for a class without clips.
+    """
     called = p >= threshold
     of_clips, by_source = {}, {}
     for name, of_class in (("false_alarm_rate", ~is_fight), ("recall", is_fight)):
@@ -72,7 +78,7 @@ def rates(is_fight: np.ndarray, p: np.ndarray, groups: np.ndarray, threshold: fl
 
 
 def mean_over_sources(values: np.ndarray, groups: np.ndarray) -> float:
-    """Mean over sources of the mean of each: `values` (n,), `groups` (n,)."""
+    """Average `values` (n,) within each source of `groups` (n,), then over the sources with equal weights."""
     _, inverse = np.unique(groups, return_inverse=True)
     return float((np.bincount(inverse, weights=values) / np.bincount(inverse)).mean())
 
@@ -86,14 +92,14 @@ def section(
     groups: np.ndarray,
     views: int = 1,
 ) -> dict[str, Any]:
-    """What metrics.json says of it: what is stored with the model, and what it is worth on the clips judged here.
+    """The `calibration` section of metrics.json: what is stored with the model, and how it does on the clips judged.
 
-    `p`, `p_before` (n,): probabilities with the model's temperature and without it, at its operating point; of the
-    others they are made of the members', `by_member`, name -> (n,) by their own temperatures. `views`: of each clip,
-    averaged.
+    `p`, `p_before` (n,): probabilities with and without the model's temperature, at its operating point. `by_member`:
+    name -> P(fight) (n,) at the member's own temperature, from which the probabilities at other operating points are
+    computed. `views`: how many views of a clip were averaged.
     """
     found = model.calibration or Calibration(None, why_not="nothing is stored with the model")
-    used = model.applied or found  # another one where the early exit is not taken
+    used = model.applied or found  # differs from `found` if the early exit is not taken
     said = "; ".join(filter(None, (used.described(), found.other_views(views))))
     of_used = {"temperature": used.temperature, "why_not": used.why_not, "said": said}
     record = {**found.record(), **of_used}

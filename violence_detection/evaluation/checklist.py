@@ -1,4 +1,4 @@
-"""The roadmap's final checklist, each box filled from the records of the model and of the evaluation, never by hand."""
+"""The roadmap's final checklist. Each box is filled from the records of the model and the evaluation, never by hand."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DONE, DIFFERS, MISSING = "done", "differs", "missing"
-#: What the roadmap asks for. "About" leaves a tenth of the clips, and two points of the split.
+#: What the roadmap asks for. EPOCHS: at most; VAL_SHARE: share of the clips that are val.
 CLIPS, MEMBERS, FOLDS, VARIANTS, EPOCHS, VAL_SHARE = 10_000, 5, 5, 10, 1000, 0.2
+#: The accuracy that the roadmap aims at: lowest and highest.
 TARGET = (0.93, 0.97)
-_CLIPS_TOLERANCE, _SHARE_TOLERANCE = 0.1, 0.02
+#: How much of CLIPS may be missing, as a share.
+_CLIPS_TOLERANCE = 0.1
+#: How far the share of val may be from VAL_SHARE, either way.
+_SHARE_TOLERANCE = 0.02
 _METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
 class Box:
-    """One box: what is asked, whether it is so (done, differs, missing), what was found, and where (file and field)."""
+    """One box: what is wanted, its state (done, differs, missing), what was found, and where (file and field)."""
 
     name: str
     wanted: str
@@ -38,7 +42,7 @@ class Box:
     evidence: str
 
     def record(self) -> dict[str, str]:
-        """For metrics.json."""
+        """The box as metrics.json has it."""
         return asdict(self)
 
 
@@ -46,9 +50,9 @@ class Box:
 class Facts:
     """What the boxes are filled from.
 
-    `coverage`: by class how many clips were asked for and judged, as metrics.json has it.
-    `manifest`: rows of the manifest whose val was judged, train and val; None for other clips. `looks`: those at val
-    before this one, None where no clip is known to be val; `val_ledger`: what metrics.json says of them.
+    `manifest`: rows, train and val, of the manifest whose val was judged; None if other clips were judged. `coverage`:
+    how many clips of each class were asked for and judged, as in metrics.json. `looks`: the looks at val before this
+    one, None if no clip is known to be val; `val_ledger`: what metrics.json says about them.
     """
 
     run: RunRecords
@@ -67,14 +71,14 @@ class Facts:
 
     @property
     def trained_on_manifest(self) -> bool:
-        """Whether the manifest is the one that the model was trained on."""
+        """Whether the model was trained on this manifest."""
         return self.manifest is not None and self.run.values("manifest_sha256") == [self.manifest_sha256]
 
     @property
     def used(self) -> pd.DataFrame | None:
-        """The manifest's rows of the data sets that the model was made with; None where it is of another manifest.
+        """The manifest's rows of the data sets that the model was made with; None if it was made with another manifest.
 
-        All rows, where an earlier version has not noted the data sets.
+        All rows if an earlier version trained the model, which did not record the data sets of its clips.
         """
         if self.manifest is None or not self.trained_on_manifest:
             return None
@@ -84,7 +88,7 @@ class Facts:
 
 
 def fill(facts: Facts) -> list[Box]:
-    """All boxes, in the order of the roadmap."""
+    """Return all boxes, in the roadmap's order."""
     return [
         _clips(facts),
         _datasets(facts),
@@ -216,7 +220,7 @@ def _unseen(facts: Facts) -> Box:
 
 
 def _wholly_compared(overlap: Overlap) -> bool:
-    """Whether every judged clip was looked for in training in all ways."""
+    """Whether every judged clip was compared with the training clips in all three ways."""
     ways = (overlap.same_clip, overlap.same_source, overlap.near_copy)
     return all(way.compared and not way.why_not for way in ways)
 
@@ -298,14 +302,14 @@ def _target(facts: Facts) -> Box:
 
 
 def _not_judged(facts: Facts) -> str:
-    """How many clips of each class could not be judged, for the end of what was found; empty where all were."""
+    """How many clips of each class could not be judged, to be appended to what was found; empty if all were."""
     lost = {name: part["n"] - part["predicted"] for name, part in facts.coverage.items()}
     said = [f"{n} of {facts.coverage[name]['n']} {name} clips" for name, n in lost.items() if n]
     return f"; {' and '.join(said)} could not be judged" if said else ""
 
 
 def _compared(name: str, wanted: str, run: RunRecords, is_so: bool, found: str, field: str) -> Box:
-    """A box filled from the members' config.json."""
+    """A box that is filled from the members' config.json; missing if no member has one."""
     evidence = f"{run_folder.CONFIG_NAME}: {field}"
     if not any(m.config for m in run.members):
         return Box(name, wanted, MISSING, "not known", f"{run_folder.CONFIG_NAME}: not there")

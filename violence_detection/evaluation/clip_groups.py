@@ -1,7 +1,8 @@
 """Where a model fails: its figures by resolution, frame rate, length, brightness and amount of motion, worst first.
 
-The first three stand in the manifest. The other two need pictures: they are told from a few frames of a clip, once, and
-kept by clip id. Of a large set they are measured on a part, drawn by the hash that a clip id is.
+The first three are columns of the manifest. Brightness and motion are measured on a few frames of each clip, once, and
+stored by clip id. In a large set only some of the clips are measured: those with the lowest ids, which is as good as
+drawing them at random, because ids are hashes.
 """
 
 from __future__ import annotations
@@ -25,19 +26,21 @@ if TYPE_CHECKING:
 
     from violence_detection.evaluation.measure import Evaluation
 
-#: Below the folder with the caches of features.
+#: Where brightness and motion are stored, in the folder of the feature caches.
 LOOKS_NAME = "clip_looks.jsonl"
-#: Clips of a set that are looked at, at most: a hundred take some three seconds of processor time.
+#: Clips of a set that are measured, at most. A hundred take about three seconds of processor time.
 MOST_LOOKED_AT = 1_000
-#: A group with fewer clips, or of fewer sources, tells nothing.
+#: A group with fewer clips, or from fewer sources, is too small to say anything.
 FEWEST_CLIPS, FEWEST_SOURCES = 5, 2
+#: Properties that are measured on frames: fields of Appearance.
 _LOOKED_AT = ("brightness", "motion")
-#: (column, what people call it, unit, what its groups reach up to). Fixed, so that two sets have the same groups.
+#: (column, name, unit, upper edges of the groups). The edges are fixed, so that all sets have the same groups.
 _FROM_MANIFEST: tuple[tuple[str, str, str, tuple[float, ...]], ...] = (
     ("height", "resolution", "pixels high", (240, 480)),
     ("fps", "frame rate", "frames a second", (20, 26, 31)),
     ("duration_s", "length", "s", (3, 6)),
 )
+#: Field of Appearance -> (name, unit).
 _IN_WORDS = {
     "brightness": ("brightness", "mean luma, 0 black to 1 white"),
     "motion": ("amount of motion", "mean change of luma over 0.08 s"),
@@ -45,7 +48,7 @@ _IN_WORDS = {
 
 
 def of_sets(sets: Mapping[str, Evaluation], workers: int) -> dict[str, Any]:
-    """Set -> tables by group, the thirds of brightness and motion being those of the first set."""
+    """Return set -> tables by group. Brightness and motion are divided at the terciles of the first set."""
     out: dict[str, Any] = {}
     edges: Mapping[str, tuple[float, ...]] | None = None
     for name, one in sets.items():
@@ -59,10 +62,11 @@ def of_sets(sets: Mapping[str, Evaluation], workers: int) -> dict[str, Any]:
 def looks_of(
     rows: pd.DataFrame, base: Path, data_root: Path, window_s: float, workers: int
 ) -> dict[str, Appearance]:
-    """clip id -> Appearance of at most MOST_LOOKED_AT of the clips (rows of the manifest, their paths below `base`).
+    """Return clip id -> Appearance of at most MOST_LOOKED_AT of the clips.
 
-    What was looked at before, in whatever run, is read from `<data_root>/features`. Where nothing can be written there,
-    that is said, and the next run looks again.
+    `rows`: of the manifest, with paths relative to `base`. Measurements of any earlier run are read from
+    `<data_root>/features`, and new ones are added there. If that folder cannot be written to, a warning says so, and
+    the next run measures again.
     """
     chosen = rows.sort_values("clip_id").head(MOST_LOOKED_AT)
     paths = {str(base / p): str(i) for i, p in zip(chosen.clip_id, chosen.path, strict=True)}
@@ -73,7 +77,7 @@ def looks_of(
     todo = [Path(path) for path, clip_id in paths.items() if clip_id not in found]
     if not todo:
         return found
-    console.log.info("brightness and motion: %d clips known, %d to look at", len(found), len(todo))
+    console.log.info("brightness and motion: %d clips measured before, %d to measure", len(found), len(todo))
     look = functools.partial(appearance.look, window_s=window_s)
     with (
         console.progress(total=len(todo), desc="look", unit="clip") as bar,
@@ -90,7 +94,10 @@ def looks_of(
 
 @contextlib.contextmanager
 def _noting(journal: Path) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
-    """What notes (key, fields) in the journal: it spares work and is no reason to lose figures that are there."""
+    """Yield a function that appends (key, fields) to the journal, and after an error does nothing.
+
+    The journal only saves work in later runs: if it cannot be written, this run must not lose its figures.
+    """
     with contextlib.ExitStack() as opened:
         record: Callable[[str, Mapping[str, Any]], None] | None = None
 
@@ -112,7 +119,7 @@ def _noting(journal: Path) -> Iterator[Callable[[str, Mapping[str, Any]], None]]
 
 def _warn_not_noted(journal: Path, error: OSError) -> None:
     console.log.warning(
-        "%s cannot be written (%s): the next run looks at these clips again",
+        "%s cannot be written (%s): the next run measures brightness and motion of these clips again",
         journal,
         error.strerror or error,
     )
@@ -123,7 +130,7 @@ def _not_seen(_: Path, reason: str) -> Appearance:
 
 
 def terciles(looks: Mapping[str, Appearance]) -> dict[str, tuple[float, ...]]:
-    """Edges that divide these clips into thirds, of brightness and of motion; none where nothing was measured."""
+    """Edges that divide these clips into thirds by brightness and by motion; no edges if nothing was measured."""
     out = {}
     for name in _LOOKED_AT:
         values = [value for seen in looks.values() if (value := getattr(seen, name)) is not None]
@@ -138,11 +145,12 @@ def tables(
     edges: Mapping[str, tuple[float, ...]],
     threshold: float,
 ) -> list[dict[str, Any]]:
-    """Figures by group, a table a property, JSON-able: those with the lowest accuracy first, in each and among them.
+    """Figures by group, JSON-able, one table per property.
 
-    `predictions`: see metrics; `rows`: of the manifest, of the same clips; `edges`: of brightness and motion (see
-    `terciles`). Groups that are too small to tell come last. Clips without a prediction, or of which the property is
-    not known, are left out; `measured` says how many count.
+    The groups with the lowest accuracy come first, and so do the tables with the lowest accuracy of a group; groups
+    that are too small come last and do not count in this. `predictions`: see metrics; `rows`: of the manifest, for the
+    same clips; `edges`: of brightness and motion (see `terciles`). Clips without a prediction are left out, and so are
+    those whose property is unknown; `measured` says how many remain.
     """
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
     known = known.merge(rows[["clip_id", *(c for c, *_ in _FROM_MANIFEST)]], on="clip_id")
@@ -179,7 +187,7 @@ def _table(
 
 
 def _group_name(edges: Sequence[float], i: int) -> str:
-    """What a group is called: its values are above the edge below it, and reach up to the edge above it."""
+    """Name of the group `i`: its values are above the edge before it, up to and including the edge after it."""
     if not edges:
         return "all"
     shown = [f"{edge:.3g}" for edge in edges]
@@ -199,7 +207,7 @@ def _figures(rows: pd.DataFrame, threshold: float) -> dict[str, Any]:
 
 
 def false_alarms(rows: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    """The share of peaceful clips that are called fights, with its 95 % interval by source; None without such clips."""
+    """Share of the nonfight clips that are called fights, with its 95 % interval by source; None without such clips."""
     calm = rows[(rows.label == metrics.NONFIGHT) & rows[metrics.ENSEMBLE_COLUMN].notna()]
     if calm.empty:
         return {"false_alarm_rate": None, "false_alarm_ci95": None}

@@ -1,4 +1,4 @@
-"""The clips that a model is measured on: a side of combined_all, or clips of one's own."""
+"""The clips that a model is measured on: one side of combined_all, or the user's own clips."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 class ClipSet:
     """Labelled clips with their sources.
 
-    `rows`: as in a manifest, their paths below `base`. `unreadable`: such rows of clips that cannot be decoded, which
-    count against coverage. `train`: the manifest that also has the clips of train, for rules fitted on them; None where
-    there are none, and `no_baselines` says why. Features are cached below `data_root`. `split` says which clips these
-    are, `kind` of what kind, `name` what the set is called in predictions.csv. `manifest_sha256`: of the manifest that
-    they stand in, or empty. `is_val`: whether they are the val of `base`, which is not to be looked at often.
+    `rows`: as in a manifest, with paths relative to `base`. `unreadable`: rows of clips that cannot be decoded, which
+    lower the coverage. `train`: the manifest including its train clips, on which baselines are fitted; None if there
+    are none, and `no_baselines` says why. Features are cached in `data_root`. `split` says in words which clips these
+    are, `kind` of what kind (published or own), `name` is the set's name in predictions.csv. `generated`: whether they
+    are generated samples. `manifest_sha256`: hash of the manifest that lists them, or empty. `is_val`: whether they are
+    the val part of `base`, which must not be looked at often. `failures`: {path, reason} of clips that were left out.
     """
 
     rows: pd.DataFrame
@@ -44,7 +45,10 @@ class ClipSet:
 
 
 def of_split(config: EvaluationConfig) -> ClipSet:
-    """The clips of the side that `--data` names, by default val. Raises UserError where there are none."""
+    """Return the clips of the side that `--data` names, by default val.
+
+    Raises UserError if there is no manifest, or the side lacks a class.
+    """
     combined, side = locate(config)
     frame, sha256 = manifest.read_hashed(combined)
     rows = frame[frame.split == side].sort_values("clip_id", ignore_index=True)
@@ -77,21 +81,21 @@ def _kind(datasets: set[str]) -> str:
 
 
 def locate(config: EvaluationConfig) -> tuple[Path, str]:
-    """The combined folder and the split that `--data` names. Raises UserError if there is no manifest."""
+    """Return the combined folder and the side of it that `--data` names. Raises UserError if there is no manifest."""
     data = config.data or config.data_root / "combined_all" / "val"
     if data.is_file() and data.name == manifest.FILE_NAME:
         data = data.parent
     if not data.is_dir():
         raise UserError(
-            f"--data: no folder at {data}. Make it with combine_all_datasets.py, or name clips of your own: a folder "
-            "with class folders in it, or a CSV file"
+            f"--data: there is no folder {data}. Make it with combine_all_datasets.py, or name clips of your own: a "
+            "folder with a folder for each class, or a CSV file"
         )
     if (data / manifest.FILE_NAME).is_file():
         return data, "val"
     if (data.parent / manifest.FILE_NAME).is_file() and data.name in manifest.SPLITS:
         return data.parent, data.name
     raise UserError(
-        f"no manifest.csv in {data} or above it: without it neither labels nor sources are known. "
+        f"no manifest.csv in {data} or in the folder above: without it neither labels nor sources are known. "
         "Give <root>/combined_all/val as combine_all_datasets.py made it, or a folder of your own clips with a folder "
         "for each class"
     )

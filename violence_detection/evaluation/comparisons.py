@@ -1,8 +1,8 @@
-"""Differences between models on the same clips, with intervals by source and p-values corrected for being several.
+"""Differences between models on the same clips, with intervals by source and Holm-corrected p-values.
 
-Between any two of the members, their ensemble and the ensemble on plain clips, and between this evaluation and earlier
-ones: a report folder, or its metrics.json or predictions.csv, on the clips that both have judged. Sets from elsewhere,
-which stand in it too, are not compared.
+Compared are any two of the members, their ensemble, and the ensemble on plain clips; and this evaluation with earlier
+ones, each given as a report folder or as its metrics.json or predictions.csv, on the clips that both have judged. Sets
+from elsewhere, which earlier reports contain too, are not compared.
 """
 
 from __future__ import annotations
@@ -28,22 +28,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Of each pair.
+#: Figures that are compared.
 COMPARED = ("accuracy", "roc_auc")
 CORRECTION = "Holm 1979"
 ENSEMBLE, PLAIN_ENSEMBLE = "ensemble", "ensemble, plain clips"
 _COLUMNS = ("clip_id", "label", metrics.ENSEMBLE_COLUMN)
 _METRICS_NAME, _PREDICTIONS_NAME = "metrics.json", "predictions.csv"
-#: Key of metrics.json, and column of predictions.csv: which of the sets that stand there was judged, others beside it.
+#: Column of predictions.csv: the set of a row. Key of metrics.json: the set that the report is about; the others are
+#: sets from elsewhere.
 _SET = "set"
-#: Keys of metrics.json: how many clips there were, and how many of them were judged.
+#: Keys of metrics.json: number of clips, and how many of them were judged.
 _COUNTS = ("asked", "n")
 
 
 @dataclass(frozen=True)
 class EarlierReport:
-    """What an earlier evaluation gave. `predictions`: clip_id, label, p_violent of the clips of its own set that it has
-    judged; `command`: that made it, or empty."""
+    """An earlier evaluation. `predictions`: clip_id, label and p_violent of the clips of its own set that were judged.
+
+    `command`: the command that made it, or empty.
+    """
 
     path: Path
     predictions: pd.DataFrame
@@ -52,9 +55,9 @@ class EarlierReport:
 
 
 def read_all(paths: Sequence[Path]) -> list[EarlierReport]:
-    """Earlier reports, each once: one that is named twice, or copied, is no second comparison to be corrected for.
+    """Read earlier reports, each once: the p-values must not be corrected for one that is named twice, or a copy.
 
-    Raises UserError as `read`.
+    Raises UserError as `read` does.
     """
     found: dict[tuple[str, ...], EarlierReport] = {}
     for path in paths:
@@ -62,25 +65,25 @@ def read_all(paths: Sequence[Path]) -> list[EarlierReport]:
         folder = _folder(path)
         content = tuple(storage.sha256_file(folder / name) for name in (_METRICS_NAME, _PREDICTIONS_NAME))
         if (first := found.setdefault(content, report)) is not report:
-            log.warning("--compare: %s is the same report as %s and counts once", path, first.path)
+            log.warning("--compare: %s is the same report as %s and is compared once", path, first.path)
     return list(found.values())
 
 
 def read(path: Path) -> EarlierReport:
-    """An earlier report from its folder, its metrics.json or its predictions.csv.
+    """Read an earlier report, given by its folder, its metrics.json or its predictions.csv.
 
-    Raises UserError where the predictions or their threshold are not there or cannot be used.
+    Raises UserError if the predictions or their threshold are missing or cannot be used.
     """
     folder = _folder(path)
     if not path.is_dir() and path.name not in (_METRICS_NAME, _PREDICTIONS_NAME):
         raise UserError(
-            f"--compare: {path} is no report. Give the folder that test_ensemble.py has written, or its "
+            f"--compare: {path} is not a report. Give the folder that test_ensemble.py has written, or its "
             f"{_METRICS_NAME} or {_PREDICTIONS_NAME}"
         )
     for name in (_METRICS_NAME, _PREDICTIONS_NAME):
         if not (folder / name).is_file():
             raise UserError(
-                f"--compare: there is no {name} in {folder}. Give a report that is whole, or make it again with "
+                f"--compare: there is no {name} in {folder}. Give a complete report, or make this one again with "
                 "test_ensemble.py"
             )
     file = folder / _METRICS_NAME
@@ -88,11 +91,11 @@ def read(path: Path) -> EarlierReport:
         record = storage.read_json(file)
         threshold, command = float(record["threshold"]), str(record.get("command", ""))
         if not 0 <= threshold <= 1:
-            raise UserError(f"the threshold is {threshold}")
+            raise UserError(f"the threshold is {threshold}, not in [0, 1]")
         if odd := [key for key in _COUNTS if not run_folder.is_count(record.get(key, 0))]:
-            raise UserError(f"{odd[0]} is {record[odd[0]]!r}, no number of clips")
+            raise UserError(f"{odd[0]} is {record[odd[0]]!r}, not a number of clips")
         if not isinstance(record.get(_SET, ""), str):
-            raise UserError(f"{_SET} is {record[_SET]!r}, no name")
+            raise UserError(f"{_SET} is {record[_SET]!r}, not a name")
         file = folder / _PREDICTIONS_NAME
         found = _table(file)
         predictions = found[found[_SET] == record.get(_SET)] if _SET in found else found
@@ -116,32 +119,34 @@ def _folder(path: Path) -> Path:
 
 
 def _damage(predictions: pd.DataFrame, record: Mapping[str, Any]) -> str:
-    """What the rows have that such a report has not, or lack: of a file that was cut off or changed. Or empty."""
+    """What shows that predictions.csv was cut off or changed: what it has, to follow "it has"; or empty."""
     judged = predictions[metrics.ENSEMBLE_COLUMN].dropna()
     asked, n = record.get("asked", len(predictions)), record.get("n", len(judged))
     if predictions.empty:
         named = f"the set {record[_SET]!r}" if _SET in record else f"a set that its {_METRICS_NAME} names"
         return f"no clip of {named}"
     if wrong := sorted(set(predictions.label) - set(CLASS_NAMES)):
-        return f"the label {wrong[0]!r}"
+        return f"the unknown label {wrong[0]!r}"
     if predictions.clip_id.duplicated().any():
         return "a clip twice"
     if not judged.between(0, 1).all():
-        return "a probability that is none"
+        return "a probability outside [0, 1]"
     if (asked, n) != (len(predictions), len(judged)):
-        return f"{len(judged)} of {len(predictions)} clips judged, its {_METRICS_NAME} {n} of {asked}"
+        return (
+            f"{len(judged)} of {len(predictions)} clips judged, but its {_METRICS_NAME} says {n} of {asked}"
+        )
     return ""
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """predictions.csv, of all its sets: those from elsewhere may hold copies of the clips of its own.
+    """Read predictions.csv with all its sets; a set from elsewhere may contain copies of clips of the report's own set.
 
-    Reports of earlier versions, without a column for it, have one set. Raises UserError for missing columns, ValueError
-    where something cannot be read.
+    Reports of earlier versions have one set and no column for it. Raises UserError for a missing column, ValueError if
+    something cannot be read.
     """
     import pandas as pd
 
-    # A set may be called "nan" or "1".
+    # read sets as text: one may be named "nan" or "1"
     found = pd.read_csv(
         path,
         dtype={"clip_id": str, "label": str, _SET: str, metrics.ENSEMBLE_COLUMN: float},
@@ -150,18 +155,18 @@ def _table(path: Path) -> pd.DataFrame:
         encoding_errors=storage.NAME_ERRORS,
     )
     if lacking := [name for name in _COLUMNS if name not in found]:
-        raise UserError(f"it lacks the column {lacking[0]}")
+        raise UserError(f"missing column: {lacking[0]}")
     return found
 
 
 def between_models(
     predictions: pd.DataFrame, threshold: float, of_members: float | None = None
 ) -> dict[str, Any]:
-    """The paired differences, first minus second, of any two of members, ensemble, and ensemble on plain clips.
+    """Paired differences, first minus second, between any two of: members, ensemble, ensemble on plain clips.
 
     JSON-able: {"correction", "pairs": [{"first", "second", "n", "n_groups", <figure>: {"difference", "ci95", "p",
-    "p_holm"}}]}, corrected for all pairs of a figure. A single model without views has no pairs. `of_members`: the
-    members' threshold, where it is another.
+    "p_holm"}}]}. p_holm is corrected over all pairs of a figure. A single model judged on one view has no pairs.
+    `of_members`: the members' threshold, if it differs from `threshold`.
     """
     own = threshold if of_members is None else of_members
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()].sort_values("clip_id", kind="stable")
@@ -184,9 +189,9 @@ def between_models(
 
 
 def require_shared(reports: Sequence[EarlierReport], rows: pd.DataFrame) -> None:
-    """Raise UserError for a report with which clips (rows of the manifest) share none of the same label.
+    """Raise UserError if a report shares no clip with the same label with `rows` (of the manifest).
 
-    To be asked before anything is judged.
+    Called before anything is judged.
     """
     here = set(zip(rows["clip_id"], rows["label"], strict=True))
     for report in reports:
@@ -196,19 +201,20 @@ def require_shared(reports: Sequence[EarlierReport], rows: pd.DataFrame) -> None
 
 def _nothing_shared(report: EarlierReport, clips: int) -> UserError:
     return UserError(
-        f"--compare: {report.path} and this evaluation have none of the same clips with the same label "
-        f"({len(report.predictions)} clips there, {clips} here). Compare reports on the same clips"
+        f"--compare: {report.path} and this evaluation share no clip with the same label "
+        f"({len(report.predictions)} clips there, {clips} here). Compare with a report on the same clips"
     )
 
 
 def with_earlier(
     predictions: pd.DataFrame, threshold: float, reports: Sequence[EarlierReport]
 ) -> dict[str, Any]:
-    """This evaluation minus each earlier one, on the clips that both have judged and call the same.
+    """This evaluation minus each earlier one, on the clips that both have judged and that have the same label in both.
 
-    JSON-able, as `between_models`, each with "report", "report_command", "threshold" and "threshold_here", "shared",
-    "other_label" (shared clips that carry another label there and are left out), "here" and "there" (the figures on
-    these clips). Raises UserError for a report without a shared clip.
+    JSON-able: {"correction", "reports"}. A report has "n", "n_groups" and differences as in `between_models`, and
+    "report", "report_command", "threshold" and "threshold_here", "shared", "other_label" (shared clips that have
+    another label there and are left out), "here" and "there" (the figures on the clips compared). Raises UserError for
+    a report that shares no clip with the same label.
     """
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
     return {
@@ -218,7 +224,7 @@ def with_earlier(
 
 
 def lines(comparisons: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[str]:
-    """For the log: differences to earlier reports, and how many pairs of models differ beyond chance."""
+    """Lines for the log: differences to earlier reports, and which pairs of models differ beyond chance."""
     said = []
     for row in earlier["reports"]:
         left_out = f", {row['other_label']} with another label left out" if row["other_label"] else ""
@@ -233,9 +239,7 @@ def lines(comparisons: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[st
         )
     pairs = [p for p in comparisons["pairs"] if p["accuracy"]["ci95"] is not None]
     if alone := len(comparisons["pairs"]) - len(pairs):
-        said.append(
-            f"{plural(alone, 'pair')} of models cannot be compared: the clips are of one source alone"
-        )
+        said.append(f"{plural(alone, 'pair')} of models cannot be compared: all clips come from one source")
     if pairs:
         differing = [f"{p['first']} and {p['second']}" for p in pairs if p["accuracy"]["p_holm"] < 0.05]
         said.append(
@@ -256,7 +260,7 @@ def _in_words(name: str, found: Mapping[str, Any]) -> str:
 
 
 def _models(predictions: pd.DataFrame) -> dict[str, str]:
-    """Name -> column, of what differs: a single member is the ensemble."""
+    """Return name -> column of the models to compare. A single member is left out: it is the ensemble itself."""
     members = metrics.member_names(predictions)
     columns = {name: f"p_{name}" for name in members} if len(members) > 1 else {}
     columns[ENSEMBLE] = metrics.ENSEMBLE_COLUMN
@@ -311,7 +315,7 @@ def _differences(first: _Figures, second: _Figures, groups: np.ndarray) -> dict[
 
 
 def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with p_holm beside every p, over all rows of a figure."""
+    """Add p_holm to every p of `rows`, corrected over all rows of a figure; return the rows."""
     for name in COMPARED:
         for row, p in zip(rows, intervals.holm([row[name]["p"] for row in rows]), strict=True):
             row[name]["p_holm"] = p

@@ -1,4 +1,4 @@
-"""The settings of step 6."""
+"""Settings of step 6, the evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.errors import UserError
 from violence_detection.system.settings import Limits, default_data_root, option
 
-#: What --audit takes; what costs little is always done.
+#: Values of --audit. The parts of an audit that cost little are always run.
 AUDITS = ("leakage", "shortcuts", "labels")
 
 
@@ -71,4 +71,6 @@ class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if unknown := sorted(set(self.audit) - set(AUDITS)):
-            raise UserError(f"--audit {unknown[0]}: it can be {', '.join(AUDITS)}, comma separated")
+            raise UserError(
+                f"--audit {unknown[0]}: must be one or more of {', '.join(AUDITS)}, comma separated"
+            )

@@ -1,7 +1,7 @@
-"""Figures on clips from elsewhere beside those on clips like those trained on: out of set and in set, the worst first.
+"""Figures on clips from elsewhere (out of set) beside those on clips like the training clips (in set), worst first.
 
-What chose the epoch and the threshold is said of each figure, for a figure is worth less if the clips that it was
-measured on had a part in that (Gulrajani & Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021).
+Each figure comes with what chose the epoch and the threshold: a figure is worth less if the clips that it was measured
+on had a part in those choices (Gulrajani & Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from violence_detection.training.config import KERNEL, PICTURES_OF
 if TYPE_CHECKING:
     from violence_detection.evaluation.measure import Evaluation
 
-#: Written by train_ensemble_models.py --leave-one-dataset-out (ensemble/leave_one_out.py).
+#: The record of --leave-one-dataset-out, which train_ensemble_models.py writes (ensemble/leave_one_out.py).
 LEFT_OUT_NAME = run_folder.LEFT_OUT_NAME
-#: What chose the epoch, by TrainConfig.keep.
+#: TrainConfig.keep -> what chose the epoch, in words.
 EPOCH = {
     "best": 'the lowest loss on the selection part, cut from train by source ("training-domain validation set")',
     "last": "the last of a number fixed beforehand",
@@ -34,12 +34,14 @@ EPOCH = {
 _AT_ONCE = "nothing (a kernel head is fitted at once)"
 _AT_ONCE_BEFORE = "none: fitted at once"  # in records of earlier versions
 _STEPS = "the number of steps that folds by source, or left-out data sets, chose"
+#: Comparisons that decide whether a set is unseen; sources are reported apart, as they often cannot be compared.
 _OVERLAPS = ("same_clip", "near_copy")
-_ROUNDED = 1e-3  # figures are written with four decimals
+#: Tolerance for figures that were rounded; they are written with four decimals.
+_ROUNDED = 1e-3
 
 
 def selected_by(model: TrainedModel) -> dict[str, str]:
-    """The rules that chose the model's epochs and its threshold, in words."""
+    """Return what chose the model's epochs and its threshold, in words: {epoch, threshold}."""
     epochs = dict.fromkeys(map(_epoch_of, model.records))
     threshold = (
         f"fixed at {DEFAULT_THRESHOLD} before any clip was judged"
@@ -50,7 +52,7 @@ def selected_by(model: TrainedModel) -> dict[str, str]:
 
 
 def _epoch_of(record: Mapping[str, Any]) -> str:
-    """What ended the training of a member, from its config.json."""
+    """What chose the epoch of a member, in words, from its config.json."""
     if record.get("architecture") == KERNEL:
         return _AT_ONCE
     if record.get("architecture") in PICTURES_OF:
@@ -61,9 +63,10 @@ def _epoch_of(record: Mapping[str, Any]) -> str:
 
 
 def left_out_epoch(architectures: Iterable[str], said: str) -> str:
-    """What chose the epoch of models that a data set was left out of: `said` of those that have one to choose.
+    """What chose the epochs of models that were trained without a data set, in words.
 
-    `said` may be what this gave before, of the same models: records hold that.
+    `said` is the answer for the architectures whose epoch is chosen at all. It may also be an earlier result of
+    this function for the same architectures, as records have it.
     """
     rules = {KERNEL: _AT_ONCE, **dict.fromkeys(PICTURES_OF, EPOCH["last"])}
     parts = (part for name in architectures for part in rules.get(name, said).split("; "))
@@ -71,10 +74,11 @@ def left_out_epoch(architectures: Iterable[str], said: str) -> str:
 
 
 def record(measured: Evaluation) -> dict[str, Any]:
-    """All figures of a set with what it shares with training, for metrics.json.
+    """All figures of a set, and what it shares with training, for metrics.json.
 
-    `unseen` is True where no clip of it, and no copy, was met in training, by content and by fingerprint; False where
-    one was; None where that could not be looked for. `sources_checked`: whether sources could be compared too.
+    `unseen` is False if any of its clips was met in training, by content, fingerprint or source; else True if content
+    and fingerprints of all clips could be compared, and None if not. `sources_checked`: whether sources could be
+    compared too.
     """
     overlap = measured.overlap.record()
     checked = all(overlap[name]["checked"] and not overlap[name]["not_checked"] for name in _OVERLAPS)
@@ -110,26 +114,29 @@ def _unseen_in_words(overlap: Mapping[str, Any], checked: bool) -> str:
 
 
 def worst_first(sets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The sets' figures with their names, the lowest accuracy first."""
+    """Figures of the sets with their names, lowest accuracy first."""
     return sorted(({"name": n, **s} for n, s in sets.items()), key=lambda s: (s["accuracy"], s["name"]))
 
 
 def has_both_classes(row: Mapping[str, Any]) -> bool:
-    """Whether clips of both classes were judged: there is an AUC then, and else none."""
+    """Whether clips of both classes were judged, which is when there is an AUC."""
     return row["roc_auc"] is not None
 
 
 def of_both_classes(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """The sets with clips of both classes; all where none has. On one class who always says it is right on all."""
+    """The sets with clips of both classes; all sets if there is none.
+
+    With clips of one class only, a model that always answers with that class is right on all of them.
+    """
     return [row for row in rows if has_both_classes(row)] or rows
 
 
 def mean_of_left_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over left-out data sets, each of the same weight, with 95 % intervals by source; None where not defined.
+    """Means over left-out data sets with equal weights, and 95 % intervals by source; None where not defined.
 
-    `rows`: as ensemble.leave_one_out notes them; those with clips of one class have no part in it, see of_both_classes.
-    The more of their sources have clips in another (`n_groups_shared`),
-    the wider are the intervals; records of earlier versions do not say so, and are taken to share none.
+    `rows`: as ensemble.leave_one_out records them; those with clips of one class only are left out (of_both_classes).
+    The intervals are the wider the more of the sources have clips in other data sets too (`n_groups_shared`). Records
+    of earlier versions do not have that number; it is then taken to be 0.
     """
     rows = of_both_classes(rows)
     found: dict[str, Any] = {}
@@ -148,17 +155,17 @@ def mean_of_left_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-#: What of the record says how it was made.
+#: Keys of the record that say how it was made; they are not figures.
 _NO_FIGURES = (
     "jobs", "made_with", run_folder.LABELS_KEY, run_folder.FOLD_TEMPERATURES_KEY, held_out_table.SHA256_KEY,
 )  # fmt: skip
 
 
 def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
-    """What leave-one-dataset-out measured, from the model's folder, and whether it was made like the model.
+    """What leave-one-dataset-out measured, from the model's folder, and whether that says something about this model.
 
-    `belongs` is True where its models were trained with the clips, settings and members of this one, False where not,
-    None where that cannot be told; `whose` says it in words. None without such a file; UserError for a damaged one.
+    `belongs` is True if the models measured had the clips, settings and members of this one, False if not, None if that
+    cannot be told; `whose` says it in words. Returns None if there is no such file. Raises UserError if it is damaged.
     """
     path = folder / LEFT_OUT_NAME
     if not path.is_file():
@@ -168,7 +175,7 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
         raise _no_record(path)
     belongs, whose = _whose(found, model, path)
     kept = {k: v for k, v in found.items() if k not in _NO_FIGURES}
-    if belongs:  # earlier versions did not say it
+    if belongs:  # not recorded by earlier versions
         kept.setdefault("generated_samples", model.trained_on_samples)
     return {
         **kept,
@@ -182,14 +189,20 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
 
 
 def _said(found: Mapping[str, Any], model: TrainedModel, belongs: bool | None) -> str:
-    """What the record says that chose the epoch; earlier versions said of the last one that it was chosen, too."""
+    """What chose the epoch, according to the record.
+
+    Earlier versions recorded a choice even for the last epoch, which nothing chooses.
+    """
     if belongs and all(r["train"].get("keep") == "last" for r in model.records):
         return EPOCH["last"]
     return str(found["selected_by"])
 
 
 def _is_whole(found: Mapping[str, Any]) -> bool:
-    """Whether all that the page shows of it is there: figures that are damaged must not cost the others."""
+    """Whether the record has all that the report shows of it, of the right kind.
+
+    Checked on reading: found when the report is written, a damaged record would cost the evaluation's own figures.
+    """
     rows = found.get("datasets")
     words = (found.get(key) for key in ("selected_by", "threshold_by"))
     return (
@@ -218,12 +231,12 @@ def _is_row(row: Any) -> bool:
 
 
 def _has_figures(row: Mapping[str, Any]) -> bool:
-    """An accuracy with its interval."""
+    """Whether the row has an accuracy with its interval."""
     return is_share(row.get("accuracy")) and _is_interval(row.get("ci95"), row["accuracy"])
 
 
 def _is_interval(value: Any, figure: Any) -> bool:
-    """Whether it is one about that figure, but for rounding."""
+    """Whether `value` is an interval (low, high) in [0, 1] that contains `figure`, rounding aside."""
     if not (isinstance(value, list) and len(value) == 2 and all(map(is_share, value))):
         return False
     low, high = value
@@ -247,7 +260,7 @@ def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[b
 
 
 def _made(model: TrainedModel) -> Made:
-    """How the model was made."""
+    """How the model was made, to be compared with how the models of left-out data sets were."""
     files = (folder / run_folder.ENSEMBLE_NAME for folder in model.folders)
     ensemble = next((run_folder.read_object(file) for file in files if file.is_file()), {})
     clips, lost = training_overlap.known_clips(model)
@@ -258,4 +271,4 @@ def _made(model: TrainedModel) -> Made:
 
 
 def _no_record(path: Path) -> UserError:
-    return run_folder.damaged(path, "it is no record of --leave-one-dataset-out")
+    return run_folder.damaged(path, "it is not a record of --leave-one-dataset-out")

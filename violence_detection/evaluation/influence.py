@@ -1,12 +1,11 @@
-"""Figures of a classifier, with what each clip adds to them: what intervals by source are made of.
+"""Figures of a classifier with the influence of each clip on them, from which intervals by source are computed.
 
-A figure is a function of how much each clip counts. Its first-order change when a clip counts once more is the clip's
-influence (Hampel 1974, "The influence curve and its role in robust estimation", JASA 69; for clusters Binder 1983,
-"On the variances of asymptotically normal estimators from complex surveys", Int. Stat. Rev. 51). Sums of it over
-sources give the variance, at the cost of one pass whatever the figure, where a bootstrap would compute it thousands
-of times.
+A figure is a function of the clips' weights. A clip's influence is the figure's first-order change when the clip counts
+once more (Hampel 1974, "The influence curve and its role in robust estimation", JASA 69; for clusters Binder 1983, "On
+the variances of asymptotically normal estimators from complex surveys", Int. Stat. Rev. 51). Its sums over sources give
+the variance of any figure in one pass, where a bootstrap would compute the figure thousands of times.
 
-Arrays are (n,), one value a clip: `is_fight` bool, `p_fight` in [0, 1], `called` bool.
+Arrays are (n,), one value per clip: `is_fight` bool, `p_fight` in [0, 1], `called` (called a fight) bool.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ import numpy as np
 class Figure:
     """A figure in [0, 1].
 
-    `influence` (n,): what each clip adds, 0 in sum. `weight` (n,): how much of the figure rests on each clip, at
-    least 0. `loss` (n,): how far each clip keeps the figure from 1, at least 0 (1 for a wrong clip of an accuracy).
-    `clips`: what it is taken to rest on where there is no loss to tell. `classes` (n,) bool: which clips are of
-    the one class, where the influences of each class are 0 in sum. `halves`: the figures of which it is the mean, each
-    of clips of its own.
+    `influence` (n,): the influence of each clip; they sum to 0. `weight` (n,): how much of the figure rests on each
+    clip, at least 0. `loss` (n,): how far each clip keeps the figure from 1, at least 0 (in an accuracy, 1 for a wrong
+    clip). `clips`: how many independent clips the figure is assumed to rest on if there is no loss to estimate that
+    from. `classes` (n,) bool: whether a clip is of the first of two classes; given if the influences sum to 0 in each
+    class. `halves`: given if the figure is the mean of two figures that share no clip.
     """
 
     value: float
@@ -37,7 +36,7 @@ class Figure:
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Figure | None:
-    """Sum over sum of arrays with 0 <= numerator <= denominator; None where the denominator is 0."""
+    """Ratio of the sums of two arrays with 0 <= numerator <= denominator; None if the denominator's sum is 0."""
     num, den = np.asarray(numerator, float), np.asarray(denominator, float)
     total = float(den.sum())
     if total == 0:
@@ -47,27 +46,27 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Figure | None:
 
 
 def accuracy(is_fight: np.ndarray, called: np.ndarray) -> Figure | None:
-    """Share of the clips called right; None for no clips."""
+    """Share of the clips that are called what they are; None without clips."""
     return ratio(is_fight == called, np.ones(len(called)))
 
 
 def precision(is_fight: np.ndarray, called: np.ndarray) -> Figure | None:
-    """Share of the clips called fights that are; None where none is called one."""
+    """Share of the clips called fights that are fights; None if none is called a fight."""
     return ratio(is_fight & called, called)
 
 
 def recall(is_fight: np.ndarray, called: np.ndarray) -> Figure | None:
-    """Share of the fights that are called so; None for no fights."""
+    """Share of the fights that are called fights; None without fights."""
     return ratio(is_fight & called, is_fight)
 
 
 def f1(is_fight: np.ndarray, called: np.ndarray) -> Figure | None:
-    """2 TP / (2 TP + FP + FN); None where nothing is or is called a fight."""
+    """2 TP / (2 TP + FP + FN); None if there is neither a fight nor a clip called one."""
     return ratio(2.0 * (is_fight & called), is_fight.astype(float) + called)
 
 
 def balanced_accuracy(is_fight: np.ndarray, called: np.ndarray) -> Figure | None:
-    """Mean of both classes' recall; None for one class."""
+    """Mean of the recalls of both classes; None without clips of both."""
     fights, others = recall(is_fight, called), recall(~is_fight, ~called)
     if fights is None or others is None:
         return None
@@ -83,10 +82,11 @@ def balanced_accuracy(is_fight: np.ndarray, called: np.ndarray) -> Figure | None
 
 
 def roc_auc(is_fight: np.ndarray, p_fight: np.ndarray) -> Figure | None:
-    """Share of pairs of a fight and another clip in which the fight scores higher, ties half; None for one class.
+    """Share of the pairs of a fight and a nonfight clip in which the fight scores higher; ties count half.
 
-    A clip's influence is its placement among the other class (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44),
-    summed over sources as Obuchowski 1997 does ("Nonparametric analysis of clustered ROC curve data", Biometrics 53).
+    None without clips of both classes. A clip's influence comes from its placement among the clips of the other class
+    (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44), to be summed over sources as in Obuchowski 1997
+    ("Nonparametric analysis of clustered ROC curve data", Biometrics 53).
     """
     if not is_fight.any() or is_fight.all():
         return None
@@ -100,10 +100,11 @@ def roc_auc(is_fight: np.ndarray, p_fight: np.ndarray) -> Figure | None:
 
 
 def average_precision(is_fight: np.ndarray, p_fight: np.ndarray) -> Figure | None:
-    """Mean over the fights of the precision of all clips that score at least as high; None for one class.
+    """Mean over the fights of the precision among the clips that score at least as high as the fight.
 
-    Also called the area under the precision-recall curve. Its interval on a scale for shares: Boyd, Eng & Page 2013,
-    "Area under the precision-recall curve: point estimates and confidence intervals", ECML.
+    None without clips of both classes. Also called the area under the precision-recall curve. For an interval on a
+    scale for shares see Boyd, Eng & Page 2013, "Area under the precision-recall curve: point estimates and confidence
+    intervals", ECML.
     """
     if not is_fight.any() or is_fight.all():
         return None
@@ -112,7 +113,7 @@ def average_precision(is_fight: np.ndarray, p_fight: np.ndarray) -> Figure | Non
     precision_at = (len(fights) - np.searchsorted(fights, p_fight)) / above
     n_fights = len(fights)
     value = float(precision_at[is_fight].mean())
-    # A clip stands among those "at least as high" of every fight that scores no higher than it.
+    # A clip is in the denominator of the precision at every fight that scores no higher than it.
     order = np.argsort(p_fight[is_fight], kind="stable")
     found = np.concatenate([[0.0], np.cumsum((1 / above)[is_fight][order])])
     diluted = np.concatenate([[0.0], np.cumsum((precision_at / above)[is_fight][order])])
@@ -127,12 +128,12 @@ def average_precision(is_fight: np.ndarray, p_fight: np.ndarray) -> Figure | Non
 def recall_at(
     is_fight: np.ndarray, p_fight: np.ndarray, false_alarms: float
 ) -> tuple[Figure, float | None] | None:
-    """The largest recall at a threshold with at most this share of false alarms, and that threshold.
+    """The highest recall at a threshold with at most this share of false alarms, and that threshold.
 
-    The threshold is None where no clip scores high enough, the whole None where a class lacks or there are fewer
-    other clips than 1 / `false_alarms`. A clip that is no fight moves the threshold, and so the recall by the slope
-    of the ROC curve, taken as a secant over one standard deviation of the false alarms to both sides (variance: Hsieh
-    & Turnbull 1996, "Nonparametric and semiparametric estimation of the ROC curve", Ann. Stat. 24).
+    The threshold is None if no clip scores high enough. Returns None without fights, or with fewer nonfight clips than
+    1 / `false_alarms`. A nonfight clip moves the threshold, and with it the recall, by the slope of the ROC curve: that
+    of the secant over one standard deviation of the false alarm rate to either side (variance: Hsieh & Turnbull 1996,
+    "Nonparametric and semiparametric estimation of the ROC curve", Ann. Stat. 24).
     """
     fights, others = np.sort(p_fight[is_fight]), np.sort(p_fight[~is_fight])[::-1]
     m, n = len(fights), len(others)
@@ -149,7 +150,7 @@ def recall_at(
     at = np.minimum(np.floor(ends * n + 1e-9).astype(int), n - 1)
     recalls = 1 - np.searchsorted(fights, others[at], side="right") / m
     slope = float((recalls[1] - recalls[0]) / (ends[1] - ends[0]))
-    # every other clip above the limit is one of the admitted, but for ties
+    # except for ties, the nonfight clips above the limit are exactly the admitted ones
     influence = np.where(is_fight, (found - value) / m, -slope * ((p_fight > limit) - admitted / n) / n)
     influence[~is_fight] -= influence[~is_fight].mean()
     weight, loss = _weight_of_classes(is_fight), (is_fight & ~found).astype(float)
@@ -157,18 +158,18 @@ def recall_at(
 
 
 def _weight_of_classes(is_fight: np.ndarray) -> np.ndarray:
-    """Both classes count as much in all: 1 over the number of clips of the clip's class."""
+    """Weights (n,) by which both classes count the same: 1 over the number of clips in the clip's class."""
     fights = int(is_fight.sum())
     return np.where(is_fight, 1 / fights, 1 / (len(is_fight) - fights))
 
 
 def _harmonic_mean(is_fight: np.ndarray) -> float:
-    """Of the numbers of clips of both classes."""
+    """Harmonic mean of the two classes' numbers of clips."""
     return 2 / float(_weight_of_classes(is_fight) ** 2 @ np.ones(len(is_fight)))
 
 
 def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For each value the share of `others` below it, those equal counted half."""
+    """Share of `others` below each of `values`; equal ones count half."""
     ordered = np.sort(others)
     low, high = np.searchsorted(ordered, values), np.searchsorted(ordered, values, side="right")
     return (low + high) / (2 * len(others))

@@ -1,4 +1,4 @@
-"""A trained model measured on labelled clips: figures, overlap with training, audits, groups; looks at val noted."""
+"""Measures a trained model on labelled clips: figures, overlap with training, audits, groups. Notes looks at val."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ log = logging.getLogger(__name__)
 class Evaluation:
     """Everything a report needs. `predictions` has NaN where a clip could not be read or judged.
 
-    `elsewhere`: name -> the same of further sets; `failures` are those of all sets, `n_failures` of them of these
-    clips. `groups`: set -> tables of clip_groups; `audits`: by name; `left_out`: see elsewhere.left_out.
-    `path`: where the model lies. `looks`: those at val before this one; None where no clip is known to be val.
-    `val_ledger`: the same for metrics.json, or why there are none.
-    `nearest`: see leakage.LeakageAudit; `suspects`: where labels were audited.
+    `path`: the model's folder or file. `elsewhere`: name -> evaluation of a further set. `failures`: of all sets; the
+    first `n_failures` are of these clips. `looks`: looks at val before this one, None if no clip is known to be val;
+    `val_ledger`: what metrics.json says about them, or why there are none. `groups`: set -> tables of clip_groups.
+    `audits`: name -> record. `left_out`: see elsewhere.left_out. `nearest`: see leakage.LeakageAudit. `suspects`: None
+    unless labels were audited.
     """
 
     predictions: pd.DataFrame
@@ -79,46 +79,44 @@ class Evaluation:
 
     @property
     def trained_on(self) -> int:
-        """Clips that the model itself was trained, selected or tuned on, as far as it has noted them."""
+        """Number of judged clips that the model was trained, selected or tuned on, according to its own records."""
         return self.overlap.same_clip.found
 
     @property
     def generated(self) -> bool:
-        """Whether the clips, or those trained on, are generated samples."""
+        """Whether the judged clips, or those trained on, are generated samples."""
         return bool(self.sample_label)
 
     @property
     def sample_label(self) -> str:
-        """What its figures are labelled with where the clips, or those trained on, are generated samples; or empty."""
+        """Label of the figures if the judged clips, or those trained on, are generated samples; else empty."""
         if self.clips.generated:
             return SAMPLE_LABEL
         return TRAINED_LABEL if self.model.trained_on_samples else ""
 
     @property
     def accuracy(self) -> float:
-        """Share of the clips that it is right on."""
+        """Share of the judged clips that the model is right on."""
         return float(self.result["accuracy"])
 
     @property
     def ci95(self) -> tuple[float, float]:
-        """95 % interval of the accuracy, which counts clips of one source as related."""
+        """95 % interval of the accuracy, with clips of one source counted as related."""
         low, high = self.result["ci95"]
         return low, high
 
     @property
     def n(self) -> int:
-        """Clips that were judged."""
+        """Number of clips that were judged."""
         return int(self.result["n"])
 
 
 def measure(config: EvaluationConfig, command: str) -> Evaluation:
-    """Predict every clip of the split, or of one's own sets, and evaluate; and so for each set from elsewhere.
+    """Judge and evaluate the clips of a side of combined_all or of the user's own sets, then each set from elsewhere.
 
-    A look at val is noted with its `command`, one for all sets that have clips of it. A set from elsewhere that cannot
-    be measured is a failure of its own.
-
-    Raises UserError for a missing model, folder or manifest, for an audit that lacks what it needs, and where no clip
-    can be judged.
+    A look at val is noted with its `command`; all sets that have clips of val count as one look together. A set from
+    elsewhere that cannot be measured is recorded as a failure. Raises UserError for a missing model, folder or
+    manifest, for an audit that lacks what it needs, and if no clip can be judged.
     """
     earlier = comparisons.read_all(config.compare)
     own, others = own_data.sets(config)
@@ -126,18 +124,19 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     path = shipped.find(config.models)
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point)
     left_out = elsewhere.left_out(path, model)
-    model.backbone_runs(config.backbone_weights)  # before anything slow: are they those of training?
+    # raises, before anything slow, if the backbones' weights are missing or not those of training
+    model.backbone_runs(config.backbone_weights)
     shortcut_audit.check(model, config)
     clips = clips or own_data.read(config, own, model.features.window_s)
     comparisons.require_shared(earlier, clips.rows)
     doubted = (
         label_audit.out_of_fold(path, clips.data_root / "combined_all") if "labels" in config.audit else None
     )
-    # before anything is judged: what cannot be used is said at once
+    # read before anything is judged, so that an error is reported at once
     further = {s.name: own_data.read(config, [s], model.features.window_s, clips.data_root) for s in others}
     combined = clips.base if clips.manifest_sha256 else config.data_root / "combined_all"
     if combined_folders.has_manifest(combined):
-        val_ledger.check(combined)  # it must not cost the figures that it cannot be written
+        val_ledger.check(combined)  # raises now, not after the work, if a look cannot be noted
     look = _Looking(combined, command, uuid.uuid4().hex)
     measured, samples, stores = _judge(model, clips, config, path, look, earlier)
     shortcuts = shortcut_audit.run(measured, samples, stores, config)
@@ -146,11 +145,11 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     del samples
     sets, lost = {}, []
     for name, one in further.items():
-        log.info("elsewhere, %s:", name)
+        log.info("elsewhere: measuring %s", name)
         try:
             sets[name], *_ = _judge(model, one, config, path, look)
-        except UserError as e:  # it must not cost the others, nor the look at val
-            log.error("elsewhere, %s was not measured: %s", name, e)
+        except UserError as e:  # the other sets and the look at val must not be lost with it
+            log.error("elsewhere: %s was not measured: %s", name, e)
             reason = f"--elsewhere {name} was not measured: {e}"
             lost += [*one.failures, {"path": one.split, "reason": reason}]
     return replace(
@@ -172,7 +171,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
 
 @dataclass(frozen=True)
 class _Looking:
-    """An evaluation that may look at val: of the folder `combined`, by `command`; `run` is its own alone."""
+    """An evaluation that may look at the val of the folder `combined`. `run` is its id: it counts as one look."""
 
     combined: Path
     command: str
@@ -187,7 +186,7 @@ def _judge(
     look: _Looking,
     earlier: Sequence[comparisons.EarlierReport] = (),
 ) -> tuple[Evaluation, Samples, Mapping[str, FeatureStore]]:
-    """One set's figures, with the features that they rest on; a look where it has clips of val."""
+    """Evaluate one set; also return the samples and feature stores used. Clips of val in it are noted as a look."""
     import pandas as pd
 
     views = augment.views(config.tta, model.closer_look)
@@ -209,7 +208,7 @@ def _judge(
     if failures and predictions.p_violent.isna().all():
         last = failures[-1]
         raise UserError(
-            f"none of the {len(predictions)} clips could be judged. One of them: {last['path']}: {last['reason']}"
+            f"none of the {len(predictions)} clips could be judged. For example {last['path']}: {last['reason']}"
         )
     result = {
         **metrics.figures(predictions, model.threshold, model.member_threshold),
@@ -236,9 +235,9 @@ def _judge(
 def _note_val(
     is_val: bool, judged: Collection[str], look: _Looking, path: Path, result: Mapping[str, Any]
 ) -> tuple[val_ledger.Looks | None, dict[str, Any]]:
-    """Note a look where judged clips are val, wherever they lie; the looks before, and what is said.
+    """Note a look if any judged clip is val by its content, in whatever folder it is.
 
-    `is_val`: whether they were asked for as val.
+    Returns the looks before, or None, and what metrics.json says. `is_val`: whether the clips were asked for as val.
     """
     combined = look.combined
     if not combined_folders.has_manifest(combined):
@@ -266,9 +265,9 @@ def note_look(
     figures: Mapping[str, Any],
     run: str = "",
 ) -> val_ledger.Looks:
-    """Note in the ledger that val was looked at with these models; returns the looks before. See val_ledger.Look.
+    """Note in the ledger that val was looked at with these models; return the looks before. See val_ledger.Look.
 
-    To be called before anybody is shown the figures.
+    Call it before anybody is shown the figures.
     """
     identities = [model_files.identity(model) for model in models]
     which = identities[0] if len(models) == 1 else storage.stable_hash(identities, digits=32)
@@ -295,15 +294,15 @@ def _log_overlap(overlap: Overlap) -> None:
         log.info("%s: %s", name.lower(), text)
     if overlap.touched:
         log.warning(
-            "%d of the %d clips were trained on, or are copies or of the sources of clips that were: this is no "
-            "accuracy on unseen clips",
+            "%d of the %d clips were trained on, or are copies of such clips, or come from their sources: this is not "
+            "an accuracy on unseen clips",
             overlap.touched,
             overlap.clips,
         )
 
 
 def _not_finite(predictions: pd.DataFrame, samples: Samples) -> list[dict[str, str]]:
-    """The failures of clips that have features but no probability."""
+    """Failures of the clips that have features but no finite probability."""
     lost = predictions[predictions.p_violent.isna() & predictions.clip_id.isin(set(samples.rows.clip_id))]
     return [
         {"path": path, "reason": "the model's probability is not finite (nan or infinite)"}

@@ -1,9 +1,9 @@
-"""What the predictions are worth: figures, each with an interval that knows how few sources it rests on.
+"""Figures of a model's predictions, each with an interval that accounts for how few sources it rests on.
 
-Pure functions on a predictions frame: one row a clip with the columns clip_id, path, dataset, source_group, label
-(fight|nonfight), p_<member>..., p_violent. Where several views of a clip were averaged, plain_p_<member>... and
-plain_p_violent are those of the plain clip alone. Probabilities are P(fight) in [0, 1]; a clip that could not be
-predicted has NaN in p_violent and counts against coverage, never as a guess.
+Pure functions of a table of predictions: one row per clip with the columns clip_id, path, dataset, source_group, label
+(fight|nonfight), p_<member>..., p_violent. If several views of a clip were averaged, plain_p_<member>... and
+plain_p_violent are for the plain clip alone. Probabilities are P(fight) in [0, 1]. A clip that could not be predicted
+has NaN in p_violent: it lowers the coverage and is never counted as a guess.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from violence_detection.evaluation.intervals import accuracy_interval
 
 NONFIGHT, FIGHT = CLASS_NAMES
 ENSEMBLE_COLUMN = "p_violent"
-#: The members' average before the temperature, where the model has one. No member has such a column.
+#: Column of the members' average before the temperature, if the model has one. No member's column has this name.
 UNCALIBRATED_COLUMN = "uncalibrated_p_violent"
 REQUIRED_COLUMNS = ("clip_id", "path", "dataset", "source_group", "label", ENSEMBLE_COLUMN)
-#: What stands before the name of a column of the plain clips alone.
+#: Prefix of columns for the plain clips alone.
 PLAIN = "plain_"
-#: Recall is given where at most these shares of the peaceful clips are called fights.
+#: Recall is also reported at thresholds at which at most these shares of the nonfight clips are called fights.
 FALSE_ALARMS = {"recall_at_1_percent_false_alarms": 0.01, "recall_at_5_percent_false_alarms": 0.05}
-#: The figures with an interval, of each of which `intervals` has one.
+#: The figures with an interval; `intervals` in `score` has one for each.
 FIGURES = (
     "accuracy",
     "balanced_accuracy",
@@ -43,27 +43,27 @@ _METADATA_COLUMNS = ["width", "height", "fps", "duration_s"]
 
 
 def member_names(predictions: pd.DataFrame) -> list[str]:
-    """Members that have a column p_<member>, sorted."""
+    """Names of the members that have a column p_<member>, sorted."""
     names = (str(c) for c in predictions.columns)
     return sorted(c.removeprefix("p_") for c in names if c.startswith("p_") and c != ENSEMBLE_COLUMN)
 
 
 def probability_columns(predictions: pd.DataFrame) -> list[str]:
-    """The columns of probabilities: members, ensemble, then the same of the plain clips where there are such."""
+    """Columns with probabilities: members, ensemble, then those for the plain clips if there are any."""
     columns = [*(f"p_{name}" for name in member_names(predictions)), ENSEMBLE_COLUMN]
     plain = [PLAIN + c for c in columns]
     return [*columns, *(plain if plain[-1] in predictions.columns else [])]
 
 
 def figures(predictions: pd.DataFrame, threshold: float, of_members: float | None = None) -> dict[str, Any]:
-    """Every figure of the report, JSON-able: overall, by_dataset, members, and plain where there are such columns.
+    """Every figure of the report, JSON-able: overall, `by_dataset`, `members`, and `plain` if it has columns.
 
-    A clip is called a fight when its probability reaches `threshold`, a member's `of_members` where that is given. See
-    `score` for what stands in each. Raises UserError for missing columns, unknown labels, probabilities outside [0, 1],
-    or nothing predicted.
+    A clip is called a fight if its probability is at least `threshold`; in members' figures, `of_members` if given.
+    `score` says what each part contains. Raises UserError for missing columns, unknown labels, probabilities outside
+    [0, 1], or a column of probabilities without a value.
     """
     _check(predictions)
-    predictions = predictions.sort_values("clip_id", kind="stable")  # sums round by order
+    predictions = predictions.sort_values("clip_id", kind="stable")  # rounding of sums depends on the order
     own = threshold if of_members is None else of_members
     result = _of_columns(predictions, "", threshold, own)
     if PLAIN + ENSEMBLE_COLUMN in predictions.columns:
@@ -74,7 +74,7 @@ def figures(predictions: pd.DataFrame, threshold: float, of_members: float | Non
 def _of_columns(
     predictions: pd.DataFrame, prefix: str, threshold: float, of_members: float
 ) -> dict[str, Any]:
-    """The ensemble's and the members' figures from columns with this prefix."""
+    """Figures of the ensemble and of its members, from the columns with this prefix."""
     members = [
         {"name": name, **_with_datasets(predictions, f"{prefix}p_{name}", of_members)}
         for name in member_names(predictions)
@@ -94,7 +94,7 @@ def _with_datasets(predictions: pd.DataFrame, column: str, threshold: float) -> 
 
 
 def worst_mistakes(predictions: pd.DataFrame, threshold: float, count: int = 12) -> pd.DataFrame:
-    """The wrong clips farthest on the wrong side of the threshold, farthest first; ties by path."""
+    """The `count` clips farthest on the wrong side of the threshold, farthest first; ties by path."""
     known = predictions[predictions[ENSEMBLE_COLUMN].notna()]
     p = known[ENSEMBLE_COLUMN]
     wrong = known[(p >= threshold) != (known["label"] == FIGHT)]
@@ -104,17 +104,17 @@ def worst_mistakes(predictions: pd.DataFrame, threshold: float, count: int = 12)
 
 
 def trivial_baselines(manifest: pd.DataFrame) -> dict[str, Any]:
-    """What val gives without looking at a frame: the commoner class of train, and the file format alone.
+    """Figures on val of two baselines that look at no frame: the majority class of train, and the file format.
 
-    The second is a logistic regression on width, height, fps and duration fitted on train: how far its
-    figures stand above chance is how much the label leaks through the format. Takes the manifest (one row a
-    clip, column split). Raises UserError when train or val is empty.
+    The second is a logistic regression on width, height, fps and duration, fitted on train: how far its figures are
+    above chance shows how much the format reveals of the label. It is omitted if train has one class only. `manifest`:
+    one row per clip, with the column split. Raises UserError if train or val is empty.
     """
     train, val = manifest[manifest["split"] == "train"], manifest[manifest["split"] == "val"]
     if train.empty or val.empty:
         raise UserError(
-            "the baselines need clips in train and in val. "
-            f"Received: {len(train)} and {len(val)}; make the split again with combine_all_datasets.py"
+            f"the baselines need clips in train and in val, but there are {len(train)} and {len(val)}. "
+            "Make the split again with combine_all_datasets.py"
         )
     majority = FIGHT if (train["label"] == FIGHT).mean() > 0.5 else NONFIGHT
     is_fight = (val["label"] == FIGHT).to_numpy()
@@ -149,19 +149,23 @@ def _fit_metadata(train: pd.DataFrame) -> Any:
 
 def _check(predictions: pd.DataFrame) -> None:
     if missing := [c for c in REQUIRED_COLUMNS if c not in predictions.columns]:
-        raise UserError(f"the predictions lack the columns {missing}. Received: {list(predictions.columns)}")
+        raise UserError(
+            f"the predictions are missing the columns {missing}; they have {list(predictions.columns)}"
+        )
     if unknown := sorted(set(predictions["label"]) - set(CLASS_NAMES)):
-        raise UserError(f"the predictions hold the labels {unknown}; allowed are {list(CLASS_NAMES)}")
+        raise UserError(f"the predictions have the unknown labels {unknown}; allowed are {list(CLASS_NAMES)}")
     for column in probability_columns(predictions):
         known = predictions[column].dropna()
         if not known.between(0, 1).all():
-            raise UserError(f"column {column} is outside [0, 1]. Received: {known.min()} to {known.max()}")
+            raise UserError(
+                f"column {column} has probabilities outside [0, 1]: they go from {known.min()} to {known.max()}"
+            )
         if known.empty:
-            raise UserError(f"column {column} is empty: every clip failed")
+            raise UserError(f"column {column} is empty: no clip could be predicted")
 
 
 def _accuracy(correct: np.ndarray, rows: pd.DataFrame) -> dict[str, Any]:
-    """Accuracy, its interval, and what they rest on; None for no clips."""
+    """Accuracy, its interval, and the numbers of clips and sources that they rest on; None and 0 without clips."""
     if not len(correct):
         return {"accuracy": None, "ci95": None, "n": 0, "n_groups": 0}
     groups = rows["source_group"].astype(str).to_numpy()
@@ -175,12 +179,12 @@ def _accuracy(correct: np.ndarray, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def score(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[str, Any]:
-    """All figures of one score over some rows; rows without a score lower the coverage only.
+    """All figures of one score `p_fight` for `rows`; rows without a score (NaN) lower the coverage and nothing else.
 
-    Names are scikit-learn's. `intervals` has the 95 % interval of each of FIGURES by source. What these clips do not
-    define is None: AUC and average precision of one class, precision where nothing is called a fight, recall where
-    nothing is one, recall at a share of false alarms that so few peaceful clips cannot measure (`not_measured` says
-    so), and, where no row has a score, everything but the counts.
+    Names are those of scikit-learn. `intervals` has the 95 % interval by source of each of FIGURES. A figure that these
+    clips do not define is None: AUC, average precision and balanced accuracy without clips of both classes, precision
+    if nothing is called a fight, recall without fights, recall at a share of false alarms without fights or with too
+    few nonfight clips to measure it (`not_measured` says why). If no row has a score, only the counts are defined.
     """
     from sklearn import metrics
 
@@ -224,7 +228,10 @@ def score(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[str,
 
 
 def measured(is_fight: np.ndarray, p_fight: np.ndarray, threshold: float) -> dict[str, Figure | None]:
-    """The figures of these clips (n,) that a threshold or none decides, in the order of FIGURES."""
+    """The figures of these clips (n,) at `threshold`, and those that need none, in the order of FIGURES.
+
+    Without those of FALSE_ALARMS, which have thresholds of their own.
+    """
     called = p_fight >= threshold
     return {
         "accuracy": influence.accuracy(is_fight, called),
@@ -238,7 +245,7 @@ def measured(is_fight: np.ndarray, p_fight: np.ndarray, threshold: float) -> dic
 
 
 def _not_measured(is_fight: np.ndarray) -> dict[str, str]:
-    """Why there is no recall at a share of false alarms."""
+    """Figure -> why there is no recall at its share of false alarms; figures that are defined are absent."""
     others = int((~is_fight).sum())
     reasons = {}
     for name, rate in FALSE_ALARMS.items():
@@ -260,7 +267,7 @@ def _roc_auc(is_fight: np.ndarray, p_fight: np.ndarray) -> float | None:
 
 
 def _coverage(rows: pd.DataFrame, covered: pd.Series) -> dict[str, dict[str, Any]]:
-    """For each class: clips asked for, clips predicted, and their ratio (None where none were asked for)."""
+    """For each class: clips asked for, clips predicted, and the ratio of the two (None if none were asked for)."""
     result = {}
     for name in CLASS_NAMES:
         of_class = (rows["label"] == name).to_numpy()

@@ -1,4 +1,4 @@
-"""The clips that a model was surest about and wrong, with what its members said and where they looked."""
+"""The mistakes that a model was surest of, with its members' probabilities and attention."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from violence_detection.training.training_data import Samples
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Mistakes that a report shows.
+#: Number of mistakes that a report shows.
 SHOWN = 12
 
-#: clip_id -> member -> how much each of T time steps counts; they sum to 1.
+#: clip_id -> member -> attention of each of T time steps, summing to 1.
 Attention = Mapping[str, Mapping[str, list[float]]]
 
 
 def attention(model: TrainedModel, samples: Samples, predictions: pd.DataFrame) -> Attention:
-    """Where the members that pool by attention look in the worst mistakes, in the plain view of each clip."""
+    """Attention, in the worst mistakes, of the members that have it; for the plain view of each clip."""
     wrong = set(metrics.worst_mistakes(predictions, model.threshold, SHOWN).clip_id)
     chosen = samples.take(samples.rows.clip_id.isin(wrong).to_numpy())
     if not len(chosen):
@@ -35,10 +35,10 @@ def attention(model: TrainedModel, samples: Samples, predictions: pd.DataFrame) 
 
 
 def records(predictions: pd.DataFrame, threshold: float, attention: Attention) -> list[dict[str, Any]]:
-    """The worst mistakes for metrics.json, those that the model was surest about first.
+    """The worst mistakes for metrics.json, those that the model was surest of first.
 
-    Each has clip_id, path, source_path (empty where it is the same), dataset, source_group, label, p_violent, `members`
-    (name -> P(fight)) and `attention` (name -> the share of each time step; empty where no member has attention).
+    Each has clip_id, path, source_path (empty if it equals path), dataset, source_group, label, p_violent, `members`
+    (name -> P(fight)) and `attention` (name -> the share of each time step; empty if no member has attention).
     """
     members = metrics.member_names(predictions)
     found = []

@@ -1,10 +1,11 @@
-"""Thresholds for what one wants of a model, with a guarantee by source where there are sources enough.
+"""Thresholds for different uses of a model, with a guarantee over sources if there are enough of them.
 
-Clips of one source are alike, so sources are what can be taken to be exchangeable, not clips. From each source one clip
-of the class is drawn, and MAPIE's risk control (Learn then Test: Angelopoulos, Bates, Candès, Jordan & Lei 2021,
-arXiv:2110.01052) is asked on the drawn clips for the thresholds that keep the rate. What is controlled then is the rate
-of a clip drawn from a source drawn: the mean, over sources like these, of the share of a source's peaceful clips that
-are called fights, or of its fights that are missed. It holds of clips; a long video is judged in many windows.
+Clips of one source are alike, so sources can be assumed to be exchangeable, but not clips. From each source one clip of
+the class is drawn, and MAPIE's risk control (Learn then Test: Angelopoulos, Bates, Candès, Jordan & Lei 2021,
+arXiv:2110.01052) finds the thresholds that keep the rate on the drawn clips. The risk that is controlled is thus that
+of a random clip of a random source: the mean, over sources like these, of the share of a source's nonfight clips that
+are called fights, or of its fights that are missed. The guarantee is about clips; a long video is judged in many
+windows.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from violence_detection.evaluation import calibration
 from violence_detection.models.calibration import key_of
 
 BALANCED, LOW_FALSE_ALARM, HIGH_RECALL = map(key_of, OPERATING_POINTS)
-#: What the two points are to keep: at most so many false alarms, at least so many fights found, and how surely.
+#: Targets of the two points: the highest false alarm rate, the lowest recall, and the confidence of either guarantee.
 FALSE_ALARM_RATE, RECALL, CONFIDENCE = 0.05, 0.95, 0.9
-#: Thresholds on the averages that are tried, chosen before any clip is seen: steps of 0.05 of the logit.
+#: Candidate thresholds on the members' averages, fixed before any clip is seen: steps of 0.05 in logit, from -8 to 8.
 GRID = 1 / (1 + np.exp(-np.linspace(-8, 8, 321)))
-#: Verdicts have so many digits, and a threshold no more: rounded so that no verdict's rounding breaks the rate.
+#: Decimals of a verdict's probability, and of a threshold: it is rounded to the side on which a rounded probability
+#: cannot break the rate.
 _DIGITS = 4
 
 Calibrate = Callable[[np.ndarray], np.ndarray]
@@ -35,11 +37,11 @@ Calibrate = Callable[[np.ndarray], np.ndarray]
 def choose(
     is_fight: np.ndarray, p_fight: np.ndarray, groups: np.ndarray, calibrate: Calibrate, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Name -> {threshold, false_alarm_rate, recall, by_source, guarantee} of each operating point.
+    """Return name -> {threshold, false_alarm_rate, recall, by_source, guarantee} for each operating point.
 
-    `is_fight` (n,) bool; `p_fight` (n,) the members' averages; `groups` (n,) source groups; `calibrate` makes the
-    probabilities of averages that thresholds apply to. Rates are shares of clips, `by_source` means over sources; None
-    where there is no clip of the class. `seed` decides which clips are drawn.
+    `is_fight` (n,) bool; `p_fight` (n,) the members' averages; `groups` (n,) source groups; `calibrate` maps averages
+    to the probabilities that thresholds apply to. Rates are shares of clips, and in `by_source` means over sources;
+    None for a class without clips. `seed` decides which clips are drawn.
     """
     is_fight, p_fight, groups = np.asarray(is_fight, bool), np.asarray(p_fight, float), np.asarray(groups)
     points = {
@@ -62,16 +64,17 @@ def choose(
 
 
 def fewest_sources(rate: float) -> int:
-    """Sources below which nothing can be guaranteed, even without one error: (1 - rate)^n must be 1 - CONFIDENCE."""
+    """Lowest number n of sources that can guarantee `rate`, with no error at all: (1 - rate)^n <= 1 - CONFIDENCE."""
     return math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - rate))
 
 
 def controlled(
     is_fight: np.ndarray, p_fight: np.ndarray, groups: np.ndarray, risk: str, level: float, seed: int
 ) -> np.ndarray:
-    """The thresholds of GRID that keep a risk at `level`, surely enough, ascending; none may do.
+    """Thresholds of GRID, ascending, that keep a risk at `level` with confidence CONFIDENCE; there may be none.
 
-    `risk`: fpr, at most `level` of the drawn peaceful clips; or recall, at least `level` of the drawn fights.
+    One clip is drawn from each source. `risk`: "fpr", at most `level` of nonfight clips are called fights, or "recall",
+    at least `level` of fights are found.
     """
     of_class = np.flatnonzero(is_fight if risk == "recall" else ~is_fight)
     drawn = of_class[_one_of_each(groups[of_class], seed)]
@@ -84,7 +87,8 @@ def controlled(
         fwer_method="fixed_sequence",
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no threshold is found is said by what is returned
+        # MAPIE warns if no threshold is valid; here the empty result says so
+        warnings.simplefilter("ignore")
         controller.calibrate(p_fight[drawn], is_fight[drawn].astype(int))
     return np.sort(controller.valid_predict_params)
 
@@ -92,12 +96,12 @@ def controlled(
 def _few_false_alarms(
     is_fight: np.ndarray, p_fight: np.ndarray, groups: np.ndarray, calibrate: Calibrate, seed: int
 ) -> tuple[float, dict[str, Any]]:
-    """The lowest threshold that keeps false alarms rare, and what is guaranteed of it."""
+    """The lowest threshold with at most FALSE_ALARM_RATE false alarms in the mean over sources, and its guarantee."""
     measured = [calibration.mean_over_sources(p_fight[~is_fight] >= t, groups[~is_fight]) for t in GRID]
     fit = GRID[np.array(measured) <= FALSE_ALARM_RATE]
     kept = controlled(is_fight, p_fight, groups, "fpr", FALSE_ALARM_RATE, seed)
     empirical = float(fit[0]) if len(fit) else float(GRID[-1])
-    # the draw may have been lucky: what is guaranteed is not above what all the clips show
+    # the draw may have been lucky: the threshold must keep the rate on all clips, too
     chosen = max(float(kept[0]), empirical) if len(kept) else empirical
     threshold = _rounded_up(float(calibrate(np.array([chosen]))[0]))
     n_sources = len(np.unique(groups[~is_fight]))
@@ -107,7 +111,7 @@ def _few_false_alarms(
 def _few_missed(
     is_fight: np.ndarray, p_fight: np.ndarray, groups: np.ndarray, calibrate: Calibrate, seed: int
 ) -> tuple[float, dict[str, Any]]:
-    """The highest threshold that finds nearly every fight, and what is guaranteed of it."""
+    """The highest threshold with a recall of at least RECALL in the mean over sources, and its guarantee."""
     measured = [calibration.mean_over_sources(p_fight[is_fight] >= t, groups[is_fight]) for t in GRID]
     fit = GRID[np.array(measured) >= RECALL]
     kept = controlled(is_fight, p_fight, groups, "recall", RECALL, seed)
@@ -118,7 +122,7 @@ def _few_missed(
     return threshold, _guarantee(len(kept) > 0, n_sources, 1 - RECALL, "recall")
 
 
-#: What is kept, in words, and over what it is counted.
+#: For the texts of guarantees: what is guaranteed, and what the rate is a share of.
 _IN_WORDS: Mapping[str, tuple[str, str]] = {
     "false_alarm_rate": (
         f"at most {100 * FALSE_ALARM_RATE:.0f} % false alarms",
@@ -129,7 +133,7 @@ _IN_WORDS: Mapping[str, tuple[str, str]] = {
 
 
 def _guarantee(holds: bool, n_sources: int, risk: float, of: str) -> dict[str, Any]:
-    """What is said of a threshold. `risk`: the rate of errors that is not to be exceeded."""
+    """Record of a threshold's guarantee. `risk`: the error rate that must not be exceeded."""
     kept, counted = _IN_WORDS[of]
     needed, sure = fewest_sources(risk), f"confidence {100 * CONFIDENCE:.0f} %"
     if holds:
@@ -154,14 +158,14 @@ def _no_guarantee(text: str) -> dict[str, Any]:
 
 
 def _one_of_each(groups: np.ndarray, seed: int) -> np.ndarray:
-    """Indices (n_groups,) of a clip of each source, drawn."""
+    """Indices (n_groups,) of one clip of each source, drawn at random."""
     order = np.random.default_rng(seed).permutation(len(groups))
     _, first = np.unique(groups[order], return_index=True)
     return order[first]
 
 
 def _rounded_up(threshold: float) -> float:
-    """With a verdict's digits, so that what is below `threshold` does not reach it by being rounded."""
+    """Round up to a verdict's decimals, far enough that no probability below `threshold` reaches it by rounding."""
     unit = 10.0**-_DIGITS
     return min(round(math.ceil((threshold + unit / 2) / unit) * unit, _DIGITS), 1.0)
 

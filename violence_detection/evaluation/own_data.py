@@ -1,4 +1,4 @@
-"""Clips of one's own to measure a model on: found, cut, looked at once, without copies, with their sources."""
+"""Prepares the user's own clips for an evaluation: finds, cuts and scans them, drops copies, determines sources."""
 
 from __future__ import annotations
 
@@ -31,30 +31,33 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-#: Of files that the log speaks of, how many it names.
+#: Number of files that a log line names.
 _NAMED = 3
 
-#: Below the folder with the features: what is cut out of own videos to be judged, and what looking at clips has found.
+#: Folder in the data root with the clips that were cut out of own videos, and the journal of scanned clips.
 FOLDER = "own_clips"
-#: Held while clips of a list are cut.
+#: Lock file that is held while clips of a list are cut.
 _LOCK_NAME = ".cut.lock"
 
 
 def named(config: EvaluationConfig) -> tuple[str, ...]:
-    """The values of --own, and --data where it is no side of combined_all. Raises UserError for both kinds at once."""
+    """Return the values of --own, and --data first if it names own clips, in the form NAME=PATH.
+
+    Raises UserError if --own is given together with a --data that names other clips.
+    """
     data = config.data
     if data is not None and _may_be_own(data):
         name = own_clips.set_name(data.absolute().stem if data.is_file() else data.absolute().name)
         return (f"own_{name}={data}" if name in catalogue.load() else f"{name}={data}", *config.own)
     if config.own and data is not None:
         raise UserError(
-            f"--own names your own clips, and --data {data} others. Measure them one after the other"
+            f"--own names your own clips, and --data {data} other clips. Measure them one after the other"
         )
     return config.own
 
 
 def _may_be_own(data: Path) -> bool:
-    """Whether it is a table or holds videos, and is nothing that step 2 has made."""
+    """Whether `data` is a file, or a folder with a video in it, and was not made by step 2."""
     if combined_folders.is_combined(data) or not data.exists():
         return False
     if data.is_file():
@@ -67,9 +70,9 @@ def _may_be_own(data: Path) -> bool:
 
 
 def sets(config: EvaluationConfig) -> tuple[list[OwnSet], list[OwnSet]]:
-    """One's own sets that the settings name: those of --own or --data, and those of --elsewhere.
+    """Read the user's own sets that the settings name: those of --own or --data, and those of --elsewhere.
 
-    No file is in two of them. Raises UserError where nothing of one can be used, and for what step 2 has made.
+    No file is in two sets. Raises UserError if nothing in a set can be used, or if step 2 has made its folder.
     """
     own = named(config)
     for flag, values in (("--own", own), ("--elsewhere", config.elsewhere)):
@@ -96,12 +99,12 @@ def sets(config: EvaluationConfig) -> tuple[list[OwnSet], list[OwnSet]]:
 
 
 def _refuse_combined(flag: str, value: str) -> None:
-    """Raise UserError for a folder of step 2: its sources would be lost, and a look at val would not be noted."""
+    """Raise UserError for what step 2 has made: its sources would be lost, and a look at val would not be noted."""
     place = settings.expanded(value.partition("=")[2])
     if combined_folders.is_combined(place):
         raise UserError(
-            f"{flag} {value}: {place} is of a folder that combine_all_datasets.py made, whose manifest.csv knows the "
-            "sources of its clips. Measure its val by itself, with --data <root>/combined_all/val"
+            f"{flag} {value}: {place} belongs to a folder that combine_all_datasets.py made, and only the manifest.csv "
+            "there knows the sources of its clips. Measure its val separately, with --data <root>/combined_all/val"
         )
 
 
@@ -120,11 +123,10 @@ def _elsewhere_line(config: EvaluationConfig) -> offers.Command:
 def read(
     config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float, root: Path | None = None
 ) -> ClipSet:
-    """The clips of these sets, all of one side. Stretches of videos are cut into clips of `window_s` at most.
+    """Read the clips of these sets as one ClipSet. Stretches of videos are cut into clips of `window_s` s at most.
 
-    `root`: where features and cut clips are kept, by default `home(config)`.
-
-    Rows that their CSV file calls train are left out. Raises UserError where nothing can be used.
+    `root`: where features and cut clips are kept, by default `home(config)`. Clips that a CSV file marks as train are
+    left out. Raises UserError if no clip can be judged.
     """
     root = root or home(config)
     found = inventory.discover([], own=sets)
@@ -132,8 +134,9 @@ def read(
         log.warning("%s", warning)
     place = root / FOLDER / _cut_below(sets, window_s)
     with contextlib.ExitStack() as held:
-        if any(d.needs_cutting for d in found.datasets):  # what another run is writing there is not left over
-            waits_for = f"{place}: another evaluation cuts clips of this list; it is waited for"
+        # Locked, because clips that another run is cutting there would count as left over and be removed.
+        if any(d.needs_cutting for d in found.datasets):
+            waits_for = f"{place}: waiting for another evaluation, which is cutting clips of this list"
             held.enter_context(locks.locked(place / _LOCK_NAME, waits_for=waits_for))
         cut = cutting.cut(found, CutConfig(window_s=window_s), place, config.workers)
         cutting.remove(cut.left_over)
@@ -141,11 +144,11 @@ def read(
     before = root / FOLDER / WINDOWS_FOLDER
     if cut.clips and (before / WINDOWS_JOURNAL).is_file():
         log.warning(
-            "%s holds clips that an earlier version cut. They are not used any more; remove them", before
+            "%s has clips that an earlier version cut. They are no longer used; you can remove them", before
         )
     clips = {source_path(c.path, root): c for c in (*found.clips, *cut.clips) if c.official_split != "train"}
     if left_out := sum(c.official_split == "train" for c in (*found.clips, *cut.clips)):
-        log.info("%d clips are called train and are not measured on", left_out)
+        log.info("%d clips are marked as train and are not measured on", left_out)
     scans = scan.scan_all(
         {n: c.path for n, c in clips.items()}, root / FOLDER / scan.JOURNAL_NAME, config.workers
     )
@@ -172,25 +175,25 @@ def read(
 
 
 def _cut_below(sets: Sequence[OwnSet], window_s: float) -> str:
-    """The folder for what is cut out of these sets' videos: another for another list, whatever name it is given, and
-    for another model's windows.
+    """Name of the folder for clips that are cut out of these sets' videos.
 
-    Videos of two lists may have one name, and what one evaluation cuts must not replace what another is judging.
+    It differs for every list of videos, whatever its name, and for every `window_s`: videos of two lists may have the
+    same name, and the clips that one evaluation cuts must not replace those that another is judging.
     """
     origins = [(s.name, os.path.realpath(s.origin)) for s in sets]
     return f"{sets[0].name}-{storage.stable_hash([window_s, origins], digits=8)}"
 
 
 def _say_what_is_cut_short(short: Sequence[Mapping[str, str]]) -> None:
-    """Log which clips, or videos that were cut, decode only in part: they are measured by what there is of them."""
+    """Log which clips, or videos that were cut, decode only in part: they are measured on that part."""
     if short:
         named = "; ".join(f"{one['path']}: {one['reason']}" for one in short[:_NAMED])
         more = " ..." if short[_NAMED:] else ""
-        log.warning("measured by a part of them: %d files, %s%s", len(short), named, more)
+        log.warning("measured on the part that can be decoded: %d files, %s%s", len(short), named, more)
 
 
 def home(config: EvaluationConfig) -> Path:
-    """Where features and cut clips are kept: the data root, else the folder that the report's folder stands in."""
+    """Where features and cut clips are kept: the data root; if there is none, the parent of the report's folder."""
     if config.data_root.is_dir():
         return config.data_root
     return config.output.parent if config.output else Path("reports")
@@ -202,7 +205,7 @@ def _rows(
     one_source: Sequence[tuple[str, str]],
     failures: list[dict[str, str]],
 ) -> pd.DataFrame:
-    """Manifest rows of the readable clips, each content once; what that leaves out is named."""
+    """Manifest rows of the readable clips, without exact copies. Clips left out are appended to `failures`."""
     import pandas as pd
 
     readable = [dedupe.scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
@@ -210,7 +213,7 @@ def _rows(
     failures += [{"path": name, "reason": s.reason} for name, s in scans.items() if s.reason]
     failures += unique.failures()
     if unique.dropped:
-        log.info("%d clips are copies of others and count once", len(unique.dropped))
+        log.info("%d clips are copies of others and are not counted again", len(unique.dropped))
     rows = [manifest.row(clip, "val", clip.source_path) for clip in unique.kept]
     return pd.DataFrame(rows, columns=[*manifest.COLUMNS, "by_time"]).sort_values(
         "clip_id", ignore_index=True
@@ -218,7 +221,7 @@ def _rows(
 
 
 def _unreadable(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> pd.DataFrame:
-    """Rows of the clips that cannot be decoded; their ids come from their names."""
+    """Manifest rows of the clips that cannot be decoded, with ids made from their names."""
     import pandas as pd
 
     broken = [
@@ -233,4 +236,4 @@ def _unreadable(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -
 
 
 def _first(failures: Sequence[Mapping[str, str]]) -> str:
-    return f"First: {failures[0]['path']}: {failures[0]['reason']}" if failures else "All are called train"
+    return f"First: {failures[0]['path']}: {failures[0]['reason']}" if failures else "All are marked as train"

@@ -1,22 +1,23 @@
-"""How sure a difference between two models on the same clips is, when clips of one source are alike."""
+"""Confidence interval of the difference between two models on the same clips, when clips of one source are alike."""
 
 from __future__ import annotations
 
 import numpy as np
 
+#: Bootstrap replicates.
 _DRAWS = 2_000
 
 
 def interval(difference: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float] | None:
-    """95 % interval of the mean of `difference` (n,), by drawing whole source groups (n,) with replacement.
+    """95 % interval of the mean of `difference` (n,), by resampling whole source groups (n,) with replacement.
 
-    The percentile bootstrap over clusters (Field & Welsh 2007, J. R. Statist. Soc. B 69). One group alone says
-    nothing, and None is returned. Raises ValueError for no clips or lengths that differ.
+    The percentile bootstrap over clusters (Field & Welsh 2007, J. R. Statist. Soc. B 69). None with a single group,
+    which says nothing about the variance between groups. Raises ValueError without clips, or if the lengths differ.
     """
     difference, groups = np.asarray(difference, float), np.asarray(groups)
     if len(difference) == 0 or difference.shape != groups.shape:
         raise ValueError(
-            f"one group a clip, at least one clip. Received: {difference.shape} and {groups.shape}"
+            f"expected one group per clip and at least one clip, got {difference.shape} and {groups.shape}"
         )
     _, inverse = np.unique(groups, return_inverse=True)
     sizes = np.bincount(inverse)

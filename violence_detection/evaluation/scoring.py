@@ -1,4 +1,4 @@
-"""P(fight) of labelled clips by a trained model and by each of its members."""
+"""P(fight) of labelled clips, by a trained model and by each of its members."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuickScore:
-    """Accuracy of a model on `n` clips with its 95 % interval, of each data set ({accuracy, ci95, n}) and member."""
+    """Accuracy of a model on `n` clips with its 95 % interval, on each data set ({accuracy, ci95, n}), by member."""
 
     accuracy: float
     ci95: tuple[float, float]
@@ -33,7 +33,7 @@ class QuickScore:
 
 
 def score_samples(folder: Path, samples: Samples) -> QuickScore:
-    """Score the model in `folder` on loaded samples (plain views)."""
+    """Score the model in `folder` on loaded samples, plain views only. Raises UserError if P(fight) is not finite."""
     model = trained_model.load(folder)
     by_member = judge_view(model, samples)
     for name, p in by_member.items():
@@ -54,7 +54,7 @@ def score_samples(folder: Path, samples: Samples) -> QuickScore:
 
 
 def _accuracy(correct: np.ndarray, rows: pd.DataFrame, chosen: np.ndarray) -> dict[str, Any]:
-    """{accuracy, ci95, n} of the chosen clips, (N,) bool; `correct`: (N,) bool, `rows`: of the manifest, N."""
+    """{accuracy, ci95, n} of the `chosen` clips. `correct`, `chosen`: (N,) bool; `rows`: N rows of the manifest."""
     groups = rows.source_group.to_numpy()[chosen]
     return {
         "accuracy": round(float(correct[chosen].mean()), 4),
@@ -64,11 +64,11 @@ def _accuracy(correct: np.ndarray, rows: pd.DataFrame, chosen: np.ndarray) -> di
 
 
 def require_finite(p: np.ndarray, rows: pd.DataFrame, who: str) -> None:
-    """Raise UserError naming the first of the clips (rows of the manifest) whose probability in `p` is no number."""
+    """Raise UserError, naming the first such clip of `rows`, if a probability in `p` (N,) is not finite."""
     wrong = np.flatnonzero(~np.isfinite(p))
     if len(wrong):
         raise UserError(
-            f"{who}: P(fight) of {len(wrong)} of {len(p)} clips is not finite (nan or infinite), first of clip "
+            f"{who}: P(fight) of {len(wrong)} of {len(p)} clips is not finite (nan or infinite), the first being clip "
             f"{rows.clip_id.iloc[wrong[0]]}. Train it again, with --mixed-precision off or {training_faults.LOWER_RATE}"
         )
 
@@ -80,10 +80,9 @@ def _rounded(interval: tuple[float, float]) -> tuple[float, float]:
 def predict_rows(model: trained_model.TrainedModel, rows: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     """Rows of the manifest with p_<member> and p_violent, averaged over views.
 
-    Where there are several views, plain_p_<member> and plain_p_violent are those of the plain clip, the first of them
-    (with the closer look, if the model takes one).
-    UNCALIBRATED_COLUMN has what p_violent was without a temperature, where the model has one. NaN for clips without
-    features, and for those that any member gives no finite probability.
+    If there are several views, plain_p_<member> and plain_p_violent are for the plain clip, which is the first view
+    (with the closer look, if the model takes one). UNCALIBRATED_COLUMN is p_violent before the temperature, if the
+    model has one. NaN for clips without features, and for those for which any of these is not finite.
     """
     return rows_of(model, rows, samples.rows.clip_id, judge_views(model, samples))
 
@@ -94,7 +93,7 @@ def rows_of(
     clip_ids: pd.Series[str],
     each_view: Mapping[str, np.ndarray],
 ) -> pd.DataFrame:
-    """The same, of what `judge_views` has given for the clips with these ids."""
+    """As `predict_rows`, from what `judge_views` returned for the clips with these ids."""
     import pandas as pd
 
     closer_look = model.closer_look
@@ -127,9 +126,9 @@ def judge_views(
     samples: Samples,
     changed: Callable[[Inputs, Sequence[str]], Inputs] | None = None,
 ) -> dict[str, np.ndarray]:
-    """P(fight) of each member, name -> (V, N): some clips at a time, so that memory holds no more of their features.
+    """P(fight) of each member, name -> (V, N). Works in batches, to have the features of few clips in memory at once.
 
-    `changed`: what is made of a batch, name -> (B, T, C), of the clips with these ids before it is judged.
+    `changed`: maps a batch of inputs, name -> (B, T, C), and the ids of its clips to the inputs to judge instead.
     """
     views = range(next(iter(samples.inputs.values())).shape[1])
     judged = [judge_view(model, samples, view, changed) for view in views]
@@ -142,7 +141,7 @@ def judge_view(
     view: int = 0,
     changed: Callable[[Inputs, Sequence[str]], Inputs] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The same of one view, by default the plain one: name -> (N,)."""
+    """As `judge_views` for one view, by default the plain one: name -> (N,)."""
     clip_ids = samples.rows.clip_id.tolist()
     batches, begun = [], 0
     for batch in samples.view_batches(view, heads.predict_batch(samples.shapes())):

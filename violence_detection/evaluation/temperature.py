@@ -1,7 +1,7 @@
 """Temperature scaling of a model's probabilities, by scikit-learn.
 
-Guo, Pleiss, Sun & Weinberger 2017, "On Calibration of Modern Neural Networks", ICML. One number, so that few clips are
-enough, order is kept, and the decision at 0.5 with it.
+Guo, Pleiss, Sun & Weinberger 2017, "On Calibration of Modern Neural Networks", ICML. Only one number is fitted, so few
+clips suffice; the order of the probabilities and the decision at 0.5 do not change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from violence_detection.models.calibration import MOST_TEMPERATURE
 
 
 class _AsPredicted(ClassifierMixin, BaseEstimator):
-    """Probabilities that are there already, as a fitted classifier: what it is asked about is P(fight), (n, 1)."""
+    """A fitted classifier whose input, (n, 1), is already P(fight) and is passed through."""
 
     classes_ = np.array([0, 1])
 
@@ -34,10 +34,10 @@ class _AsPredicted(ClassifierMixin, BaseEstimator):
 
 
 def fit(is_fight: np.ndarray, p_fight: np.ndarray) -> tuple[float | None, str]:
-    """The temperature of least log loss, or None and why there is none.
+    """Return the temperature that minimises the log loss and "", or None and the reason why there is none.
 
-    `is_fight` (n,) bool, `p_fight` (n,) in [0, 1]: the members' averages. scikit-learn takes their logarithms as the
-    logits, so that a temperature T makes of p the sigmoid of logit(p) / T; it gives the inverse.
+    `is_fight` (n,) bool, `p_fight` (n,) in [0, 1]: the members' averages. scikit-learn takes log-probabilities as
+    logits, so that a temperature T maps p to sigmoid(logit(p) / T). It fits 1 / T.
     """
     p_fight, is_fight = np.asarray(p_fight, np.float64), np.asarray(is_fight, bool)
     if is_fight.all() or not is_fight.any():
@@ -55,7 +55,7 @@ def fit(is_fight: np.ndarray, p_fight: np.ndarray) -> tuple[float | None, str]:
             f"all {telling.sum()} clips{which} are right, which says of no probability below 1 how often it is",
         )
     every = np.arange(len(p_fight))
-    # nothing is learnt by what is frozen, so the clips need not be cut into folds, of which each must have both classes
+    # The frozen classifier learns nothing, so all clips can calibrate; folds would each need clips of both classes.
     model = CalibratedClassifierCV(FrozenEstimator(_AsPredicted()), method="temperature", cv=[(every, every)])
     model.fit(p_fight[:, None], is_fight.astype(int))
     (fitted,) = model.calibrated_classifiers_

@@ -1,6 +1,7 @@
 """Whether a model was made with the clips that it is judged on, with others of their sources, or with copies of them.
 
-What is said of it was looked for in this run. What could not be compared is said to be unchecked, with the reason.
+Every statement rests on a comparison made in this run. What could not be compared is reported as not checked, with the
+reason.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from violence_detection.training import trained_clips
 if TYPE_CHECKING:
     import pandas as pd
 
-#: How a clip can be known again.
+#: How a judged clip can match a training clip.
 WAYS = ("same clip", "same source", "near copy")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One way to know clips again: `found` of the `compared`. `why_not`: why others, or all, were not compared."""
+    """Result of one of WAYS: clips `found` in training, of those `compared`. `why_not`: why the others were not."""
 
     found: int
     compared: int
     why_not: str = ""
 
     def text(self) -> str:
-        """What may be said of it."""
+        """The result in words, claiming no more than was compared."""
         if not self.compared:
             return (
                 f"{self.found} found, not fully checked: {self.why_not}"
@@ -45,7 +46,7 @@ class Comparison:
         return f"{said}; the others not checked: {self.why_not}" if self.why_not else said
 
     def record(self) -> dict[str, Any]:
-        """The same for metrics.json. `found` is None where nothing was compared."""
+        """The result for metrics.json. `found` is None if nothing was compared and nothing found."""
         return {
             "checked": self.compared > 0,
             "compared": self.compared,
@@ -58,9 +59,9 @@ class Comparison:
 class Overlap:
     """What `clips` judged clips share with the clips that a model was trained, selected and tuned on.
 
-    `touched`: clips that any comparison has found. `roles`: what the same clips were used for. `datasets`: those that
-    training had, by name; None where an earlier version has not noted them.
-    `by_clip`: id of each touched clip -> which comparisons found it, of WAYS.
+    `touched`: number of clips found by any comparison. `roles`: role -> how many of the same clips were used for it.
+    `datasets`: names of the training data sets, None if that is not known for all clips. `by_clip`: id of each touched
+    clip -> those of WAYS by which it was found.
     """
 
     clips: int
@@ -74,7 +75,7 @@ class Overlap:
     by_clip: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def lines(self) -> list[tuple[str, str]]:
-        """(name, value) lines for people."""
+        """Lines (name, result in words) for the log and the report."""
         return [
             ("Trained, selected or tuned on", self.same_clip.text()),
             ("Of a source that was", self.same_source.text()),
@@ -82,7 +83,7 @@ class Overlap:
         ]
 
     def record(self) -> dict[str, Any]:
-        """For metrics.json."""
+        """The overlap as metrics.json has it."""
         return {
             "clips": self.clips,
             "training_clips": self.training_clips,
@@ -95,9 +96,9 @@ class Overlap:
 
 
 def compare(model: TrainedModel, rows: pd.DataFrame, manifest_sha256: str) -> Overlap:
-    """Compare judged clips with all that any member of the model was made with.
+    """Compare judged clips with all clips that any member of the model was made with.
 
-    `rows`: of the manifest whose SHA-256 is given, or like them, of one's own clips, with an empty one.
+    `rows`: of the manifest with this SHA-256; or similar rows of the user's own clips, with an empty SHA-256.
     """
     known, lost = known_clips(model)
     found_ids = rows.clip_id.isin(set(known.clip_id)).to_numpy(bool)
@@ -124,7 +125,7 @@ def compare(model: TrainedModel, rows: pd.DataFrame, manifest_sha256: str) -> Ov
 
 
 def known_clips(model: TrainedModel) -> tuple[pd.DataFrame, str]:
-    """The clips of all members, and what is missing of them, in words."""
+    """Return the clips of all members, and in words what is missing; empty if nothing is."""
     import pandas as pd
 
     tables = {folder: trained_clips.read(folder) for folder in model.folders}
@@ -140,7 +141,7 @@ def known_clips(model: TrainedModel) -> tuple[pd.DataFrame, str]:
 
 
 def _without(known: pd.DataFrame, column: str) -> str:
-    """Why the table cannot be compared by a column: an earlier version noted ids alone."""
+    """Why clips cannot be compared by a column: an earlier version recorded ids only. Empty if they can."""
     if (known.role == "").any():
         return (
             f"the model was made by an earlier version, which did not record the {column.replace('_', ' ')}. Run "
@@ -157,14 +158,15 @@ def _by_source(
     lost: str,
     met: np.ndarray,
 ) -> tuple[np.ndarray, Comparison]:
-    """Which clips (n,) have a source that training had, by name: names of the same data sets mean the same sources.
+    """Which clips (n,) come from a source that training had.
 
-    And those that share one with a clip that was `met` (n,) in training by content or fingerprint, whatever its name:
-    joined sources have other names in another manifest.
+    Names of sources are compared for clips of the same data sets, where the same name means the same source. Clips that
+    share a source with a clip `met` (n,) in training, by content or fingerprint, are found whatever the name, because
+    sources that were joined have other names in another manifest.
     """
     published, sets = _published_namespaces(), catalogue.load()
     is_same = bool(model.records) and {r["manifest_sha256"] for r in model.records} == {manifest_sha256}
-    # one's own set may be called as published sources are
+    # a user's own set may have the name of a published namespace, so the data set is checked, too
     comparable = np.array(
         [
             is_same or (dataset in sets and group.partition(":")[0] in published)
@@ -174,7 +176,7 @@ def _by_source(
     )
     of_met = rows.source_group.isin(set(rows.source_group[met]) - {""}).to_numpy(bool)
     theirs = set(known.source_group) - {""}
-    # an id that was cut off in one manifest has been joined with the whole one in another
+    # an id may be cut off in one manifest and whole in another
     also = source_groups.also_called(theirs)
     same = [group in also or bool(source_groups.also_called([group]) & theirs) for group in rows.source_group]
     found = of_met | (comparable & np.array(same, bool))
@@ -193,7 +195,7 @@ def _by_source(
 
 
 def _published_namespaces() -> set[str]:
-    """What begins the name of a source that its data set names, wherever it is combined."""
+    """Prefixes of the names of sources that are the same in every manifest, as they come from the data set itself."""
     sets = catalogue.load()
     return {
         *sets,
@@ -202,7 +204,7 @@ def _published_namespaces() -> set[str]:
 
 
 def _by_fingerprint(known: pd.DataFrame, rows: pd.DataFrame, why: str) -> tuple[np.ndarray, Comparison]:
-    """Which clips (n,) are copies of one that training had, or show the same footage, as step 2 finds it."""
+    """Which clips (n,) are copies of training clips, or show the same footage, by the method of step 2."""
     has_print = (rows.fingerprint != "").to_numpy(bool)
     found = near(rows.fingerprint.tolist(), known.fingerprint.tolist())
     if why:
@@ -212,9 +214,9 @@ def _by_fingerprint(known: pd.DataFrame, rows: pd.DataFrame, why: str) -> tuple[
 
 
 def near(judged: Sequence[str], trained: Sequence[str]) -> np.ndarray:
-    """Which judged fingerprints (n,) are joined with one of the trained ones, by a pair or a chain of pairs."""
+    """Which judged fingerprints (n,) are connected with a trained one, by a pair or a chain of pairs."""
     there = sorted(set(trained) - {""})
     prints = [*there, *judged]
     pairs = duplicates.find_pairs(prints)
     clusters = np.array(duplicates.clusters(len(prints), pairs), int)
-    return clusters[len(there) :] < len(there)  # a cluster's name is its first position
+    return clusters[len(there) :] < len(there)  # the number of a cluster is its first position
