@@ -80,10 +80,10 @@ class Annotations:
 
 
 def read_annotations(dataset: Dataset, root: Path, search_roots: Iterable[Path] = ()) -> Annotations:
-    """Read the annotations of the tree of `dataset` at `root`: from anywhere below it, else from a folder above it.
+    """Read the annotations of the tree of `dataset` at `root`, from anywhere below it or else from a folder above it.
 
-    Folders above `search_roots` are not looked into: other data sets may be there, with files of the same name.
-    Raises KeyError for a format that READERS does not have.
+    Folders above `search_roots` are not looked into: other data sets may be there, with files of the same name. If
+    nothing is found or readable, the result says so. Raises KeyError for a format that READERS does not have.
     """
     assert dataset.annotations is not None, dataset.key
     reader = READERS[dataset.annotations.format]

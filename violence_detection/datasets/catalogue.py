@@ -101,9 +101,9 @@ class AnnotationFile:
 class Dataset:
     """One entry of the catalogue.
 
-    roadmap: whether it is downloaded without --datasets. archive_bytes, extracted_bytes: approximate disk
-    space that it needs, packed and unpacked. clips: the published number of clips per class, or of videos where it is
-    untrimmed. terms, citation, notes: for whoever downloads it.
+    roadmap: whether it is downloaded without --datasets. archive_bytes, extracted_bytes: approximate disk space that
+    it needs, packed and unpacked. clips: the published number of clips per class, or of videos if untrimmed. terms:
+    shown before a download, and in model cards. citation: shown in model cards. notes: only for readers of the file.
     """
 
     key: str

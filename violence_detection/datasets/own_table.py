@@ -217,8 +217,8 @@ def _seconds(name: str, text: str) -> float:
 def _file(table: Path, text: str) -> Path:
     """The file that a cell names.
 
-    If none has exactly that name, it is one that another system would write in the same way: with backslashes between
-    folders, or with accents stored as characters of their own (NFD) or not (NFC).
+    If there is none of exactly that name, other spellings are tried: with / in place of backslashes, and with accents
+    stored as part of their letters (NFC) or as characters of their own (NFD).
     """
     spelled = (text, text.replace("\\", "/"))
     others = (unicodedata.normalize(form, t) for form in ("NFC", "NFD") for t in spelled)
