@@ -12,7 +12,7 @@ PY := $(VENV)/bin/python
 DEMO ?= demo
 DATA_ROOT ?=
 TEST_PROCESSES ?= 2
-# Where there is a GPU, TensorFlow needs the CUDA libraries beside it, and without them takes the CPU.
+# Device files of GPUs. If there are any, the CUDA libraries are installed too: without them TensorFlow uses the CPU.
 DEV ?= /dev
 GPUS ?= $(wildcard $(DEV)/nvidia[0-9]* $(DEV)/nvidiactl $(DEV)/dxg)
 comma := ,
@@ -24,7 +24,8 @@ comma := ,
 help:
 	@sed -n "/^# make/,/^[^#]/s/^# //p" Makefile
 
-# $(call check,PYTHON,REMEDY): for these there is a TensorFlow below 2.22. An environment that is there already may be of another.
+# $(call check,PYTHON,REMEDY) fails unless PYTHON is a version for which TensorFlow below 2.22 has packages. It is also
+# called for an existing environment, which may have been made with another version.
 check = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed, and $(1) is " + sys.version.split()[0] + ". $(2)")'
 
 $(VENV)/.installed: requirements.txt
@@ -39,8 +40,8 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 
 CPU_FLAGS := --backbone efficientnet_lite0 --streams rgb,motion
 
-# The steps after the data is there: find, combine, train, ensemble, predict, evaluate. The first two exit with 1 when they
-# left out unreadable files and named them; the sample clips have one on purpose.
+# $(call STEPS,FOLDER,FLAGS,REMARK): all steps after the data is there: find, combine, train, ensemble, predict,
+# evaluate. The first two exit with 1 if they left unreadable files out; the sample clips contain one on purpose.
 define STEPS
 	$(PY) find_all_datasets.py --data-root "$(1)/data" || test $$? = 1
 	$(PY) combine_all_datasets.py --data-root "$(1)/data" || test $$? = 1
@@ -68,7 +69,7 @@ roadmap: $(VENV)/.installed
 	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) test_ensemble.py --models models_ensemble --data "$(DATA_ROOT)/combined_all/val" --tta 4
 
-# What the shipped models are made with. Clips that cannot be read are named and left out (exit 1).
+# How the shipped models are made. Clips that cannot be read are named and left out, with exit code 1.
 RECIPE_fast := --backbone i3d_pictures --streams rgb --augment 1 --members i3d_tuned --keep-pretrained 0.25 \
 	--selection-fraction 0.01
 RECIPE_accurate := --backbone i3d_actions,i3d_movements,dinov2_spread,movenet_poses,i3d_pictures --streams rgb --augment 1 \
@@ -83,7 +84,7 @@ ship-fast ship-accurate: ship-%: $(VENV)/.installed
 		--final --final-by left-out --closer-look --ship $* || test $$? = 1
 	@echo "Made: the model $*. Card: $${VIOLENCE_MODELS:-violence_detection/models/shipped_models}/$*/README.md"
 
-# A batch in four parts is as fast on two cores and takes less memory.
+# A batch in four parts (--accumulate 4) is as fast on two cores and takes less memory.
 retrain-fast: $(VENV)/.installed
 	@test -n "$(DATA_ROOT)" || { echo "say where the clips are: make retrain-fast DATA_ROOT=/my/data, with /my/data/raw"; exit 2; }
 	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
@@ -99,7 +100,8 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/mypy violence_detection tests benchmarks *.py
 	$(VENV)/bin/lint-imports --no-cache
 
-# A test that takes its process with it ends the run, and is named: replaced, the new process waits forever at the end.
+# A test that crashes its process ends the run, which names the test. If pytest-xdist replaced the process
+# (--max-worker-restart above 0), the new one would wait forever at the end.
 test: $(VENV)/.installed-dev
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 

@@ -1,3 +1,3 @@
-"""Keep pytest away from the two products whose names begin with test_."""
+"""Keep pytest from collecting the two top-level scripts whose names begin with test_."""
 
 collect_ignore = ["test_ensemble.py", "test_violence_model.py"]

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_obeyed(config: DownloadConfig, args: argparse.Namespace) -> None:
-    """Raise UserError for a flag that --list or --verify would not obey."""
+    """Raise UserError for a flag that would have no effect with --list or --verify."""
     mode = "--list" if args.list else "--verify"
     passed_over = ("keep_archives", "dry_run", *["workers"] * args.list) if args.list or args.verify else ()
     for name in passed_over:

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = cli.build(TrainConfig, args)
     check_patience(train)
     if args.check:
-        from violence_detection.features import feature_tasks  # heavy imports only now
+        from violence_detection.features import feature_tasks  # slow imports, hence only here
         from violence_detection.training import pod_check
 
         feature_tasks.asked_for(cli.build(FeatureTaskConfig, args), "--check")
@@ -81,7 +81,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _train(args: argparse.Namespace, train: TrainConfig, command: str) -> int:
-    """Extract what is missing, train, calibrate, and say what came of it. `command`: for the ledger of looks at val."""
+    """Extract missing features, train, calibrate and print the summary; return the exit code.
+
+    `command` is recorded in the ledger of looks at val.
+    """
     from violence_detection.features import feature_tasks
     from violence_detection.training import devices
 
@@ -93,14 +96,14 @@ def _train(args: argparse.Namespace, train: TrainConfig, command: str) -> int:
     from violence_detection.training import run_folder, training_data
 
     run_folder.require_room_for(args.output, ensemble=False)
-    training_data.check(features, how)  # before the seconds that TensorFlow takes
+    training_data.check(features, how)  # before TensorFlow is imported, which takes seconds
     from violence_detection.evaluation import calibrate, measure, scoring
     from violence_detection.models import model_card
     from violence_detection.system import locks, storage
     from violence_detection.training import trainer
 
     with locks.only_one(args.output, Path(__file__).name):
-        strategy = devices.set_up(train)  # first: TensorFlow cannot change devices later
+        strategy = devices.set_up(train)  # before all else, because TensorFlow cannot change devices later
         architecture = PRESETS[args.preset].architecture
         if not args.overwrite:
             known = trainer.settings_record(architecture, features, how.augment, head, train)

@@ -1,7 +1,7 @@
-"""What pyproject.toml cannot say: a wheel holds the files that there are now.
+"""Keep files of earlier versions out of the wheel, which pyproject.toml cannot do.
 
-setuptools keeps build/lib in the checkout, and with it those that an earlier version had. With one of them a shipped
-model is not as its SHA256SUMS says.
+setuptools keeps build/lib in the checkout and packs whatever it contains, including files that have since been removed.
+Such a file in a shipped model would not agree with the model's SHA256SUMS.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from setuptools.command.build import build
 
 
 class BuildAnew(build):
-    """`build` without what an earlier one has left."""
+    """`build` from an empty build/lib."""
 
     def run(self) -> None:
         """Remove build/lib, then build."""

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config(parser, EvaluationConfig)
     args = cli.parse(parser, argv)
 
-    from violence_detection.evaluation import evaluate  # heavy imports only now
+    from violence_detection.evaluation import evaluate  # slow imports, hence only here
     from violence_detection.evaluation.report import from_evaluation
     from violence_detection.evaluation.report.report import PAGE_NAME
 

@@ -43,7 +43,7 @@ from violence_detection.system import settings
 if TYPE_CHECKING:
     from violence_detection.prediction.live.camera_names import NamedCamera
 
-#: What failed before anything is judged, the paths of all videos, and the verdicts to come.
+#: What failed before anything was judged, the paths of all videos, and the verdicts, which come one by one.
 Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | UnreadableVideo]]
 
 
@@ -57,11 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return run(args)
             except KeyboardInterrupt as e:
                 if args.calibrate and args.output:
-                    raise  # the same command goes on
-                keep = ". With --output FILE what is judged would be kept" if args.calibrate else ""
-                raise KeyboardInterrupt(f"nothing is written, and the same command begins anew{keep}") from e
+                    raise  # what was judged is kept, and the same command continues from there
+                keep = ". With --output FILE what was judged would have been kept" if args.calibrate else ""
+                raise KeyboardInterrupt(
+                    f"nothing was written, and the same command starts from the beginning{keep}"
+                ) from e
 
-    from violence_detection.prediction import batch, written_outputs  # heavy imports only now
+    from violence_detection.prediction import batch, written_outputs  # slow imports, hence only here
 
     config, outputs = cli.build(PredictConfig, args), cli.build(OutputConfig, args)
     if args.learn:
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     judged += written.add(item)
             failures = [item for item in judged if isinstance(item, UnreadableVideo)]
             written.finish([item for item in judged if isinstance(item, Verdict)], failures)
-    except BaseException as e:  # whatever it is: what is judged is said
+    except BaseException as e:  # whatever ends the run, the verdicts so far are reported
         if judged:
             cli.print_summary({**batch.summary(judged), **on_samples})
         if isinstance(e, KeyboardInterrupt):
@@ -114,7 +116,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     }
     given = [flag for flag, value in kinds.items() if value]
     if len(given) > 1:
-        parser.error(f"{' and '.join(given)} are runs of their own: give one of them")
+        parser.error(f"{' and '.join(given)} exclude each other: use only one of them")
     if bool(args.videos) == bool(given) and not args.export:
         parser.error(
             "give videos to judge, or --rejudge PATH, --export FORMAT DIR, --calibrate or --adapt FOOTAGE"
@@ -188,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(args: argparse.Namespace) -> int:
-    """The model written for other programs."""
+    """Write the model in formats of other programs; return the exit code."""
     from violence_detection.prediction import batch
     from violence_detection.prediction.exports import export
 
@@ -208,7 +210,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    """A camera's own threshold from its quiet footage."""
+    """Set a camera's own threshold by its quiet footage; return the exit code."""
     from violence_detection.prediction import batch, quiet_footage
 
     output = batch.output_file(args.output) if args.output else None
@@ -220,7 +222,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def _adapt(args: argparse.Namespace) -> int:
-    """The model adapted to a place."""
+    """Adapt the model to a place; return the exit code."""
     from violence_detection.combine import fingerprint
     from violence_detection.prediction import adapting
 
@@ -234,7 +236,7 @@ def _adapt(args: argparse.Namespace) -> int:
 
 
 def _cameras(args: argparse.Namespace) -> Sequence[NamedCamera]:
-    """The cameras that are meant; none where videos are."""
+    """The cameras among the positional arguments; empty if they name videos."""
     from violence_detection.prediction.live import camera_names
 
     return camera_names.among(args.videos)
@@ -247,14 +249,14 @@ def _watch(
     outputs: OutputConfig,
     output: Path | None,
 ) -> int:
-    """Judge cameras until somebody asks to stop."""
+    """Judge cameras until the run is asked to stop; return the exit code."""
     from violence_detection.prediction import batch
     from violence_detection.prediction.live import live_model, watch
     from violence_detection.system import stopping
 
     live = cli.build(LiveConfig, args)
     watch.check(live, outputs)
-    # of the model that judges: at the end there may be another in its place
+    # asked of the model that judges now: at the end, another may be in its place
     on_samples = batch.on_samples(config)
     with stopping.asked_to_stop() as stop:
         summary = watch.run(cameras, live_model.load(config), live, outputs, stop) | on_samples
@@ -267,7 +269,7 @@ def _watch(
 
 
 def _judged(args: argparse.Namespace, config: PredictConfig, output: Path | None) -> Given:
-    """The videos that are meant, judged by the model."""
+    """The videos of the positional arguments, judged by the model."""
     from violence_detection.prediction import batch, verdict_journal
 
     found = batch.find_videos(args.videos)
@@ -277,12 +279,13 @@ def _judged(args: argparse.Namespace, config: PredictConfig, output: Path | None
 
 
 def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
-    """Windows that were kept, with the thresholds of now."""
+    """The windows kept by an earlier run, judged again with the thresholds and event settings of this one."""
     from violence_detection.prediction import batch
 
     if config.model is None and (config.profile or config.operating_point != BALANCED):
         raise UserError(
-            f"whose {config.profile or config.operating_point}? Name the --model that judged the windows"
+            f"{config.profile or config.operating_point} belongs to a model, and none is named. Name the --model that "
+            "judged the windows"
         )
     profile = batch.profile_of(config)
     verdicts = batch.kept(args.rejudge, config)
@@ -292,7 +295,7 @@ def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
 
 
 def _learn(args: argparse.Namespace, config: PredictConfig) -> int:
-    """What marks teach, as a camera profile."""
+    """Learn a camera profile from marks; return the exit code."""
     from violence_detection.models import model_files, shipped
     from violence_detection.prediction import batch, camera_profile
     from violence_detection.prediction.review import learning, marks

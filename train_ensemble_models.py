@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     features = cli.build(FeatureConfig, args)
     head, train = cli.build(HeadConfig, args), cli.build(TrainConfig, args)
 
-    from violence_detection.ensemble import ensemble_run, run_checks  # heavy imports only now
+    from violence_detection.ensemble import ensemble_run, run_checks  # slow imports, hence only here
     from violence_detection.features import feature_tasks
     from violence_detection.system import locks
     from violence_detection.training import devices, run_folder

@@ -181,11 +181,11 @@ FAULTS = {
     ('kind = "manual"', 'kind = "ftp"'): r"\[mine\] sources\[0\] kind: found 'ftp'; needed: kaggle or url or manual",
     ("'fight/.+'", "'(fight'"): r"\[mine\] labels\[0\] pattern: found '\(fight' .*; needed: a regular expression",
     ('label = "nonfight"', 'label = "calm"'): r"\[mine\] labels\[1\] label: found 'calm'; needed: nonfight or fight",
-    ("notes =", "note ="): r"\[mine\] note: an unknown field; known here are: title",
+    ("notes =", "note ="): r"\[mine\] note: unknown field; known fields: title",
     ("roadmap =", "untrimmed = true\nroadmap ="): r"\[mine\]: found untrimmed without annotations",
     ("roadmap =", "layout = 3\nroadmap ="): r"\[mine\] layout: found 3; needed: a list of paths",
     ("roadmap =", "groups = [{ pattern = 'x' }]\nroadmap ="): r"\[mine\] groups\[0\]: found a pattern without",
-    ("[mine]", "[My-Set]"): r"\[My-Set\]: found the key 'My-Set'; needed: small letters",
+    ("[mine]", "[My-Set]"): r"\[My-Set\]: found the key 'My-Set'; needed: lower-case letters",
     ("[mine]", "top = 3\n[mine]"): r"\[top\]: found 3; needed: a table",
 }  # fmt: skip
 
@@ -244,5 +244,5 @@ def test_a_catalogue_saved_with_a_mark_is_read_and_a_wrong_line_is_named(tmp_pat
     path.write_text(text, encoding="utf-8-sig")
     assert catalogue.load(path) == catalogue.load()
     path.write_text(f"# mine\nkey =\n{text}")
-    with pytest.raises(UserError, match=r"catalogue\.toml is no TOML file: .*line 2"):
+    with pytest.raises(UserError, match=r"catalogue\.toml is not valid TOML: .*line 2"):
         catalogue.load(path)

@@ -191,7 +191,7 @@ def test_without_a_word_on_sources_each_clip_is_one_and_a_warning_says_so(tmp_pa
     (found,) = read(f"mine={tmp_path}")
     assert len({c.sources for c in found.clips}) == 3
     (warning,) = found.warnings
-    assert warning.startswith("mine: 2 of 3 clips say nothing of their source")
+    assert warning.startswith("mine: 2 of 3 clips do not name their source")
     assert "sub-folder" in warning
     assert "CSV" in warning
 
@@ -230,7 +230,7 @@ def test_names_that_are_taken_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "fight/a.mp4")
     with pytest.raises(UserError, match="hockey_fights is a published data set"):
         read(f"Hockey_Fights={tmp_path}")
-    with pytest.raises(UserError, match="mine is the name of"):
+    with pytest.raises(UserError, match="mine is already the name of"):
         read(f"mine={tmp_path}", f"Mine={tmp_path / 'fight'}")
     with pytest.raises(UserError, match="there is no"):
         read(f"mine={tmp_path / 'nowhere'}")
@@ -250,7 +250,7 @@ def test_a_csv_file_gives_labels_sources_and_splits(tmp_path: Path) -> None:
         (str(elsewhere), "nonfight", ("cam2",), "", None),
     ]
     assert found.failures == ()
-    assert found.warnings[0].startswith("mine: 1 of 3 clips say nothing of their source")
+    assert found.warnings[0].startswith("mine: 1 of 3 clips do not name their source")
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
@@ -340,10 +340,10 @@ def test_a_name_that_no_file_can_have_is_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file,class\na.mp4,fight\n", "lacks the column path and label.*Found: file, class"),
-        ("path\na.mp4\n", "lacks the column label.*Found: path"),
+        ("file,class\na.mp4,fight\n", "missing columns: path and label.*Found: file, class"),
+        ("path\na.mp4\n", "missing columns: label.*Found: path"),
         ("", "Found: nothing"),
-        ("path,label,label\n", "label twice"),
+        ("path,label,label\n", "label more than once"),
     ],
 )
 def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, text: str, said: str) -> None:
@@ -384,7 +384,7 @@ def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_column_that_means_nothing_here_is_said(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
     (found,) = read(table(tmp_path, "a.mp4,fight,cam,1,2", header="path,label,source,note,seen by"))
-    assert any("note, seen by is not used" in w for w in found.warnings)
+    assert any("columns that are not used: note, seen by." in w for w in found.warnings)
 
 
 def test_rows_of_one_video_share_its_source(tmp_path: Path) -> None:

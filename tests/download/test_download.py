@@ -582,7 +582,7 @@ def test_list_shows_the_catalogue_its_terms_and_the_roadmap_s_wrong_count() -> N
     command = [sys.executable, str(SCRIPT), "--list"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "kaggle:vulamnguyen/rwf2000" in done.stderr
-    assert "movie_fights: the roadmap says 1,000 clips; published are 200" in done.stderr
+    assert "movie_fights: the roadmap says 1,000 clips; 200 are published" in done.stderr
     assert "rwf_2000: The authors forbid redistribution and commercial use" in done.stderr
     assert len(json.loads(done.stdout)["datasets"]) >= 13
 

@@ -90,7 +90,9 @@ def test_stopped_and_repeated_it_ends_as_if_nothing_had_happened(
         raise KeyboardInterrupt
 
     asked.append(ctrl_c)
-    with pytest.raises(KeyboardInterrupt, match=r"nothing is written, and the same command begins anew$"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"nothing was written, and the same command starts from the beginning$"
+    ):
         _adapt(model, footage, tmp_path / "stopped")
     assert [p.name for p in tmp_path.iterdir()] == [".stopped.lock"]
     # what is left of one that was killed while it wrote

@@ -212,7 +212,7 @@ def test_stopped_it_says_whether_what_was_judged_is_kept(
 
     monkeypatch.setattr(quiet_footage, "run", stopped)
     given = ["--calibrate", "quiet.mp4", "--save-profile", str(tmp_path / "door.json")]
-    with pytest.raises(KeyboardInterrupt, match=r"begins anew.*With --output FILE"):
+    with pytest.raises(KeyboardInterrupt, match=r"starts from the beginning.*With --output FILE"):
         test_violence_model.main(given)
     with pytest.raises(KeyboardInterrupt) as kept:
         test_violence_model.main([*given, "--output", str(tmp_path / "kept.json")])

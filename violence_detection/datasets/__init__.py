@@ -1,1 +1,1 @@
-"""What is published, and one's own clips: catalogue, labels, annotations, sources."""
+"""Published data sets and one's own clips: catalogue, labels, temporal annotations, source groups."""

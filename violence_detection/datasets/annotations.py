@@ -1,15 +1,17 @@
-"""When in an untrimmed video something happens: the published temporal annotations, as they were published.
+"""Read the published temporal annotations: when in an untrimmed video the annotated event happens.
 
-- `ucf_crime_txt` (UCF-Crime, Temporal_Anomaly_Annotation_for_Testing_Videos.txt, in the authors' archive
-  Temporal_Anomaly_Annotation.txt): a line a test video,
-  `Name.mp4  Class  start1 end1 start2 end2`, frame numbers, -1 for none. Training videos are not annotated.
+- `ucf_crime_txt` (UCF-Crime, Temporal_Anomaly_Annotation_for_Testing_Videos.txt, called
+  Temporal_Anomaly_Annotation.txt in the authors' archive): one line per test video,
+  `Name.mp4  Class  start1 end1 start2 end2`, in frame numbers, -1 -1 where there is no such event. Training videos are
+  not annotated.
 - `cctv_fights_json` (CCTV-Fights, ground-truth.json): {"database": {name: {"annotations": [{"segment": [start, end],
-  "label": "Fight"}]}}}, seconds, numbers or text.
-- `xd_violence_txt` (XD-Violence, annotations.txt): a line a violent test video, `name start end start end ...`, frame
-  numbers; some names end in .mp4.
-- `ubi_fights_csv` (UBI-Fights, folder annotation): `<video>.csv`, a line a frame, 1 where it fights and else 0.
+  "label": "Fight"}]}}}, in seconds, written as numbers or as text.
+- `xd_violence_txt` (XD-Violence, annotations.txt): one line per violent test video, `name start end start end ...`, in
+  frame numbers; some names end in .mp4.
+- `ubi_fights_csv` (UBI-Fights, folder annotation): `<video>.csv`, one line per frame, 1 during a fight, otherwise 0.
 
-What cannot be read is named with its line and never guessed at: a video with a broken annotation gives nothing.
+An annotation that cannot be read is reported with its line, entry or file. Nothing is guessed: its video is marked as
+broken, and no clips are cut from it.
 """
 
 from __future__ import annotations
@@ -28,12 +30,13 @@ from violence_detection.system import folders, storage
 from violence_detection.video.video_files import VIDEO_SUFFIXES
 
 _UBI_PEACE, _UBI_FIGHT = ("0", "0.0"), ("1", "1.0")
-_PARENTS = 3  # folders above the data set's root in which the annotations are looked for as well
+#: How many folders above the data set's root are also looked into for its annotations.
+_FOLDERS_ABOVE_ROOT = 3
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Stretches (start, end) in which the annotated event happens: seconds, or numbers of the frames that decode."""
+    """The stretches [start, end) in which the annotated event happens, in seconds or in numbers of decoded frames."""
 
     spans: tuple[tuple[float, float], ...]
     in_seconds: bool = False
@@ -41,9 +44,10 @@ class Segments:
 
 @dataclass
 class Annotations:
-    """What was read: segments by video name (without suffix). `broken`: names whose annotation cannot be read.
+    """The annotations that were read from `path`, which is None if no file or folder of annotations was found.
 
-    `path` is None where nothing was found. `failures`: {path, reason}, the path with the number of the line.
+    `videos`: segments by video name without suffix. `broken`: names of videos whose annotation cannot be used.
+    `failures`: {path, reason}; the path includes the line, the entry or the file within the folder.
     """
 
     path: Path | None = None
@@ -52,7 +56,11 @@ class Annotations:
     failures: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, name: str, where: str, parse: Callable[[], Segments]) -> None:
-        """Take what `parse` reads of a video; a ValueError from it is a named failure."""
+        """Add the segments of the video `name` that `parse` returns.
+
+        A ValueError from `parse`, a segment that is not 0 <= start < end < infinity, and a second annotation that
+        differs from the first become failures at `where`, and the video counts as broken.
+        """
         try:
             segments = parse()
             if any(not 0 <= start < end < math.inf for start, end in segments.spans):
@@ -65,16 +73,17 @@ class Annotations:
             self.broken.add(name)
 
     def fail(self, where: str, reason: str) -> None:
+        """Record a failure. `where` is appended to the path."""
         self.failures.append(
             {"path": f"{self.path}{where}", "reason": f"annotation not understood: {reason}"}
         )
 
 
 def read_annotations(dataset: Dataset, root: Path, search_roots: Iterable[Path] = ()) -> Annotations:
-    """The annotations of the tree of `dataset` at `root`: below it, or beside it in a folder above it.
+    """Read the annotations of the tree of `dataset` at `root`, from anywhere below it or else from a folder above it.
 
-    Folders above `search_roots` are not looked into: other data sets stand there, whose files may be called the same.
-    Raises KeyError for a format that READERS does not know.
+    Folders above `search_roots` are not looked into: other data sets may be there, with files of the same name. If
+    nothing is found or readable, the result says so. Raises KeyError for a format that READERS does not have.
     """
     assert dataset.annotations is not None, dataset.key
     reader = READERS[dataset.annotations.format]
@@ -90,11 +99,11 @@ def read_annotations(dataset: Dataset, root: Path, search_roots: Iterable[Path] 
 
 
 def _locate(name: str, root: Path, search_roots: set[Path]) -> Path | None:
-    """The file or folder called `name`: the one nearest to the root, below it before above it."""
+    """The file or folder `name` that is nearest to the root: one below it before one directly in a folder above it."""
     if below := folders.nearest(name, root):
         return below
     folder = root
-    for _ in range(_PARENTS):
+    for _ in range(_FOLDERS_ABOVE_ROOT):
         if folder in search_roots:
             return None
         folder = folder.parent
@@ -104,13 +113,13 @@ def _locate(name: str, root: Path, search_roots: set[Path]) -> Path | None:
 
 
 def video_name(name: str) -> str:
-    """A video's name without its video suffix; other dots stay (XD-Violence's titles are full of them)."""
+    """The video's name without a video suffix. Other dots stay: XD-Violence's titles are full of them."""
     path = Path(name)
     return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
 
 def _lines(path: Path) -> Iterable[tuple[str, list[str]]]:
-    """(":<line number>", words) of each line that is not empty."""
+    """(":<line number>", words) of each line that is not blank."""
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     for number, line in enumerate(storage.lines(text), 1):
         if words := line.split():
@@ -118,7 +127,10 @@ def _lines(path: Path) -> Iterable[tuple[str, list[str]]]:
 
 
 def _pairs(words: Sequence[str]) -> tuple[tuple[float, float], ...]:
-    """Frame numbers in pairs; (-1, -1) says none. Raises ValueError."""
+    """Pairs (start, end) of frame numbers, without (-1, -1), which means that there is no event.
+
+    Raises ValueError for an odd count and for words that are not whole numbers.
+    """
     numbers = [int(word) for word in words]
     if len(numbers) % 2:
         raise ValueError(f"{len(numbers)} frame numbers do not make pairs")

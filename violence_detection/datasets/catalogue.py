@@ -1,8 +1,8 @@
-"""The catalogue of data sets: where each comes from, how it is laid out, and what its paths mean.
+"""The catalogue of data sets: where each comes from, how its folders are laid out, and what its paths mean.
 
-The entries stand in catalogue.toml beside this file, or in a file that --catalogue names; this module types and
-checks them. A rule's pattern is a regular expression for the whole POSIX path relative to the data set's own root, with
-the suffix in lower case. It is never searched for inside a path: NonViolence contains Violence, `.avi` contains vi.
+The entries are in catalogue.toml beside this file, or in the file that --catalogue names; this module reads and checks
+them. A rule's pattern is a regular expression for the whole POSIX path relative to the data set's root, with the suffix
+in lower case. It is never searched for inside a path: NonViolence contains Violence, and `.avi` contains vi.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from violence_detection.errors import UserError
 from violence_detection.system import storage
 
 CATALOGUE_PATH = Path(__file__).with_name("catalogue.toml")
-#: A path whose meaning is known and which is deliberately neither class (UCF-Crime's Arson, say).
+#: Label of paths that are known and deliberately belong to neither class, such as UCF-Crime's Arson.
 EXCLUDE = "exclude"
-#: How temporal annotations are written; datasets.annotations reads them.
+#: Formats of temporal annotations. datasets.annotations has a reader for each.
 ANNOTATION_FORMATS = ("ucf_crime_txt", "cctv_fights_json", "xd_violence_txt", "ubi_fights_csv")
-#: What step 1 writes into the folder of a data set that it has downloaded whole; it holds the set's key as "dataset".
+#: Record that step 1 writes into a data set's folder once the download is complete; "dataset" in it is the key.
 COMPLETION_RECORD = ".complete.json"
-#: The fields that each kind of source must have.
+#: The fields that a source of each kind must have.
 _NEEDED_OF_SOURCE = {"kaggle": ("slug", "file"), "url": ("url", "file"), "manual": ("instructions",)}
 _KEY = re.compile(r"[a-z0-9_]+")
 
@@ -37,8 +37,8 @@ _KEY = re.compile(r"[a-z0-9_]+")
 class DataSource:
     """One way to get the data set; an entry lists them in order of preference.
 
-    kaggle has `slug`, url has `url`, manual has `instructions` (and the `url` of the page). `file` is the
-    archive's name on disk; manual sources have none.
+    A source of kind kaggle has a `slug`, one of kind url has a `url`, and one of kind manual has `instructions` and
+    usually the `url` of the page. `file`: the archive's name on disk; manual sources need none.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class DataSource:
 
 @dataclass(frozen=True)
 class LabelRule:
-    """Paths that match `pattern` have `label`: fight, nonfight or exclude."""
+    """Gives the paths that match `pattern` a `label`: fight, nonfight or exclude."""
 
     pattern: re.Pattern[str]
     label: str
@@ -58,7 +58,7 @@ class LabelRule:
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Paths that match `pattern` belong to the published `split`: train or val."""
+    """Puts the paths that match `pattern` on a side of the published `split`: train or val."""
 
     pattern: re.Pattern[str]
     split: str
@@ -66,14 +66,16 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class GroupRule:
-    """How a path names the source it was cut from; datasets.source_groups applies it.
+    """How a clip's path names the source that the clip was cut from; datasets.source_groups applies it.
 
-    The pattern has one of these named groups: `group`, the source's id; `number` (with `class`), put into
-    blocks of `block` neighbours; `clip`, looked up in the file `list` at the data set's root
-    (in the one format that `source_groups.read_clip_list` reads); `title`, of
-    which the first `title_characters` count, because the file name was cut off before the id. Ids with a
-    `namespace` (youtube) mean the same video in every data set. A rule with both `group` and `title` gives
-    the full title that a cut-off one may be the beginning of.
+    The pattern has one of these named groups:
+
+    - `group`: the source's id. With a `namespace` (youtube) it means the same video in every data set.
+    - `number`, with `class`: each `block` consecutive numbers of a class count as one source.
+    - `clip`: looked up in the file `list` at the data set's root, which `source_groups.read_clip_list` reads.
+    - `title`: its first `title_characters` count, because the file name was cut off before the id.
+
+    A rule with both `group` and `title` gives the full titles of which a cut-off one may be the beginning.
     """
 
     pattern: re.Pattern[str]
@@ -85,9 +87,9 @@ class GroupRule:
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """Where an untrimmed data set keeps its temporal annotations, and in which format.
+    """The file or folder with an untrimmed data set's temporal annotations, and its format.
 
-    `also`: what else the file is called, or its path in the archive that it comes in.
+    `also`: other names of the file, or its path in the archive that contains it.
     """
 
     format: str
@@ -97,10 +99,11 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One catalogue entry. Sizes are approximate; `clips` counts clips a class as published (or videos).
+    """One entry of the catalogue.
 
-    roadmap: whether it is downloaded where nothing else is asked for. terms, citation, notes: what who downloads it is
-    told. archive_bytes, extracted_bytes: room that it needs, packed and unpacked.
+    roadmap: whether it is downloaded without --datasets. archive_bytes, extracted_bytes: approximate disk space that
+    it needs, packed and unpacked. clips: the published number of clips per class, or of videos if untrimmed. terms:
+    shown before a download, and in model cards. citation: shown in model cards. notes: only for readers of the file.
     """
 
     key: str
@@ -115,62 +118,63 @@ class Dataset:
     notes: str
     sources: tuple[DataSource, ...]
     labels: tuple[LabelRule, ...]
-    #: Files or folders that must stand below the data set's root, beside at least one labelled file.
+    #: Files or folders that must exist below the data set's root, in addition to at least one labelled file.
     layout: tuple[str, ...] = ()
-    #: What published paths look like, where the label rules are no more than class folders that anybody's clips may
-    #: stand in. Without it the label rules themselves say enough.
+    #: Patterns of the published paths, for a data set whose label rules name only class folders, in which anybody's
+    #: clips could be. Empty if the label rules alone identify the data set.
     names: tuple[re.Pattern[str], ...] = ()
-    #: Paths below the root that are second copies and are left out.
+    #: Paths below the root that are second copies of other files and are left out.
     ignore: tuple[re.Pattern[str], ...] = ()
     groups: tuple[GroupRule, ...] = ()
     splits: tuple[SplitRule, ...] = ()
     untrimmed: bool = False
     annotations: AnnotationFile | None = None
-    #: The roadmap's own count, where it is wrong.
+    #: The number of clips that the roadmap states, where it is wrong.
     roadmap_clips: int | None = None
 
     def label(self, relative: str) -> str | None:
-        """fight, nonfight, exclude, or None for a path that no published rule explains."""
+        """The label of a path: fight, nonfight, exclude, or None if no rule matches it."""
         path = normalised(relative)
         return next((rule.label for rule in self.labels if rule.pattern.fullmatch(path)), None)
 
     @property
     def deepest(self) -> int:
-        """Path parts of its longest label rule. One that says `.*` may match any number; four are looked at."""
+        """The most path parts that a label rule names, but at least four, because `.*` may match any number."""
         return max((_parts(rule.pattern.pattern) for rule in self.labels), default=0)
 
     def official_split(self, relative: str) -> str:
-        """train, val, or empty where the data set publishes no split."""
+        """The published side of a path: train, val, or empty if no rule matches it."""
         path = normalised(relative)
         return next((rule.split for rule in self.splits if rule.pattern.fullmatch(path)), "")
 
     def named(self, relative: str) -> bool:
-        """Whether the path looks like a published one."""
+        """Whether the path looks like a published one. Without `names` every path does."""
         path = normalised(relative)
         return not self.names or any(pattern.fullmatch(path) for pattern in self.names)
 
     def ignored(self, relative: str) -> bool:
-        """Whether the path is a published second copy of other files of the data set."""
+        """Whether the path is a second copy that the data set itself contains of its other files."""
         path = normalised(relative)
         return any(pattern.fullmatch(path) for pattern in self.ignore)
 
 
 def _parts(pattern: str) -> int:
-    """Path parts that a pattern speaks of, at least four."""
+    """The number of path parts that a pattern names, at least four. Slashes in character classes do not count."""
     return max(4, re.sub(r"\[\^?\]?[^\]]*\]", "", pattern).count("/") + 1)
 
 
-@functools.lru_cache(maxsize=16)  # all data sets ask about one path in turn
+@functools.lru_cache(maxsize=16)  # all data sets in turn ask for the same path
 def normalised(relative: str) -> str:
-    """The path with its suffix in lower case: `no1_xvid.AVI` is `no1_xvid.avi`; folders keep their case."""
+    """The path with its suffix in lower case: `no1_xvid.AVI` becomes `no1_xvid.avi`. The rest keeps its case."""
     stem, dot, suffix = relative.rpartition(".")
     return relative if "/" in suffix else stem + dot + suffix.lower()
 
 
 def load(path: Path | None = None) -> Mapping[str, Dataset]:
-    """The catalogue that `path` holds, else the shipped one. Keys in the order of the file.
+    """Load the catalogue at `path`, or the shipped one without it: entries by key, in the order of the file.
 
-    Raises UserError that names every entry and field that is wrong, with what was found and what is needed.
+    Raises UserError if the file cannot be read or is not TOML, and otherwise one that names every wrong entry and
+    field, with what was found and what is needed.
     """
     return _read(path) if path is not None else _shipped()
 
@@ -185,22 +189,26 @@ def _read(path: Path) -> Mapping[str, Dataset]:
         entries = tomllib.loads(storage.read_text(path))
     except OSError as e:
         raise UserError(
-            f"cannot read the catalogue {path}: {e.strerror}. Give another file with --catalogue"
+            f"cannot read the catalogue {path}: {e.strerror}. Name another file with --catalogue"
         ) from e
     except tomllib.TOMLDecodeError as e:
-        raise UserError(f"the catalogue {path} is no TOML file: {e}. Mend the line") from e
-    problems: list[str] = [] if entries else ["no entry; needed: a table [key] a data set"]
+        raise UserError(f"the catalogue {path} is not valid TOML: {e}. Correct that line") from e
+    problems: list[str] = [] if entries else ["no entries; needed: a table [key] for each data set"]
     datasets = {key: _dataset(key, entry, problems) for key, entry in entries.items()}
     if problems:
         lines = "".join(f"\n  {p}" for p in problems)
-        raise UserError(f"the catalogue {path} is wrong:{lines}\nCompare it with {CATALOGUE_PATH}")
+        raise UserError(
+            f"the catalogue {path} has errors:{lines}\nCorrect them; compare it with {CATALOGUE_PATH}"
+        )
     return {key: dataset for key, dataset in datasets.items() if dataset is not None}
 
 
 def _dataset(key: str, entry: Any, problems: list[str]) -> Dataset | None:
     fields = TableFields(f"[{key}]", entry, problems)
     if not _KEY.fullmatch(key):
-        fields.refuse(f"the key {key!r}", "small letters, digits and _; it names folders")
+        fields.refuse(
+            f"the key {key!r}", "lower-case letters, digits and _, because folders are named after it"
+        )
     fields.text("title", "licence", "terms", "citation", "notes")
     fields.take("roadmap", table_fields.flag, "true or false")
     for field in ("archive_bytes", "extracted_bytes"):
@@ -219,7 +227,7 @@ def _dataset(key: str, entry: Any, problems: list[str]) -> Dataset | None:
     if bool(untrimmed) != fields.has("annotations"):
         fields.refuse(
             "untrimmed without annotations" if untrimmed else "annotations without untrimmed = true",
-            "both for long videos that are cut into clips, neither for clips",
+            "both if the data set has untrimmed videos, which are cut into clips; neither if it has clips",
         )
     return fields.finish(Dataset, key=key)
 
@@ -250,7 +258,7 @@ def _slug(value: Any) -> str:
 
 
 def _file_name(value: Any) -> str:
-    """It stands in the data set's own folder below downloads/."""
+    """The name of an archive, which is kept in the data set's own folder below downloads/. Raises ValueError."""
     if not re.fullmatch(r"(?!\.\.?$)[^/\\\x00-\x1f]+", table_fields.text(value)):
         raise ValueError
     return str(value)
@@ -278,7 +286,7 @@ def _group_rule(fields: TableFields) -> GroupRule | None:
     needed = ("clip",) if named else ("title",) if cut else ("class", "number") if block else ("group",)
     if pattern and (missing := [g for g in needed if g not in pattern.groupindex]):
         fields.refuse(
-            f"a pattern without (?P<{missing[0]}>...)", f"the named group {missing[0]}, for such a rule"
+            f"a pattern without (?P<{missing[0]}>...)", f"the named group {missing[0]} for this kind of rule"
         )
     return fields.finish(GroupRule)
 
@@ -291,7 +299,10 @@ def _annotation_file(fields: TableFields) -> AnnotationFile | None:
 
 
 def _pattern(value: Any) -> re.Pattern[str]:
-    """Only video files are ever matched, so {video} need not list the suffixes."""
+    """The compiled pattern. Raises ValueError or TypeError.
+
+    {video} stands for any suffix of 2 to 4 characters: only video files are ever matched, so none need be listed.
+    """
     try:
         return re.compile(table_fields.text(value).replace("{video}", "[a-z0-9]{2,4}"))
     except re.error as e:

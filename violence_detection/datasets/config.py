@@ -1,4 +1,4 @@
-"""The settings of what one brings along."""
+"""Settings of one's own clips: --own and --labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from violence_detection.system.settings import BaseConfig, option
 
 @dataclass(frozen=True)
 class OwnClipsConfig(BaseConfig):
-    """Your own clips, and what their folders or labels mean. See docs/guides/own_clips.md."""
+    """One's own clips, and what their folders or labels mean. See docs/guides/own_clips.md."""
 
     HEADING: ClassVar[str] = "own clips"
 

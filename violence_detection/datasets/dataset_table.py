@@ -1,4 +1,4 @@
-"""The catalogue as a table for people."""
+"""The catalogue as a table to read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HEADER = ("key", "title", "set", "archive", "fight", "nonfight", "licence", "fi
 
 
 def table(datasets: Iterable[Dataset]) -> str:
-    """One line a data set, and below it the terms of each and the remarks on counts that the roadmap has wrong."""
+    """One line per data set; then the size of the roadmap's archives, the roadmap's wrong counts, and all terms."""
     datasets = list(datasets)
     rows = [_HEADER, *(_row(d) for d in datasets)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
@@ -19,13 +19,13 @@ def table(datasets: Iterable[Dataset]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     remarks = [
-        f"{d.key}: the roadmap says {d.roadmap_clips:,} clips; published are {sum(d.clips.values()):,}"
+        f"{d.key}: the roadmap says {d.roadmap_clips:,} clips; {sum(d.clips.values()):,} are published"
         for d in datasets
         if d.roadmap_clips is not None
     ]
     total_bytes = sum(d.archive_bytes for d in datasets if d.roadmap)
     lines.append(
-        f"the roadmap's {sum(d.roadmap for d in datasets)} together: {total_bytes / 1e9:.0f} GB of archives"
+        f"archives of the roadmap's {sum(d.roadmap for d in datasets)} data sets: {total_bytes / 1e9:.0f} GB in total"
     )
     terms = ["terms:", *(f"  {d.key}: {d.terms}" for d in datasets)]
     return "\n".join(lines + remarks + terms)
@@ -47,7 +47,7 @@ def _row(d: Dataset) -> tuple[str, ...]:
 
 
 def source_name(source: DataSource) -> str:
-    """`kaggle:owner/name`, the address, or `by hand: address`."""
+    """How a source is shown: `kaggle:owner/name`, its address, or `by hand: address`."""
     if source.kind == "kaggle":
         return f"kaggle:{source.slug}"
     return safe_url(source.url) if source.kind == "url" else f"by hand: {safe_url(source.url)}"

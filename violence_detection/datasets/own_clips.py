@@ -1,8 +1,8 @@
-"""One's own clips: what --own and --labels name, read into labelled clips with their sources.
+"""One's own clips: read what --own and --labels name into labelled clips with their sources.
 
-A folder holds class folders; the clips lie in them, at any depth. A sub-folder of a class folder is a source, and one
-of the same name below the other class folder is the same source. A CSV file lists clips: see own_table. What is
-neither is named and left out, never guessed.
+A folder contains class folders, and these contain the clips, at any depth. Each sub-folder directly in a class folder
+is a source; sub-folders of the same name in both class folders are the same source. A CSV file lists clips: see
+own_table. Folders and labels that mean no class are reported and left out, never guessed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ _NAME = re.compile(r"[a-z0-9_]+")
 class OwnSet:
     """One set of own clips.
 
-    `origin`: the folder or CSV file as it was given, `root` the folder. `unknown`: names of folders or labels that
-    mean no class, with their number of videos or rows; `nested`: such folders that hold class folders themselves.
-    `unlabelled`: videos that lie in no class folder. `failures`: {path, reason} of rows and files that cannot be used,
-    `refused`: those files; `unlisted`: {path, reason} of folders that cannot be looked into.
+    `origin`: the folder or CSV file as it was given; `root`: that folder, or the folder of the CSV file. `unknown`:
+    names of folders or labels that mean no class, with their number of videos or rows; `nested`: those of these folders
+    that contain class folders themselves. `unlabelled`: videos in no class folder. `failures`: {path, reason} of rows
+    and files that cannot be used; `refused`: real paths of files that the set names but none of whose clips is used.
+    `unlisted`: {path, reason} of folders that cannot be listed.
     """
 
     name: str
@@ -50,13 +51,13 @@ class OwnSet:
     unlabelled: tuple[Path, ...]
     failures: tuple[dict[str, str], ...]
     warnings: tuple[str, ...]
-    #: Real paths of the files that a CSV file lists; a folder's set holds whatever lies below it.
+    #: Real paths of the files that a CSV file lists. None for a folder: its set has every file below it.
     listed: frozenset[str] | None = None
     refused: tuple[Path, ...] = ()
     unlisted: tuple[dict[str, str], ...] = ()
 
     def holds(self, path: Path) -> bool:
-        """Whether a file belongs to this set, so that no other takes it."""
+        """Whether a file belongs to this set, so that no published data set may claim it."""
         if self.listed is not None:
             return _real(path) in self.listed
         return Path(_real(path.parent)).is_relative_to(_real(self.root))
@@ -68,18 +69,23 @@ def read_all(
     flag_of: Callable[[str], str] = lambda _: "--own",
     by_side: bool = True,
 ) -> list[OwnSet]:
-    """The sets that --own names, in order. `published`: the catalogue's keys, which no set may be called; `flag_of`:
-    the flag that a value was given with, for messages.
+    """Read the sets that --own names, in that order.
 
-    A file that two sets or rows have is taken once, and not at all where they call it both: where its side is settled,
-    `by_side`, as they are to be divided, else where it is named first. Raises UserError for
-    what is no such set, for names that are not free, and for --labels without a set.
+    `published`: the catalogue's keys, which no set may have as its name. `flag_of`: the flag that a value was given
+    with, for messages.
+
+    A file, or a stretch of one, that is listed more than once is used once: the first time it is listed, or with
+    `by_side` (for clips that are yet to be divided) where it is val, else where it is train, else the first time.
+    Footage that is labelled with both classes is not used at all. Both are failures of the set.
+
+    Raises UserError for a value that names no set, for a name that is published or given twice, and for --labels
+    without a set.
     """
     labels = own_labels.parse(config.labels)
     if config.labels and not config.own:
         raise UserError(
-            f"--labels {' '.join(config.labels)} would do nothing: it says what folders of your own clips mean, and "
-            "none are named. Add --own NAME=PATH"
+            f"--labels {' '.join(config.labels)} would do nothing: it says what folders or labels of your own clips "
+            "mean, and no such clips are named. Add --own NAME=PATH"
         )
     sets: list[OwnSet] = []
     met: set[str] = set()
@@ -90,26 +96,29 @@ def read_all(
         sets.append(found)
         met |= names
     if sets and (unused := labels.unused(met)):
-        warning = f"--labels explains {', '.join(unused)}, but no folder or label of your clips is called so"
+        warning = (
+            f"--labels explains {', '.join(unused)}, but your clips have no folder or label of that name"
+        )
         sets[-1] = replace(sets[-1], warnings=(*sets[-1].warnings, warning))
     return _settled([_without_those_of_others(s, sets) for s in sets], by_side)
 
 
 def source_keys(sets: Sequence[OwnSet]) -> list[tuple[str, ...]]:
-    """The source keys of all clips, in order. Clips of one file share a key, whatever set or spelling names it."""
+    """The source keys of all clips, in order. Clips of one file share a key, whichever set or spelling names it."""
     keys: list[tuple[str, ...]] = []
     first_of: dict[str, tuple[str, ...]] = {}
     for own_set in sets:
         for clip in own_set.clips:
             names = tuple(f"{own_set.name}:{source}" for source in clip.sources)
-            # two spellings of what somebody has written are one source; a clip that is its own keeps its path
+            # a source that a person has named is the same in upper and lower case; a clip that is its own source is
+            # known by its path, in which case counts
             told = tuple(f"{own_set.name}:{s.casefold()}" for s in clip.sources if s != clip.rel)
             keys.append((*names, *told, *first_of.setdefault(_real(clip.path), names)))
     return keys
 
 
 def set_name(text: str) -> str:
-    """A name for a set, made from any text."""
+    """A valid name for a set, made from any text."""
     return re.sub(r"[^a-z0-9_]+", "_", text.casefold()).strip("_") or "own"
 
 
@@ -123,17 +132,17 @@ def _named(
         name, origin = given.strip().lower(), settings.expanded(place)
         if not equals or not place or not _NAME.fullmatch(name):
             raise UserError(
-                f"{flag} takes NAME=FOLDER or NAME=FILE.csv, NAME of letters, digits and _. "
-                f"Received: {value!r}; for example {flag} {set_name(given if place else Path(value).stem)}="
+                f"{flag} takes NAME=FOLDER or NAME=FILE.csv, where NAME consists of letters, digits and _. "
+                f"Received: {value!r}. Write for example {flag} {set_name(given if place else Path(value).stem)}="
                 f"{place or value}"
             )
         if name in published:
             raise UserError(f"{flag} {value}: {name} is a published data set. Choose another name")
         if name in taken:
             raise UserError(
-                f"{flag} {value}: {name} is the name of {taken[name]} already. Choose another name"
+                f"{flag} {value}: {name} is already the name of {taken[name]}. Choose another name"
             )
-        if not os.path.exists(origin):  # noqa: PTH110 - never an error, however long the name
+        if not os.path.exists(origin):  # noqa: PTH110 - raises nothing, however long the name
             raise UserError(
                 f"{flag} {value}: there is no {origin}. Name a folder with class folders, or a CSV file"
             )
@@ -142,7 +151,7 @@ def _named(
 
 
 def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str]]:
-    """The set below a folder, and the names of its sub-folders."""
+    """The set in a folder, and the names of its sub-folders."""
     search = VideoSearch()
     clips, unlabelled = [], []
     unknown: Counter[str] = Counter()
@@ -177,7 +186,7 @@ def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str
 
 
 def _folders_in(folder: Path) -> set[str]:
-    """Names of the folders in a folder; none of one that cannot be listed."""
+    """The names of the folders in a folder; empty if it cannot be listed."""
     try:
         return {p.name for p in folder.iterdir() if p.is_dir()}
     except OSError:
@@ -185,7 +194,7 @@ def _folders_in(folder: Path) -> set[str]:
 
 
 def _read_table(name: str, path: Path, labels: Labels) -> tuple[OwnSet, set[str]]:
-    """The set that a CSV file lists, and its labels."""
+    """The set that a CSV file lists, and the labels in it."""
     table = own_table.read_table(path, labels)
     found = OwnSet(
         name=name,
@@ -203,7 +212,7 @@ def _read_table(name: str, path: Path, labels: Labels) -> tuple[OwnSet, set[str]
 
 
 def _with_all_sources(clips: Sequence[OwnClip]) -> Iterable[OwnClip]:
-    """Rows of one video share its sources: those that its rows name, else the video itself."""
+    """Give all rows of a video the same sources: those that any of them names, or else the video itself."""
     named: dict[str, set[str]] = {}
     for clip in clips:
         named.setdefault(_real(clip.path), set()).update(s for s in clip.sources if s != clip.rel)
@@ -216,15 +225,15 @@ def _on_sources(name: str, without: int, of: int) -> list[str]:
     if not without:
         return []
     return [
-        f"{name}: {without} of {of} clips say nothing of their source, so each counts as a source of its own. Where "
-        "several are of one recording, intervals are too narrow, and those on both sides of a split make the figure "
-        "better than it is: put the clips of each source into a sub-folder of its class folder, or list them in a CSV "
-        f"file with a column source. See {GUIDE}"
+        f"{name}: {without} of {of} clips do not name their source, so each counts as a source of its own. If several "
+        "come from one recording, intervals are too narrow, and if some of these are in train and some in val, figures "
+        "are too good. Put the clips of each source into a sub-folder of its class folder, or list them in a CSV file "
+        f"with a column source. See {GUIDE}"
     ]
 
 
 def _without_those_of_others(own_set: OwnSet, sets: Sequence[OwnSet]) -> OwnSet:
-    """The set without unlabelled videos that another set has: in its table, or in its folder further down."""
+    """The set without the unlabelled videos that belong to another set: one from a table, or from a folder below."""
     if own_set.listed is not None:
         return own_set
     root = Path(_real(own_set.root))
@@ -243,14 +252,14 @@ def _without_those_of_others(own_set: OwnSet, sets: Sequence[OwnSet]) -> OwnSet:
 
 
 def _settled(sets: Sequence[OwnSet], by_side: bool) -> list[OwnSet]:
-    """Without what is listed twice, and without footage that is called both classes; both are named."""
+    """The sets without clips that are listed twice and footage that has both labels, which become failures."""
     of_file: dict[str, list[OwnClip]] = {}
     name_of = {id(clip): s.name for s in sets for clip in s.clips}
     for clip in (c for s in sets for c in s.clips):
         of_file.setdefault(_real(clip.path), []).append(clip)
     wrong: dict[int, str] = {}
     for clips in (c for c in of_file.values() if len(c) > 1):
-        if by_side:  # one without a side may come to stand on the other
+        if by_side:  # the first is kept, and one without a side could end up on the wrong side
             clips.sort(key=lambda c: ("val", "train", "").index(c.split))
         for a, b in _overlapping(clips):
             if a.label != b.label:
@@ -274,7 +283,7 @@ def _settled(sets: Sequence[OwnSet], by_side: bool) -> list[OwnSet]:
             refused=tuple(
                 Path(real)
                 for real in sorted({*(s.listed or ()), *(_real(c.path) for c in s.clips)} - used)
-                if os.path.isfile(real)  # noqa: PTH113 - never an error
+                if os.path.isfile(real)  # noqa: PTH113 - raises nothing, however long the name
             ),
         )
         for s in sets
@@ -282,7 +291,7 @@ def _settled(sets: Sequence[OwnSet], by_side: bool) -> list[OwnSet]:
 
 
 def _overlapping(clips: Sequence[OwnClip]) -> list[tuple[OwnClip, OwnClip]]:
-    """The pairs of a file's clips that share footage, in the order of the clips."""
+    """The pairs of clips of one file that share footage, in the order of `clips`."""
     order = sorted(range(len(clips)), key=lambda i: clips[i].span_s[0])
     pairs = []
     for k, i in enumerate(order):

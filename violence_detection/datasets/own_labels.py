@@ -1,7 +1,7 @@
-"""Which names mean which class in one's own clips: those of folders, and labels in a CSV file.
+"""Which class a name means in one's own clips, where names are those of folders or labels in a CSV file.
 
-A name counts as a whole, whatever the case of its letters. Only a few are accepted without being told; what others
-mean in somebody's folder, that person says with --labels.
+Names are compared as a whole and without regard to case. Only a few are accepted by themselves; what any other name
+means, the user says with --labels.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 
-#: What stands in an offered command where a person has to put a name.
+#: Placeholder in a suggested command, for a class or a name that the user has to fill in.
 WHICH = "WHICH"
+#: Names that are accepted without --labels.
 ACCEPTED = {
     **dict.fromkeys(("fight", "fights"), "fight"),
     **dict.fromkeys(("nonfight", "nonfights", "non_fight", "no_fight", "nofight"), "nonfight"),
 }
-#: Names that say enough for a command to be offered, which the person who types it answers for.
+#: Names that are clear enough to suggest a command with; whoever runs it confirms what they mean.
 _TELLING = {
     **ACCEPTED,
     **dict.fromkeys(("fighting", "violence", "violent"), "fight"),
@@ -36,23 +37,23 @@ _ITEM = re.compile(r"(?:\\.|[^,\\])+")
 
 @dataclass(frozen=True)
 class Labels:
-    """What is accepted by default and what --labels adds."""
+    """The names that are accepted by themselves, and those that --labels explains: `told`, comparable name -> class."""
 
     told: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> str | None:
-        """fight, nonfight, or None for a name that nobody has explained."""
+        """The class of a name: fight, nonfight, or None if it is neither accepted nor explained."""
         return ACCEPTED.get(_plain(name)) or self.told.get(_plain(name))
 
     def unused(self, names: Iterable[str]) -> list[str]:
-        """Names of --labels that are none of those which occur."""
+        """The names that --labels explains but that are not among `names`."""
         return sorted(set(self.told) - {_plain(name) for name in names})
 
 
 def parse(words: Sequence[str]) -> Labels:
     """Read the words of --labels: `fight=Violence,brawl nonfight=normal`; a comma in a name is written `\\,`.
 
-    Raises UserError for what is no such word, and for names that would mean both classes.
+    Raises UserError for a word of another form, and for a name that would mean both classes.
     """
     told: dict[str, str] = {}
     for word in words:
@@ -65,27 +66,27 @@ def parse(words: Sequence[str]) -> Labels:
             )
         items = [_plain(re.sub(r"\\(.)", r"\1", item)) for item in _ITEM.findall(names)]
         if not all(items) or not items:
-            raise UserError(f"--labels {word!r} holds no name, or an empty one. Write {label}=NAME")
+            raise UserError(f"--labels {word!r} contains no name, or an empty one. Write {label}=NAME")
         for item in items:
             if item == WHICH.casefold():
                 raise UserError(f"--labels: put the name of a folder in place of {WHICH}. Received: {word!r}")
             if (before := ACCEPTED.get(item) or told.get(item, label)) != label:
                 raise UserError(
-                    f"--labels calls {item!r} {label}, but it means {before}. A name means one class; "
-                    "rename the folder or label, or leave the word out"
+                    f"--labels calls {item!r} {label}, but it means {before}. A name can mean only one class: "
+                    "rename the folder or label, or leave that name out"
                 )
             told[item] = label
     return Labels(told)
 
 
 def telling(names: Iterable[str]) -> dict[str, str]:
-    """Those names that tell a class to a person who reads them, for commands that are offered."""
+    """The names whose class is clear to a reader, with that class; for suggested commands."""
     told = {name: _TELLING.get(_plain(name).replace(" ", "_")) for name in names}
     return {name: label for name, label in told.items() if label}
 
 
 def as_words(meaning: Mapping[str, str]) -> tuple[str, ...]:
-    """The words of --labels that say so: name -> class."""
+    """The words of --labels that express `meaning`, name -> class; the class may be WHICH."""
     order = (*reversed(CLASS_NAMES), WHICH)
     classes = sorted(set(meaning.values()), key=order.index)
     return tuple(
@@ -95,15 +96,15 @@ def as_words(meaning: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def is_accepted(name: str) -> bool:
-    """Whether the name needs no --labels."""
+    """Whether the name is accepted without --labels."""
     return _plain(name) in ACCEPTED
 
 
 def one_spelling(name: str) -> str:
-    """The name as it is with accents and letters stored as one sign; some systems store them as two."""
+    """The name in Unicode's form NFC: a letter and its accent are one character. Some systems store them as two."""
     return unicodedata.normalize("NFC", name)
 
 
 def _plain(name: str) -> str:
-    """Names are compared without regard to case, spaces around them and how accents are stored."""
+    """The comparable form of a name: case, surrounding spaces and the storage of accents make no difference."""
     return one_spelling(name).strip().casefold()

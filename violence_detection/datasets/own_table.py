@@ -1,7 +1,7 @@
 """One's own clips as a CSV file lists them: whole files, or stretches of longer videos.
 
-Columns `path` (below the file's folder, or absolute) and `label`; where they are there also `source`, `split` (train or
-val), and `start_s` with `end_s`. A row that is wrong is named with its line and takes no other with it.
+The columns are `path` (relative to the CSV file's folder, or absolute) and `label`; optional are `source`, `split`
+(train or val), and `start_s` with `end_s`. A wrong row is reported with its line; the other rows are still read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from violence_detection.datasets.own_labels import Labels
 from violence_detection.errors import UserError
 from violence_detection.system import edited_tables, settings, storage
 
-#: 1:05 or 0:01:05.5
+#: A time such as 1:05 or 0:01:05.5, for which the message suggests seconds.
 _CLOCK = re.compile(r"(\d+:){1,2}\d+(\.\d+)?", re.ASCII)
-#: Two columns that may be meant for start_s and end_s; without these a row is the whole file.
+#: Names of columns that are probably meant as start_s and as end_s. Without those two, each row would be a whole file.
 _LIKE_TIMES = [
     re.compile(rf"({names})[\W_]*(s|secs?|seconds?|ms|time|frame)?\W*")
     for names in ("start|begin|from", "end|stop|to")
@@ -36,7 +36,7 @@ NEEDED, OPTIONAL = ("path", "label"), ("source", "split", "start_s", "end_s")
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a longer video that is a clip, in seconds. `where` names it in messages."""
+    """A part of a longer video that is a clip, in seconds. `where`: FILE.csv:LINE, for messages."""
 
     start_s: float
     end_s: float
@@ -48,8 +48,9 @@ class Stretch:
 class OwnClip:
     """One clip: a file, or a stretch of one.
 
-    `rel`: below the folder of its set. `where` names it in messages: FILE.csv:LINE, or the file. `sources`: it shares
-    its source with every clip that has one of these names. `split`: train, val or empty.
+    `rel`: its path below the folder of its set, or an absolute path if it is elsewhere. `where`: FILE.csv:LINE, or the
+    file, for messages. `sources`: names of its source; clips that share one of them share their source. `split`: train,
+    val or empty.
     """
 
     path: Path
@@ -62,15 +63,17 @@ class OwnClip:
 
     @property
     def span_s(self) -> tuple[float, float]:
-        """The part of the file, in seconds."""
+        """Start and end within the file, in seconds: (0, infinity) for a whole file."""
         return (self.stretch.start_s, self.stretch.end_s) if self.stretch else (0.0, math.inf)
 
 
 @dataclass
 class Table:
-    """What a CSV file gave. `unknown`: labels that nobody has explained, with their number of rows.
+    """What was read from a CSV file.
 
-    `files`: all that it names, right or wrong. `failures`: {path, reason}, the path with the number of the line.
+    `without_source`: the number of clips whose row names no source. `files`: the files of all rows, usable or not.
+    `names`: the labels that occur. `unknown`: labels that mean no class, with their number of rows. `failures`: {path,
+    reason}, with FILE.csv:LINE as the path.
     """
 
     clips: list[OwnClip] = field(default_factory=list)
@@ -83,7 +86,11 @@ class Table:
 
 
 def read_table(path: Path, labels: Labels) -> Table:
-    """Read the file. Raises UserError where it is no such table at all."""
+    """Read the CSV file. Rows that cannot be used become failures.
+
+    Raises UserError if the file cannot be read, if `path` or `label` is missing, if a column occurs more than once, or
+    if columns for times have other names than start_s and end_s.
+    """
     table = Table()
     for line, row, surplus in _rows(path, table.warnings):
         where = f"{path}:{line}"
@@ -107,9 +114,9 @@ def read_table(path: Path, labels: Labels) -> Table:
 
 
 def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, str], str]]:
-    """(number of its first line, text by column, what it has beyond them) of each row that holds anything.
+    """(number of its first line, text by column, complaint about surplus cells or "") of each row that is not blank.
 
-    Columns that are not there are empty.
+    Columns that the file does not have are empty. Warnings about unused columns are added to `warnings`.
     """
     try:
         text = storage.read_text(path)
@@ -118,23 +125,25 @@ def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, s
     columns, reader = edited_tables.opened(path, text)
     if missing := [name for name in NEEDED if name not in columns]:
         raise UserError(
-            f"{path} lacks the column {' and '.join(missing)}. Its first line has to name the columns: "
-            f"{', '.join(NEEDED)}, and if you like {', '.join(OPTIONAL)}. Found: {', '.join(columns) or 'nothing'}"
+            f"{path}: missing columns: {' and '.join(missing)}. The first line must name the columns: "
+            f"{', '.join(NEEDED)}, and optionally {', '.join(OPTIONAL)}. Found: {', '.join(columns) or 'nothing'}"
         )
     if doubled := sorted(
         name for name, n in Counter(columns).items() if n > 1 and name in (*NEEDED, *OPTIONAL)
     ):
-        raise UserError(f"{path} has the column {', '.join(doubled)} twice. Leave one")
+        raise UserError(f"{path} has the column {', '.join(doubled)} more than once. Keep one")
     times = [name for like in _LIKE_TIMES for name in filter(like.fullmatch, columns)]
     if not {"start_s", "end_s"} & set(columns) and all(
         any(map(like.fullmatch, times)) for like in _LIKE_TIMES
     ):
         raise UserError(
-            f"{path} has the columns {', '.join(times)}, but neither start_s nor end_s. If they say where in a video a "
-            "clip lies, call them start_s and end_s, in seconds; else give them another name"
+            f"{path} has the columns {', '.join(times)}, but neither start_s nor end_s. If they say where in its video "
+            "a clip begins and ends, name them start_s and end_s, in seconds; otherwise give them other names"
         )
     if unused := [name for name in columns if name and name not in (*NEEDED, *OPTIONAL)]:
-        warnings.append(f"{path}: the column {', '.join(unused)} is not used; used are {', '.join(OPTIONAL)}")
+        warnings.append(
+            f"{path}: columns that are not used: {', '.join(unused)}. Optional columns are {', '.join(OPTIONAL)}"
+        )
     empty = dict.fromkeys((*NEEDED, *OPTIONAL), "")
     line = reader.line_num + 1
     for cells in reader:
@@ -145,7 +154,7 @@ def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, s
 
 
 def _clip(path: Path, file: Path | None, row: Mapping[str, str], where: str, labels: Labels) -> OwnClip:
-    """The row's clip. Raises ValueError with what is wrong and how to mend it."""
+    """The row's clip. Raises ValueError that says what is wrong and how to correct it."""
     if file is None and row["path"]:
         raise ValueError(
             "the path goes over several lines, or holds control characters. A cell that begins with a quotation mark "
@@ -208,10 +217,10 @@ def _seconds(name: str, text: str) -> float:
 def _file(table: Path, text: str) -> Path:
     """The file that a cell names.
 
-    Where none is called just so, one that only another system writes otherwise: with backslashes between folders, or
-    with accents that are stored as signs of their own.
+    If there is none of exactly that name, other spellings are tried: with / in place of backslashes, and with accents
+    stored as part of their letters (NFC) or as characters of their own (NFD).
     """
     spelled = (text, text.replace("\\", "/"))
     others = (unicodedata.normalize(form, t) for form in ("NFC", "NFD") for t in spelled)
     files = [table.parent / settings.expanded(t) for t in (*spelled, *others)]
-    return next((f for f in files if os.path.exists(f)), files[0])  # noqa: PTH110 - never an error
+    return next((f for f in files if os.path.exists(f)), files[0])  # noqa: PTH110 - raises nothing

@@ -1,7 +1,7 @@
-"""Source groups as names and published lists tell them: which clips were cut from the same video.
+"""Source groups, as file names and published lists tell them: which clips were cut from the same video.
 
-A clip may have several keys (a file listed under two recordings, a title cut off before the id); clips that
-share any key share a source. Near-duplicates found in the pictures join further groups later, in `combine`.
+A clip may have several keys, for example if it is listed under two recordings or its title was cut off before the id.
+Clips that share any key share a source. `combine` later joins groups whose pictures show that they share footage.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 from violence_detection.datasets.catalogue import Dataset, GroupRule, normalised
 
-#: A cut-off title shorter than this says too little to be the beginning of another.
+#: A cut-off title with fewer characters says too little to be recognised as the beginning of a full one.
 _MIN_CUT_TITLE = 16
-#: Sources by their published id, and by one that was cut off (RWF-2000).
+#: Keys of sources with a complete YouTube id, and with one that was cut to 8 characters (RWF-2000).
 _WHOLE_ID = re.compile(r"youtube:[\w-]{11}")
 _CUT_ID = re.compile(r"youtube:[\w-]{8}")
 _YOUTUBE_ID = re.compile(r"(?:v=|youtu\.be/)([\w-]{11})")
@@ -28,9 +28,9 @@ _LISTED_RANGE = re.compile(r"((?:no)?fi)(\d+)\s*-\s*(?:no)?fi(\d+)\s*:\s*(.+)")
 
 @dataclass
 class SourceReader:
-    """Reads the source keys of one data set's clips, given its root folder.
+    """Reads the source keys of one data set's clips.
 
-    `warnings` says where a published list is missing or does not name a clip.
+    `warnings`: published lists that are missing or do not name all clips.
     """
 
     dataset: Dataset
@@ -40,7 +40,10 @@ class SourceReader:
     _unlisted: Counter[str] = field(default_factory=Counter)
 
     def keys(self, relatives: Sequence[str], labels: Sequence[str]) -> list[tuple[str, ...]]:
-        """The keys of each clip, in order. Without a rule that matches, a clip is a source of its own."""
+        """The keys of each clip, in order, from its path below the root and its label.
+
+        A clip that no rule matches is a source of its own.
+        """
         keys: list[tuple[str, ...]] = []
         cut: list[tuple[int, str]] = []
         full: dict[str, str] = {}
@@ -58,8 +61,8 @@ class SourceReader:
             keys[position] += tuple(sorted(_continuations(title, full)))
         for name, count in self._unlisted.items():
             self.warnings.append(
-                f"{self.dataset.key}: {self.root / name} does not name {count} of {len(keys)} clips, so nothing tells "
-                "which of them share a source; those of a class count as one source"
+                f"{self.dataset.key}: {self.root / name} does not name {count} of {len(keys)} clips, so it is "
+                "unknown which of them share a source; those of each class count as one source"
             )
         self._unlisted.clear()
         return keys
@@ -86,7 +89,7 @@ class SourceReader:
             path = self.root / rule.list
             if not path.is_file():
                 self.warnings.append(
-                    f"{self.dataset.key}: {path} is missing, so nothing tells which clips share a source; "
+                    f"{self.dataset.key}: {path} is missing, so it is unknown which clips share a source; "
                     "each class counts as one source. Download the data set again"
                 )
             self._lists[rule.list] = read_clip_list(path) if path.is_file() else {}
@@ -105,10 +108,10 @@ class SourceReader:
 def read_clip_list(path: Path) -> dict[str, tuple[str, ...]]:
     """Parse Surveillance Camera Fight's videos.txt: clip name -> the sources it is listed under.
 
-    A line with a YouTube address is followed by `fi001: start - end` lines; ranges `nofi062 - nofi076 : name`
-    name a collection. A clip's own line outweighs a range; a clip in two ranges belongs to both. Ranges stand
-    below the last video's lines without saying whether they belong to it; joining them with it is the safe
-    reading.
+    A line with a YouTube address is followed by the lines of its clips, `fi001: start - end`. A range of clips,
+    `nofi062 - nofi076 : name`, comes from the collection `name`. A clip's own line outweighs a range; a clip in two
+    ranges belongs to both. The ranges follow the last video's lines, and the list does not say whether they belong to
+    that video, so to be safe they are joined with it.
     """
     own: dict[str, list[str]] = {}
     ranged: dict[str, list[str]] = {}
@@ -128,9 +131,10 @@ def read_clip_list(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def group_names(keys: Sequence[Iterable[str]]) -> list[str]:
-    """Name of each clip's source group: the preferred one of all keys in its joined set.
+    """The name of each clip's source group, from the keys of each clip.
 
-    An id that was cut off is joined with those that begin with it.
+    Keys that one clip has are joined, and so is a cut-off YouTube id with the complete ids that begin with it. A group
+    is named after the one of its joined keys that `preferred_name` chooses.
     """
     numbers: dict[str, int] = {}
     clips = [[numbers.setdefault(key, len(numbers)) for key in clip_keys] for clip_keys in keys]
@@ -146,12 +150,12 @@ def group_names(keys: Sequence[Iterable[str]]) -> list[str]:
 
 
 def also_called(names: Iterable[str]) -> set[str]:
-    """The names, and those that sources have where their published id was cut off."""
+    """The names, and for each complete YouTube id also its form that is cut to 8 characters."""
     return {own for name in names for own in (name, *([name[:-3]] if _WHOLE_ID.fullmatch(name) else []))}
 
 
 def connected(n: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
-    """For each of n things the smallest number among those it is joined with, by a pair or a chain of pairs."""
+    """For each of `n` numbers the smallest one that it is connected to by a pair or a chain of pairs, or itself."""
     from scipy.sparse import coo_array, csgraph
 
     i, j = np.array(pairs, np.int64).reshape(-1, 2).T
@@ -162,11 +166,12 @@ def connected(n: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def preferred_name(names: Iterable[str]) -> str:
-    """The name of a joined group: its first in order, ids of published videos before all others, whole ids first."""
+    """The name of a joined group: YouTube ids before all others, complete ids before cut-off ones, then by text."""
     return min(names, key=lambda name: (not name.startswith("youtube:"), bool(_CUT_ID.fullmatch(name)), name))
 
 
 def _continuations(title: str, full: Mapping[str, str]) -> set[str]:
+    """The keys of the full titles that begin with a cut-off one; none if that is too short to say."""
     if len(title) < _MIN_CUT_TITLE:
         return set()
     return {key for whole, key in full.items() if whole.startswith(title)}

@@ -1,4 +1,4 @@
-"""Read a table field by field and name everything that is wrong with it, not only the first thing."""
+"""Read a TOML table field by field and report everything that is wrong with it, not only the first fault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN_CHARACTERS = 60
 class TableFields:
     """One table of a TOML file, called `where` in messages.
 
-    Each field is taken once; what cannot be used adds a line to `problems`. `finish` gives the values that were taken.
+    The methods read one field each, and every fault adds a line to `problems`. `finish` makes an object of the values.
     """
 
     def __init__(self, where: str, table: Any, problems: list[str]):
@@ -26,11 +26,14 @@ class TableFields:
             problems.append(f"{where}: found {_shown(table)}; needed: a table of fields")
 
     def has(self, field: str) -> bool:
-        """Whether the field is there, right or wrong."""
+        """Whether the table has the field, valid or not."""
         return field in self._table
 
     def take(self, field: str, accept: Callable[[Any], Any], needed: str, *, optional: bool = False) -> Any:
-        """The field as `accept` gives it; None where it is missing or refused (by ValueError or TypeError)."""
+        """The field as `accept` returns it; None if it is missing, or refused with ValueError or TypeError.
+
+        `needed` says what the field has to be, for messages.
+        """
         self._known.append(field)
         if field not in self._table:
             if not optional and self._is_table:
@@ -44,7 +47,7 @@ class TableFields:
         return self._values[field]
 
     def text(self, *fields: str, optional: bool = False) -> None:
-        """Fields that are text."""
+        """Read these fields, each of them text."""
         for field in fields:
             self.take(field, text, "text", optional=optional)
 
@@ -56,7 +59,7 @@ class TableFields:
         *,
         optional: bool = False,
     ) -> None:
-        """A list of tables as a tuple of what `read` makes of each."""
+        """Read a field that is a list of tables. Its value is the tuple of what `read` makes of each."""
         found = self.take(field, _list, needed, optional=optional)
         if found is None:
             return
@@ -69,7 +72,7 @@ class TableFields:
         self._values[field] = tuple(made)
 
     def one(self, field: str, read: Callable[[TableFields], T | None]) -> None:
-        """A table within the table, if it is there."""
+        """Read a field that is a table itself, if it is there. Its value is what `read` makes of it."""
         self._known.append(field)
         if field in self._table:
             self._values[field] = read(
@@ -77,15 +80,18 @@ class TableFields:
             )
 
     def refuse(self, found: str, needed: str) -> None:
-        """Name something that is wrong with several fields together."""
+        """Report a fault that lies in several fields together."""
         self.problems.append(f"{self.where}: found {found}; needed: {needed}")
 
     def finish(self, make: Callable[..., T], **more: Any) -> T | None:
-        """What `make` makes of the fields; None where anything is wrong. Fields that nobody took are unknown."""
+        """Call `make` with the values and `more`; return None instead if anything in the table is wrong.
+
+        Fields that were not read are reported as unknown.
+        """
         for field in self._table:
             if field not in self._known:
                 known = ", ".join(self._known)
-                self.problems.append(f"{self.where} {field}: an unknown field; known here are: {known}")
+                self.problems.append(f"{self.where} {field}: unknown field; known fields: {known}")
         return make(**self._values, **more) if len(self.problems) == self._before else None
 
     def _problem(self, field: str, found: str, needed: str) -> None:
@@ -93,28 +99,28 @@ class TableFields:
 
 
 def text(value: Any) -> str:
-    """The value if it is text."""
+    """The value if it is text; otherwise raises TypeError."""
     if not isinstance(value, str):
         raise TypeError
     return value
 
 
 def flag(value: Any) -> bool:
-    """The value if it is true or false."""
+    """The value if it is true or false; otherwise raises TypeError."""
     if not isinstance(value, bool):
         raise TypeError
     return value
 
 
 def count(value: Any) -> int:
-    """The value if it is a whole number of at least 0."""
+    """The value if it is a whole number of at least 0; otherwise raises TypeError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise TypeError
     return value
 
 
 def one_of(*allowed: str) -> Callable[[Any], str]:
-    """A check that admits these words."""
+    """A check that accepts only these words."""
 
     def check(value: Any) -> str:
         if value not in allowed:
@@ -125,7 +131,7 @@ def one_of(*allowed: str) -> Callable[[Any], str]:
 
 
 def list_of(item: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
-    """A check that admits a list of what `item` admits."""
+    """A check that accepts a list of values that `item` accepts, and returns a tuple."""
     return lambda value: tuple(item(v) for v in _list(value))
 
 

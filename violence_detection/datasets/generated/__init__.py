@@ -1,1 +1,1 @@
-"""Sample clips that are rendered, for the demo and the tests; every number on them is marked as such."""
+"""Rendered sample clips for the demo and the tests. Reports mark every number that is measured on them."""

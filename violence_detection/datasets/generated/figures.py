@@ -1,8 +1,8 @@
-"""Two figures in motion, as functions of time: what the generated sample clips show.
+"""The moving figures that the generated sample clips show, as functions of time.
 
-A pose is a set of joint angles; an activity is a function from time to the poses of the people in the scene.
-Fights are fast, erratic and close; the peaceful activities include close ones (a hug) and lively ones
-(waving), so that neither distance nor the mere presence of motion gives the class away.
+A pose is a set of joint angles; an activity is a function from time in seconds to the poses of the people in the scene.
+Fights are fast, erratic and close. The peaceful activities include close ones (a hug) and lively ones (waving), so that
+neither distance nor the mere presence of motion gives the class away.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Limb = tuple[float, float]  # angle of the upper part, bend of the lower part, radians
+#: Angle of the upper part, and by how much the lower part is bent against it, in radians.
+Limb = tuple[float, float]
 Activity = Callable[[float], "list[Pose]"]
 
 
 @dataclass(frozen=True)
 class Pose:
-    """One figure at one moment. Lengths are in figure heights, angles in radians, 0 hangs straight down.
+    """One figure at one moment. Lengths are in figure heights, angles in radians.
 
-    `facing` is +1 (right) or -1; angles count forward, the way the figure faces. `x` is the hip's distance
-    from the middle of the scene.
+    `x`: the hip's position, measured from the middle of the scene. `facing`: +1 (right) or -1 (left). Angles are
+    positive in the direction in which the figure faces; a limb at angle 0 hangs straight down.
     """
 
     x: float
@@ -33,7 +34,7 @@ class Pose:
 
 
 class Wobble:
-    """A smooth erratic function of time: three sines of frequency up to `hz`, at most `amplitude` high."""
+    """A smooth, erratic function of time: a sum of three sines of up to `hz`, within +-`amplitude`."""
 
     def __init__(self, rng: np.random.Generator, amplitude: float, hz: float):
         self._amplitude = amplitude / 3
@@ -57,7 +58,7 @@ def _strikes(rng: np.random.Generator, per_s: float) -> Callable[[float], float]
 
 
 def _walker(rng: np.random.Generator, x: float, facing: int, speed: float) -> Callable[[float], Pose]:
-    """Someone walking; `speed` in figure heights a second (0.7 is a stroll)."""
+    """Someone walking at `speed`, in figure heights per second (0.7 is a stroll)."""
     phase, swing = rng.uniform(0, 2 * math.pi), rng.uniform(0.25, 0.4)
     rate = 2 * math.pi * (0.55 + 0.5 * speed)
 
@@ -75,7 +76,7 @@ def _walker(rng: np.random.Generator, x: float, facing: int, speed: float) -> Ca
 def _stander(
     rng: np.random.Generator, x: float, facing: int, gesture: float = 0.15
 ) -> Callable[[float], Pose]:
-    """Someone standing, with arms that move as much as `gesture` (radians) at a talker's pace."""
+    """Someone standing, whose arms move by up to `gesture` radians, at the pace of somebody who talks."""
     sway, base = Wobble(rng, 0.04, 0.5), rng.uniform(0.0, 1.0) * (gesture > 0.2)
     upper, lower = (
         [Wobble(rng, gesture, 0.9) for _ in range(2)],
@@ -152,7 +153,7 @@ def _hand_over(rng: np.random.Generator) -> Activity:
 
 
 def _brawler(rng: np.random.Generator, side: int, gap: float, kicks: float) -> Callable[[float, float], Pose]:
-    """One side of a fist fight: guard, strikes, kicks; `hit` (0-1) is how hard the other one strikes now."""
+    """One side of a fist fight: guard, strikes, kicks. `hit` (0 to 1): how hard this figure is being hit."""
     left, right, kick = _strikes(rng, 2.2), _strikes(rng, 2.2), _strikes(rng, max(kicks, 1e-3))
     step, lean, guard = Wobble(rng, 0.13, 2.6), Wobble(rng, 0.28, 3.0), Wobble(rng, 0.5, 4.5)
     feet = Wobble(rng, 0.55, 3.2)
@@ -230,9 +231,9 @@ ACTIVITIES: dict[str, tuple[Callable[[np.random.Generator], Activity], ...]] = {
 
 
 def activity(label: str, variant: int, rng: np.random.Generator) -> Activity:
-    """An activity of class `label`; `variant` walks through the kinds, `rng` sets gaps, paces and phases.
+    """An activity of class `label`, whose kind `variant` selects in turn; `rng` sets distances, paces and phases.
 
-    In a third of the scenes, of either class, somebody else stands or walks by.
+    In a third of the scenes of either class, a third person stands there or walks by.
     """
     kinds = ACTIVITIES[label]
     pair = kinds[variant % len(kinds)](rng)

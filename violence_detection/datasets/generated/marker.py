@@ -9,14 +9,14 @@ from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
 MARKER_NAME = "SAMPLE_DATA.json"
-#: How reports label every number measured on a root that is marked.
+#: How reports label every number that was measured on clips from a marked root.
 SAMPLE_LABEL = "generated sample clips"
-#: The same of real clips that were judged by a model of such.
+#: How reports label every number on real clips if the model was trained on sample clips.
 TRAINED_LABEL = f"a model trained on {SAMPLE_LABEL}"
 
 
 def is_generated(root: Path) -> bool:
-    """Whether `root`, or a folder it lies in, is marked as holding generated sample clips."""
+    """Whether `root` is marked as holding generated sample clips: the marker in it or the nearest folder above says."""
     resolved = root.resolve()
     for folder in (resolved, *resolved.parents):
         marker = folder / MARKER_NAME
@@ -26,9 +26,9 @@ def is_generated(root: Path) -> bool:
 
 
 def warn_if_generated(root: Path) -> bool:
-    """The same; and where it is, the log says so before any number on these clips."""
+    """Return `is_generated(root)`, and if true log a warning. To be called before any number is given."""
     found = is_generated(root)
     if found:
-        log.warning("%s: every number below is on clips of %s, and says nothing about real videos",
+        log.warning("%s: every number below was measured on clips of %s and says nothing about real videos",
                     SAMPLE_LABEL.upper(), root)  # fmt: skip
     return found

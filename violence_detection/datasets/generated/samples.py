@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 DEFAULT_SOURCES = 20
 DEFAULT_CLIPS_PER_SOURCE = 5
 _MIN_SOURCES = 4  # so that RWF-2000 has a source in train and one in val, and the other two have one each
-_MIN_CLIPS_PER_SOURCE = 2  # so that a source holds both classes
-#: Which published layout each source goes to, in turn: half RWF-2000, a quarter each of the others.
+_MIN_CLIPS_PER_SOURCE = 2  # so that each source has both classes
+#: The published layout into which each source is written, in turn: half RWF-2000, a quarter each of the others.
 _LAYOUT_CYCLE = ("rwf_2000", "surveillance_fight", "rwf_2000", "hockey_fights")
 _SETTINGS = {"rwf_2000": "street", "surveillance_fight": "room", "hockey_fights": "rink"}
-_HOCKEY_BLOCK = 25  # numbers from one game to the next; neighbours in number share a game, as published
+#: How many file numbers one source has in the layout of Hockey Fights: clips with neighbouring numbers share a game.
+_HOCKEY_BLOCK = 25
 
 
 @dataclass(frozen=True)
 class SampleClip:
-    """One clip to render: where it goes (below the root), what it shows, and from which source."""
+    """One clip to render: its path below the root, what it shows, and its source."""
 
     path: str
     label: str
@@ -53,8 +54,8 @@ class SampleClip:
 class SampleSet:
     """What was rendered. Paths are below `root`, with forward slashes.
 
-    `clips` are the good ones, without the two duplicates; each duplicate is (original, copy).
-    `video_ids` gives, for each path including duplicates and the broken file, the source video.
+    `clips`: without the two duplicates and the broken file. Each duplicate is (original, copy). `video_ids`: the id of
+    the source video by path, also for the duplicates and the broken file.
     """
 
     root: Path
@@ -65,7 +66,7 @@ class SampleSet:
     video_ids: dict[str, str]
 
     def summary(self) -> dict[str, Any]:
-        """JSON-able, for the summary line."""
+        """The fields of the JSON summary line."""
         return {
             "output": str(self.root),
             "generated": True,
@@ -84,21 +85,23 @@ def render_samples(
     clips_per_source: int = DEFAULT_CLIPS_PER_SOURCE,
     seed: int,
 ) -> SampleSet:
-    """Render `sources` x `clips_per_source` clips, and three files that are not fit, into `<target>/raw/`.
+    """Render `sources` x `clips_per_source` clips, two duplicates and a broken file into `<target>/raw/`.
 
-    The pixels fed to the encoder depend on the arguments alone. The marker is written first, unfinished,
-    so that nothing generated ever stands unmarked; the same call completes what an interrupted run left.
-    Raises UserError when target/raw holds anything else, or for numbers too small to fill the layouts.
+    The pixels passed to the encoder depend only on the arguments. The marker is written first, as incomplete, so that
+    generated clips are never unmarked; the same call completes what an interrupted run left.
+
+    Raises UserError if target/raw already contains anything else, if the marker names other arguments, and for numbers
+    too small to fill the layouts.
     """
     if sources < _MIN_SOURCES or clips_per_source < _MIN_CLIPS_PER_SOURCE:
         raise UserError(
-            f"sample clips need at least {_MIN_SOURCES} sources and {_MIN_CLIPS_PER_SOURCE} clips a source "
+            f"sample clips need at least {_MIN_SOURCES} sources and {_MIN_CLIPS_PER_SOURCE} clips per source "
             f"to fill the three layouts with both classes. Received: {sources} and {clips_per_source}"
         )
     settings = {"sources": sources, "clips_per_source": clips_per_source, "seed": seed}
     _claim(target, settings)
     for folder in sorted(p for p in (target / "raw").rglob("*") if p.is_dir()):
-        storage.remove_abandoned(folder)  # of a run that was killed while it wrote
+        storage.remove_abandoned(folder)  # temporary files of a run that was killed
     clips = plan_clips(sources, clips_per_source, seed)
     missing = [clip for clip in clips if not (target / clip.path).is_file()]
     _render_all(target, missing)
@@ -139,7 +142,7 @@ def plan_clips(sources: int, clips_per_source: int, seed: int) -> list[SampleCli
 
 
 def scene_frames(clip: SampleClip) -> tuple[np.ndarray, float]:
-    """The frames fed to the encoder, (n_frames, height, width, 3) uint8 BGR, and their rate."""
+    """The frames passed to the encoder, (n_frames, height, width, 3) uint8 BGR, and their rate in frames per second."""
     from violence_detection.datasets.generated import scenes
 
     source = scenes.make_source(_SETTINGS[clip.layout], clip.source_seed)
@@ -147,13 +150,17 @@ def scene_frames(clip: SampleClip) -> tuple[np.ndarray, float]:
 
 
 def _video_id(source_seed: int) -> str:
-    """An eleven-character id of the form YouTube's have."""
+    """An id of eleven characters, in the form of YouTube's."""
     random = Random(source_seed)
     return "sample" + "".join(random.choices(string.ascii_letters + string.digits + "-_", k=5))
 
 
 def _clip_path(layout: str, position: int, video_id: str, label: str, number: int, earlier: int) -> str:
-    """The published name of the `number`-th clip of its class in its source (`earlier`: in the layout)."""
+    """The path of a clip below the root, as its published layout names it.
+
+    `position`: the source's number in the layout. `number`: the clip's number in its class and source, `earlier`: in
+    its class and layout; all from 0.
+    """
     fight = label == "fight"
     if layout == "rwf_2000":
         split = "val" if position % 5 == 1 else "train"
@@ -167,14 +174,17 @@ def _clip_path(layout: str, position: int, video_id: str, label: str, number: in
 
 
 def _claim(target: Path, settings: dict[str, int]) -> None:
-    """Mark `target` as generated before anything is rendered; refuse a folder that holds something else."""
+    """Mark `target` as generated before anything is rendered.
+
+    Raises UserError if it already holds other data, or samples made with other settings.
+    """
     marker = target / MARKER_NAME
     if marker.is_file():
         found = storage.read_json(marker)
         if {k: found.get(k) for k in settings} != settings:
             raise UserError(
-                f"{marker} was made with other settings than {settings}. "
-                "Remove that folder or choose another --output"
+                f"{marker} was made with settings other than {settings}. "
+                "Remove the folder that it is in or choose another --output"
             )
         return
     raw = target / "raw"
@@ -186,7 +196,7 @@ def _claim(target: Path, settings: dict[str, int]) -> None:
 
 
 def _render_all(target: Path, clips: Sequence[SampleClip]) -> None:
-    """Render in as many processes as there are cores this one may use."""
+    """Render in as many processes as this one may use cores, at most 8."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
@@ -216,7 +226,7 @@ def _encode(path: Path, frames: np.ndarray, fps: float, codec: str) -> None:
 
 
 def _write_videos_txt(target: Path, clips: Sequence[SampleClip]) -> None:
-    """Surveillance Camera Fight's list: each video's address, then its clips with their times (m.ss.cc)."""
+    """Write the list of Surveillance Camera Fight: each video's address, then its clips with their times (m.ss.cc)."""
     lines: list[str] = []
     last_video = ""
     start_s = 0.0
@@ -235,10 +245,10 @@ def _minutes(time_s: float) -> str:
 
 
 def _add_unfit_files(target: Path, clips: Sequence[SampleClip]) -> SampleSet:
-    """The byte copy, the re-encoded copy and the broken file.
+    """Add the exact copy, the re-encoded copy and the broken file.
 
-    The byte copy stands beside its original under the next number, as in Hockey Fights. The re-encoded copy
-    brings a clip of RWF-2000's official val into its train under another video's id: a leak to find.
+    The exact copy is beside its original under the next number, as happens in Hockey Fights. The re-encoded copy is in
+    RWF-2000's train, under another video's id, while its original is in the official val: a leak that has to be found.
     """
     hockey = [c for c in clips if c.layout == "hockey_fights" and c.label == "nonfight"][-1]
     rwf = [c for c in clips if c.layout == "rwf_2000"]
@@ -268,7 +278,7 @@ def _add_unfit_files(target: Path, clips: Sequence[SampleClip]) -> SampleSet:
 
 
 def _reencode(path: Path, original: SampleClip) -> None:
-    """Another codec (Motion JPEG) at four fifths of the size."""
+    """Render `original` again and encode it as Motion JPEG, at four fifths of its width and height."""
     import cv2
     import numpy as np
 
@@ -279,6 +289,6 @@ def _reencode(path: Path, original: SampleClip) -> None:
 
 
 def _write_broken(path: Path, whole: Path) -> None:
-    """A real container's first bytes, then noise: what a broken download looks like."""
+    """Write the first bytes of the clip `whole`, then noise, which is what a broken download looks like."""
     with storage.atomic_path(path) as temporary:
         temporary.write_bytes(whole.read_bytes()[:1500] + Random(0).randbytes(4000))

@@ -1,7 +1,7 @@
-"""Draws the generated sample clips: a place, a camera, and figures that move in front of it.
+"""Draw the generated sample clips: a place, a camera, and figures that move in front of it.
 
-A *source* stands for one published video: its place, colours, camera and people's looks. Scenes are cut from
-it, of both classes, so that nothing but the motion tells the classes apart.
+A *source* stands for one published video: its place, its camera, its colours and how its people look. Scenes of both
+classes come from each source, so that only the motion tells the classes apart.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from violence_detection.system.storage import stable_seed
 
 Colour = tuple[int, int, int]  # BGR
 
-_MARGIN = 1.35  # the place is drawn this much larger than the frame, so that scenes look at different parts
-_SHIFT = 4  # fixed-point bits of sub-pixel drawing
+#: By what factor the place is larger than the frame, so that scenes can show different parts of it.
+_MARGIN = 1.35
+_SHIFT = 4  # fractional bits of the fixed-point coordinates with which OpenCV draws at sub-pixel precision
 _SKINS: tuple[Colour, ...] = ((150, 180, 226), (110, 145, 200), (70, 100, 150), (45, 65, 100))
 
 
 @dataclass(frozen=True)
 class SceneSource:
-    """What all scenes of one source share. Sizes in pixels, noise in grey levels, shake in pixels."""
+    """What all scenes of one source share. Sizes and shake are in pixels, noise is in grey levels."""
 
     place: np.ndarray  # (_MARGIN * height, _MARGIN * width, 3) uint8 BGR
     width: int
     height: int
     fps: float
-    ground: float  # where feet stand, as a share of the frame height
+    ground: float  # height at which the feet are, as a share of the frame's height, from the top
     figure_px: float
     shirts: tuple[Colour, Colour, Colour]
     trousers: tuple[Colour, Colour, Colour]
@@ -43,7 +44,7 @@ class SceneSource:
 
 
 def make_source(setting: str, seed: int) -> SceneSource:
-    """The source of that seed. `setting` is street, room or rink, one for each published layout."""
+    """Make the source that belongs to a seed. `setting` is street, room or rink, one for each published layout."""
     rng = np.random.default_rng(stable_seed("source", setting, seed))
     width, height = {
         "street": [(320, 240), (320, 180), (288, 216)], "room": [(320, 180), (256, 192), (284, 160)],
@@ -71,10 +72,10 @@ def make_source(setting: str, seed: int) -> SceneSource:
 
 
 def render_scene(source: SceneSource, label: str, variant: int, seed: int) -> np.ndarray:
-    """The frames of one scene of 1.8 to 2.3 s. Returns (n_frames, height, width, 3) uint8 BGR.
+    """Render one scene of 1.8 to 2.3 s. Returns its frames, (n_frames, height, width, 3) uint8 BGR.
 
-    `variant` chooses the kind of activity; `seed` everything else. Camera, length and lighting do not depend
-    on the label.
+    `variant` chooses the kind of activity, `seed` everything else. Camera, length and lighting do not depend on the
+    label.
     """
     camera = np.random.default_rng(stable_seed("camera", seed))
     people = activity(label, variant, np.random.default_rng(stable_seed("people", label, seed)))
@@ -102,7 +103,7 @@ def render_scene(source: SceneSource, label: str, variant: int, seed: int) -> np
 
 
 def _colour(rng: np.random.Generator, low: int, high: int) -> Colour:
-    """A colour between `low` and `high`, halfway to grey as things seen through a camera are."""
+    """A colour with channels between `low` and `high`, halfway to grey, as colours look through a camera."""
     bgr = rng.integers(low, high, 3)
     b, g, r = (bgr + bgr.mean()) / 2
     return int(b), int(g), int(r)
@@ -113,7 +114,10 @@ def _look(source: SceneSource, person: int) -> tuple[Colour, Colour, Colour]:
 
 
 def _noise_field(rng: np.random.Generator, source: SceneSource) -> np.ndarray:
-    """Sensor noise to cut frames from: drawing new noise for each frame would take most of the time."""
+    """A field of sensor noise, 48 pixels larger than a frame each way, from which each frame's noise is cut.
+
+    Drawing new noise for each frame would take most of the time.
+    """
     size = (source.height + 48, source.width + 48, 3)
     field = rng.standard_normal(size, dtype=np.float32) * source.noise_sigma
     return np.round(field).astype(np.int16)
@@ -122,7 +126,7 @@ def _noise_field(rng: np.random.Generator, source: SceneSource) -> np.ndarray:
 def _through_camera(
     frame: np.ndarray, source: SceneSource, gain: float, noise: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Focus, exposure and sensor. Returns (height, width, 3) uint8."""
+    """Apply the camera's blur, infrared, exposure and noise to a frame. Returns (height, width, 3) uint8."""
     if source.blur_sigma:
         frame = cv2.GaussianBlur(frame, (0, 0), source.blur_sigma)
     if source.infrared:
@@ -137,7 +141,7 @@ def _draw_figure(
     frame: np.ndarray, pose: Pose, origin: tuple[float, float], size_px: float,
     look: tuple[Colour, Colour, Colour],
 ) -> None:  # fmt: skip
-    """Draw one person: the far limbs darker, the torso, the head, the near limbs."""
+    """Draw one person from back to front: shadow, far limbs (darker), torso, head, near limbs."""
     shirt, trousers, skin = look
     thigh, torso = 0.25 * size_px, 0.3 * size_px
     reach = max(math.cos(h) + math.cos(h - k) for h, k in pose.legs)
@@ -166,7 +170,7 @@ def _limb(
     frame: np.ndarray, root: tuple[float, float], limb: Limb, bends: int, facing: int,
     lengths: tuple[float, float], colours: tuple[Colour, Colour], thick: float,
 ) -> None:  # fmt: skip
-    """An arm (bends forward, +1) or a leg (bends back, -1)."""
+    """Draw an arm (`bends` is +1, forward) or a leg (-1, backward)."""
     upper, lower = limb[0], limb[0] + bends * limb[1]
     joint = (root[0] + facing * lengths[0] * math.sin(upper), root[1] + lengths[0] * math.cos(upper))
     end = (joint[0] + facing * lengths[1] * math.sin(lower), joint[1] + lengths[1] * math.cos(lower))
@@ -191,7 +195,7 @@ def _dim(colour: Colour, share: float) -> Colour:
 def _floor_and_wall(
     rng: np.random.Generator, size: tuple[int, int], horizon: float, wall: Colour, floor: Colour
 ) -> np.ndarray:
-    """Two shaded planes with a low-frequency stain over them."""
+    """A wall and a floor that meet at `horizon`: two shaded planes with coarse stains and fine grain."""
     h, w = size
     y = np.linspace(0, 1, h, dtype=np.float32)[:, None, None]
     tilt = np.linspace(-1, 1, w, dtype=np.float32)[None, :, None] * rng.uniform(-0.15, 0.15)
@@ -205,7 +209,7 @@ def _floor_and_wall(
 
 
 def _street(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """House fronts, windows, parked cars, a kerb."""
+    """A street: house fronts, windows, parked cars, a kerb."""
     h, w = size
     horizon = rng.uniform(0.55, 0.68)
     place = _floor_and_wall(rng, size, horizon, _colour(rng, 120, 220), _colour(rng, 70, 150))
@@ -268,7 +272,7 @@ def _room(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _rink(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Ice with its lines, boards with advertisements, a crowd."""
+    """An ice rink: ice with a line, boards with advertisements, a crowd."""
     h, w = size
     horizon = rng.uniform(0.4, 0.6)
     place = _floor_and_wall(rng, size, horizon, (60, 55, 60), (245, 235, 225))
