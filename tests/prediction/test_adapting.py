@@ -200,7 +200,7 @@ def test_the_model_judges_and_knows_the_footage_again(model: Path, footage: Path
 def test_what_cannot_be_done_is_said_before_or_with_its_reason(
     model: Path, footage: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="the model itself"):
+    with pytest.raises(UserError, match="the model to be adapted"):
         _adapt(model, footage, model / "place")
     with pytest.raises(UserError, match=r"needs a model with exactly one kernel head, and .*fast has none"):
         _adapt(Path("fast"), footage, tmp_path / "new" / "place")

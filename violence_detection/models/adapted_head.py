@@ -3,7 +3,7 @@
 Self-training: where the model is sure of a window, its verdict becomes the window's label ("pseudo-labels": Lee 2013).
 Kernel ridge regression then fits a correction of the logits: 0 at the head's own landmarks, and at each labelled window
 what its logit lacks to TARGET (fight) or -TARGET (quiet). The clips that the head was trained on are not needed, and
-its logits of them hardly change. Finally the bias is shifted back by the median change of the footage's logits, each
+its logits for them hardly change. Finally the bias is shifted back by the median change of the footage's logits, each
 measured while its piece of the footage was held out from the fit. So the ranking of windows is learnt but not the
 threshold, about which footage without labels says nothing. Measured in benchmarks/bench_adapt.py.
 """

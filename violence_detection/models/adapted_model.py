@@ -98,7 +98,7 @@ def check_place(model: Path, to: Path) -> None:
 
 @contextlib.contextmanager
 def place(model: Path, to: Path) -> Iterator[None]:
-    """Keep other runs from writing an adapted model to `to` meanwhile. A lock file left by a killed run blocks nobody.
+    """A context in which no other run can write an adapted model to `to`. A killed run's lock file blocks nobody.
 
     Raises UserError if another run has the lock, or as `check_place` does.
     """

@@ -44,7 +44,7 @@ _OF_MEMBER = "members are left as they are; of an ensemble only the average is c
 class Calibration:
     """The calibration of one model.
 
-    `temperature`: None: probabilities stay as they are, and `why_not` says why.
+    `temperature`: if None, probabilities stay as they are, and `why_not` says why.
     `rests_on`: {what, n, n_groups, views} of the predictions that the calibration was fitted on. TEMPERATURE_FROM is
     there if the temperature was fitted on some of them alone. BEFORE_ADAPTING is there if they were made before the
     model was adapted (adapted_model.py), so that the calibration may not fit the model as it is now.
@@ -132,7 +132,7 @@ class Calibration:
         """A warning that `views` views of a clip are averaged, but another number when the calibration was fitted.
 
         Empty if the numbers are the same, if that of the calibration was not recorded, or if the model has no operating
-        points, which could promise too much.
+        points, so that nothing is promised.
         """
         fitted = self.views
         if fitted in (None, views) or not self.operating_points:

@@ -1,7 +1,7 @@
 """The kernel head in NumPy, which judges without Keras, whose import alone takes seconds.
 
-It is read from the file that `saved_heads` wrote. If anything in that file is not as expected, nothing is said here:
-the caller loads it with `saved_heads`, which says what is wrong.
+It is read from the file that `saved_heads` wrote. If anything in that file is not as expected, `kernel_head` returns
+None, and the caller loads the file with `saved_heads`, which says what is wrong.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Roles that only clips of data sets that the model is measured on may have.
 _SELECTING = (trained_clips.SELECTION, trained_clips.WEIGHTS)
-#: Key in `made_with` of leave_one_dataset_out.json: the function `made_with` of each member, by architecture.
+#: Key in `made_with` of leave_one_dataset_out.json: by architecture, what the function `made_with` gives for a member.
 _MEMBERS_KEY = "members"
 #: Key in `made_with`: the hash of the ids of the left-out clips.
 _CLIPS_KEY = "left_out_clips"
@@ -50,7 +50,7 @@ class Made:
     def of(
         cls, records: Sequence[Mapping[str, Any]], clips: pd.DataFrame, ensemble: Mapping[str, Any]
     ) -> Made:
-        """From the members' records, the table of clips, and ensemble.json, which is empty for a single model."""
+        """How a model was made, from its members' records, its clips, and ensemble.json (empty for a single model)."""
         members = ensemble.get("members")
         own = [m.get(averaging.TEMPERATURE_KEY) for m in members or () if isinstance(m, Mapping)]
         return cls(
@@ -83,7 +83,7 @@ class JudgedApart:
 
     @classmethod
     def left_out(cls, found: Mapping[str, Any]) -> JudgedApart:
-        """From the content of leave_one_dataset_out.json. Raises one of `ODD` if it is malformed."""
+        """How the models of leave_one_dataset_out.json were made, by its content. Raises one of `ODD` if malformed."""
         noted = found["made_with"]
         members = [str(name) for name in found["members"]]
         added = noted.get(_ADDED_KEY)

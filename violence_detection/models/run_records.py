@@ -248,7 +248,7 @@ def _left_out(folder: Path, made: Made) -> Mapping[str, Any]:
 def _cross_validation(folder: Path, made: Made) -> _Folds:
     """The folds in the folder, or in the one above it, if their models were made like this one.
 
-    Above it is searched only for a folder of tuned members or the ensemble of all folds.
+    The folder above is searched only if this one has tuned members or is the ensemble of all folds.
     """
     places = (folder, folder.parent) if folder.name in (run_folder.TUNED_FOLDER, "folds") else (folder,)
     path = next(

@@ -51,7 +51,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
 def check(name: str) -> None:
-    """Raise UserError if a model cannot be shipped under this name. To be called before the model is trained."""
+    """Raise UserError if a model cannot be shipped under this name. May be called before there is a model."""
     if not _NAME.fullmatch(name):
         raise UserError(
             f"--ship {name}: a name may contain only a-z, 0-9 and . _ -, and must begin with a letter or a digit"
@@ -119,13 +119,11 @@ def _set_aside(target: Path, earlier: Path, copied: Path) -> None:
     except OSError as e:
         if e.errno != errno.EXDEV:
             raise
-        shutil.copytree(
-            target, copied
-        )  # a folder that is part of a container's image (overlay) cannot be renamed
+        # a folder that is part of a container's image (overlay) cannot be renamed
+        shutil.copytree(target, copied)
         copied.rename(earlier)
-        (
-            target / model_files.SUMS_NAME
-        ).unlink()  # first, so that a half-removed folder is not a shipped model
+        # first, so that a half-removed folder is not a shipped model
+        (target / model_files.SUMS_NAME).unlink()
         shutil.rmtree(target)
 
 

@@ -261,6 +261,7 @@ class TrainedModel:
 
     @property
     def trained_on_samples(self) -> bool:
+        """Whether it was trained on generated sample clips."""
         return bool(self.record.get("generated_samples"))
 
 

@@ -210,7 +210,7 @@ def test_a_lower_threshold_than_the_offset_is_kept_with_the_one_that_was_measure
     assert kept.profile
     assert kept.profile.events["offset"] == 0.2
     learning.say(kept, Path("camera.json"))
-    assert "later runs give it" not in caplog.text
+    assert "later runs give --offset" not in caplog.text
 
 
 def test_the_offset_of_a_profile_with_another_scale_is_of_that_scale() -> None:

@@ -299,7 +299,8 @@ def _threshold(
 ) -> tuple[float, dict[str, Any]]:
     """The threshold for the model's own probabilities, and its figures for JSON.
 
-    It stays `present` unless thresholds learnt from the other videos make fewer mistakes on each video in turn.
+    It stays `present` unless thresholds make fewer mistakes on videos that they were not learnt from: on each video in
+    turn, learnt from the others, in sum.
     """
     tried = sorted({*(1 / (1 + np.exp(-_LOGITS))).tolist(), present})
     at = tried.index(present)
@@ -373,7 +374,8 @@ def _offset(
 ) -> tuple[float, dict[str, Any]]:
     """The logit offset, and its figures for JSON.
 
-    It stays `before` unless log loss falls on each video in turn, in sum, with the offset fitted on the others.
+    It stays `before` if it cannot be fitted, or unless log loss falls on videos that it was not fitted on: on each
+    video in turn, fitted on the others, in sum. `why_not` among the figures then says why.
     """
     if settings.offset is not None:
         return before, {

@@ -32,7 +32,7 @@ def check(folder: Path, flag: str) -> None:
     own_files.check_file(
         folder / PAGE_NAME,
         f"{flag}:",
-        "a page that such a run made",
+        "a review page of a run",
         lambda page: marks.FORMAT in page.read_text(encoding="utf-8", errors="replace"),
         "Name another folder, or move it away",
     )
