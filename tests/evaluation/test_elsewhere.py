@@ -513,7 +513,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
     found = elsewhere.left_out(tmp_path, trained_model.load(tmp_path / "models"))
     assert found is not None
     assert found["belongs"] is None
-    assert "of the model no trained_on.csv names the clips" in found["whose"]
+    assert "the model has no trained_on.csv that names its clips" in found["whose"]
     parts = {"members": {"average": 3}}
     cases: list[dict[str, Any]] = [
         {"datasets": "none"}, {"datasets": [3]}, {"datasets": []}, {"members": []}, {"made_with": parts},
@@ -601,7 +601,10 @@ def _exit_code(monkeypatch: pytest.MonkeyPatch, models: Path, root: Path, output
     ("fault", "said"),
     [
         ("classes", r"average/config\.json: the model's classes are \['fight', 'nonfight'\].*Train it again"),
-        ("member", r"ensemble\.json lists the member average, but there is no .*Copy the whole folder again"),
+        (
+            "member",
+            r"ensemble\.json lists the member average, but .* is missing\. Copy the whole folder again",
+        ),
         ("backbone", r"unknown backbone 'other_net'. Use one of: .*stand_in"),
         ("val", r"the val part has no fight clip among its \d+ clips.*run combine_all_datasets\.py"),
     ],

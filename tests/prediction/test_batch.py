@@ -465,7 +465,10 @@ MINE = {
         ),
         (("videos", "--output", "a.json"), "the failures file a_failures.csv is there already"),
         (("videos", "--output", "b.json", "--format", "table"), "--format table: b.txt is there already"),
-        (("videos", "--timeline", "page"), "--timeline: page/index.html is there already and is not a page"),
+        (
+            ("videos", "--timeline", "page"),
+            "--timeline: page/index.html is there already and is not a review page",
+        ),
         (
             ("videos", "--output", "videos", "--format", "srt"),
             "--format would replace videos/00.srt. These files were not written for",
