@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import socket
 import sys
 import threading
@@ -117,6 +118,37 @@ def playlist(path: Path, folder: Path, name: str, after_s: float) -> Iterator[st
     yield f"http://127.0.0.1:{server.server_port}/{name}"
     server.shutdown()
     server.server_close()
+
+
+@contextlib.contextmanager
+def playlist_that_goes_on(parts: Sequence[Path], folder: Path, after_s: float) -> Iterator[str]:
+    """The address of an HLS playlist of the first file's segments, to which those of the second come so much later.
+
+    The tracks of the second file's segments have other numbers.
+    """
+    lines: list[str] = []
+    lists = []
+    for n, part in enumerate(parts):
+        options = {
+            "hls_time": "2",
+            "hls_list_size": "0",
+            "hls_segment_filename": str(folder / f"{n}_%d.ts"),
+            "hls_segment_options": f"mpegts_start_pid={256 + 80 * n}",
+        }
+        remux(part, str(folder / f"{n}.m3u8"), "hls", options)
+        written = (folder / f"{n}.m3u8").read_text().splitlines(keepends=True)
+        lines += [
+            line for line in written if n == 0 or line.startswith("#EXTINF") or not line.startswith("#")
+        ]
+        lines = [line for line in lines if line != "#EXT-X-ENDLIST\n"]
+        lists.append("".join(lines))
+    live = folder / "live.m3u8"
+    live.write_text(lists[0])
+    later = threading.Timer(after_s, live.write_text, [lists[1] + "#EXT-X-ENDLIST\n"])
+    later.start()
+    with served(folder, []) as url:
+        yield f"{url}/live.m3u8"
+    later.cancel()
 
 
 @contextlib.contextmanager
@@ -320,19 +352,54 @@ def sound_that_goes_on(pictures: int) -> contextlib.AbstractContextManager[str]:
         # else the sound is held back until there are pictures of its time
         options = {"flush_packets": "1", "max_interleave_delta": "100000"}
         with av.open(Sending(connection), "w", format="mpegts", options=options) as out:
-            video = out.add_stream("libx264", rate=20, options={"tune": "zerolatency", "g": "10"})
-            video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+            video = _video_at_20(out)
             sound = out.add_stream("aac", rate=16_000, layout="mono")
             for number in _at_rate(20):
                 if number < pictures:
-                    picture = av.VideoFrame.from_ndarray(numbered_videos.frame(number), format="bgr24")
-                    picture.pts, picture.time_base = number, Fraction(1, 20)
-                    out.mux(video.encode(picture))
-                heard = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
-                heard.sample_rate, heard.pts, heard.time_base = 16_000, number * 800, Fraction(1, 16_000)
-                out.mux(sound.encode(heard))
+                    out.mux(video.encode(_picture(number)))
+                out.mux(sound.encode(_silence(number)))
 
     return _camera(send)
+
+
+def with_sound_added(pictures: int) -> contextlib.AbstractContextManager[str]:
+    """An MPEG transport stream of so many pictures, 20 a second, and then endless sound and pictures in new tracks."""
+
+    def send(connection: socket.socket) -> None:
+        numbers = _at_rate(20)
+        with av.open(Sending(connection), "w", format="mpegts", options={"flush_packets": "1"}) as out:
+            video = _video_at_20(out)
+            for number in itertools.islice(numbers, pictures):
+                out.mux(video.encode(_picture(number)))
+        options = {"flush_packets": "1", "max_interleave_delta": "100000", "mpegts_start_pid": "400"}
+        with av.open(Sending(connection), "w", format="mpegts", options=options) as out:
+            sound = out.add_stream("aac", rate=16_000, layout="mono")
+            video = _video_at_20(out)
+            for number in numbers:
+                out.mux(video.encode(_picture(number)))
+                out.mux(sound.encode(_silence(number)))
+
+    return _camera(send)
+
+
+def _video_at_20(out: av.container.OutputContainer) -> av.VideoStream:
+    video = out.add_stream("libx264", rate=20, options={"tune": "zerolatency", "g": "10"})
+    video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+    return video
+
+
+def _picture(number: int) -> av.VideoFrame:
+    """Frame `number` of 20 a second."""
+    picture = av.VideoFrame.from_ndarray(numbered_videos.frame(number), format="bgr24")
+    picture.pts, picture.time_base = number, Fraction(1, 20)
+    return picture
+
+
+def _silence(number: int) -> av.AudioFrame:
+    """The sound of frame `number`, 16,000 samples a second."""
+    heard = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+    heard.sample_rate, heard.pts, heard.time_base = 16_000, number * 800, Fraction(1, 16_000)
+    return heard
 
 
 def pictures_that_do_not_decode(pictures: int) -> contextlib.AbstractContextManager[str]:

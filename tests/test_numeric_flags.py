@@ -151,7 +151,7 @@ def test_a_setting_of_training_that_no_member_takes_is_refused(tmp_path: Path) -
         (("--members=kernel", "--devices=2"), "--devices: none of --members kernel takes it"),
         (
             ("--members=gru", "--average=logits"),
-            "--average logits would do nothing: there is one of --members",
+            "--average logits would do nothing: --members has only",
         ),
         (("--members=average,gru", "--units=128", "--keep=last", "--average=logits"), "no manifest"),
         (("--members=kernel,gru", "--mixed-precision=on", "--devices=1", "--patience=50"), "no manifest"),

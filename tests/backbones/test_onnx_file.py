@@ -42,7 +42,7 @@ def test_an_array_whose_content_lies_in_another_file_is_refused(tmp_path: Path) 
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="secret")
     path = _write(tmp_path / "w.onnx", tensor)
-    with pytest.raises(UserError, match=r"w\.onnx.*lies in another file"):
+    with pytest.raises(UserError, match=r"w\.onnx.*is in another file"):
         onnx_file.read_arrays(path)
 
 

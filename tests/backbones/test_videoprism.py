@@ -68,7 +68,7 @@ def test_weights_of_other_sizes_are_refused(preset: Path, tmp_path: Path) -> Non
     config["config"]["intermediate_dim"] = 64
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        UserError, match=r"model\.weights\.h5 does not hold the Keras weights of videoprism_b"
+        UserError, match=r"model\.weights\.h5 does not contain the Keras weights of videoprism_b"
     ):
         videoprism.build(Path(path))
 
@@ -76,8 +76,8 @@ def test_weights_of_other_sizes_are_refused(preset: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("{", "is no config of a keras_hub preset"),
-        ("[]", "is no config of a keras_hub preset"),
+        ("{", "is not the config of a keras_hub preset"),
+        ("[]", "is not the config of a keras_hub preset"),
         ('{"config": {"num_frames": 8}}', "num_frames is 8; videoprism_b has 16"),
         ('{"config": {"num_heads": 0}}', "num_heads is 0, not a whole number above 0"),
         ('{"config": {"patch_size": "18"}}', "patch_size is '18'"),

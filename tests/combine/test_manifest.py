@@ -57,9 +57,9 @@ def test_a_missing_manifest_names_the_file_and_the_command(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": "Fight"}, r"column label holds \['Fight'\]"),
+        ({"label": "Fight"}, r"column label contains \['Fight'\]"),
         ({"label": ""}, "column label"),
-        ({"split": "test"}, r"column split holds \['test'\]"),
+        ({"split": "test"}, r"column split contains \['test'\]"),
     ],
 )
 def test_unknown_labels_and_splits_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -70,7 +70,7 @@ def test_unknown_labels_and_splits_are_refused(tmp_path: Path, change: dict[str,
 @pytest.mark.parametrize("clip_id", ["../../elsewhere/a", "a\0b", "a" * 300, "字" * 100])
 def test_an_id_that_is_no_name_of_a_file_is_refused(tmp_path: Path, clip_id: str) -> None:
     """Features and contact sheets are called so, and a manifest may come from anybody."""
-    with pytest.raises(UserError, match=r"manifest\.csv: column clip_id holds .*names of files"):
+    with pytest.raises(UserError, match=r"manifest\.csv: column clip_id contains .*names of files"):
         manifest.read(_write(tmp_path, {}, {"clip_id": clip_id, "path": "train/fight/b.avi"}))
 
 
@@ -79,7 +79,7 @@ def test_a_clip_that_stands_there_twice_is_refused_by_name(tmp_path: Path) -> No
     twice = {"clip_id": "b", "path": "train/fight/b.avi"}
     with pytest.raises(
         UserError,
-        match=r"manifest\.csv: the clip b stands there twice\. Leave one row, or.*combine_all_datasets",
+        match=r"manifest\.csv: the clip b occurs twice\. Leave one row, or.*combine_all_datasets",
     ):
         manifest.read(_write(tmp_path, {}, twice, twice | {"label": "nonfight"}))
 
@@ -87,12 +87,12 @@ def test_a_clip_that_stands_there_twice_is_refused_by_name(tmp_path: Path) -> No
 def test_two_clips_of_one_path_are_refused(tmp_path: Path) -> None:
     """One of them would be read in place of the other."""
     beside = {"clip_id": "b", "path": "train/fight/a.avi"}
-    with pytest.raises(UserError, match=r"manifest\.csv: the path train/fight/a\.avi stands there twice"):
+    with pytest.raises(UserError, match=r"manifest\.csv: the path train/fight/a\.avi occurs twice"):
         manifest.read(_write(tmp_path, {"path": "train/fight/a.avi"}, beside))
 
 
 def test_a_manifest_without_a_column_or_without_clips_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"lacks the columns \['codec'\]"):
+    with pytest.raises(UserError, match=r"is missing the columns \['codec'\]"):
         manifest.read(_write(tmp_path, {}, columns=manifest.COLUMNS[:-1]))
     with pytest.raises(UserError, match="has no clips"):
         manifest.read(_write(tmp_path))
@@ -121,10 +121,10 @@ def test_a_manifest_that_was_cut_short_is_refused_by_row(tmp_path: Path, left: i
         ({"fingerprint": "x" * 48}, "48 hex digits"),
         ({"source_group": ""}, "column source_group is empty"),
         ({"path": ""}, "column path is empty"),
-        ({"fps": "29,97"}, "fps is '29,97', which is no number"),
-        ({"duration_s": ""}, "duration_s is '', which is no number"),
-        ({"width": "nan"}, "width is 'nan', which is no number"),
-        ({"fps": "inf"}, "fps is 'inf', which is no number"),
+        ({"fps": "29,97"}, "fps is '29,97', which is not a number"),
+        ({"duration_s": ""}, "duration_s is '', which is not a number"),
+        ({"width": "nan"}, "width is 'nan', which is not a number"),
+        ({"fps": "inf"}, "fps is 'inf', which is not a number"),
     ],
 )
 def test_cells_that_cannot_be_used_are_refused_by_row(
@@ -186,6 +186,6 @@ def test_a_list_of_clips_by_time_without_their_ids_is_named_with_what_makes_it_a
     _write(tmp_path, {})
     (tmp_path / manifest.BY_TIME_NAME).write_text("clip,path\nx,y\n")
     with pytest.raises(
-        UserError, match=r"by_time\.csv lacks the column 'clip_id'. Remove it, and combine_all"
+        UserError, match=r"by_time\.csv is missing the column 'clip_id'. Remove the file and run combine_all"
     ):
         manifest.read(tmp_path)

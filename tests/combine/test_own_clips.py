@@ -127,13 +127,13 @@ def test_a_set_that_the_next_run_does_not_name_is_told(
         data_root=tmp_path, own=(mine, f"other={tmp_path}/other"), labels=LABELS, caches=False
     )
     combine.run(config)
-    assert "none is in now" not in caplog.text
+    assert "none are now" not in caplog.text
     combine.run(dataclasses.replace(config, own=(mine,)))
-    (said,) = [r.getMessage() for r in caplog.records if "none is in now" in r.getMessage()]
-    assert said.startswith("2 clips of the earlier manifest were of other, of which none is in now")
-    assert "--own names them" in said
+    (said,) = [r.getMessage() for r in caplog.records if "none are now" in r.getMessage()]
+    assert said.startswith("2 clips of other were in the earlier manifest, and none are now")
+    assert "name them with --own" in said
     combine.run(dataclasses.replace(config, own=(mine,)))
-    assert caplog.text.count("none is in now") == 1
+    assert caplog.text.count("none are now") == 1
 
 
 def test_an_unexplained_folder_is_left_out_and_named(clips: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_script_takes_all_of_it_and_wrong_rows_are_failures(clips: Path, tmp
     assert set(summary["by_dataset"]) == {"a", "b"}
     assert "a.csv:2" in (tmp_path / "root" / "combined_all" / "failures.csv").read_text()
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert "nothing is new" in again.stderr
+    assert "nothing has changed since" in again.stderr
     assert json.loads(again.stdout) == summary
     mended = (tmp_path / "a.csv").read_text().replace("gone.avi,brawl,\n", "")
     (tmp_path / "a.csv").write_text(mended)
@@ -343,8 +343,8 @@ def test_windows_of_videos_that_are_no_longer_listed_are_named_stay_and_are_not_
     assert "not used" not in caplog.text
     table.write_text("path,label,start_s,end_s\nvideo.mp4,fight,1,4\n")
     assert used(f"mine={table}", whole) == ({both[1]}, [both[1]])
-    assert f"1 clips in {root / 'windows'} are of videos that are no longer listed" in caplog.text
-    assert "not used: mine/other__2000-5000.mp4. windows.csv there names those that are used" in caplog.text
+    assert f"1 clips in {root / 'windows'} were cut from videos that are no longer listed" in caplog.text
+    assert "not used: mine/other__2000-5000.mp4. windows.csv there lists the clips in use" in caplog.text
     assert used(whole) == (set(), [])
     assert "not used: mine/other__2000-5000.mp4, mine/video__1000-4000.mp4." in caplog.text
     assert all((root / path).is_file() for path in both)
@@ -420,7 +420,7 @@ def test_another_catalogue_decides_what_is_found_and_its_content_is_part_of_the_
     assert set(manifest_of(config).dataset) == {"arena"}
     record = json.loads((tmp_path / "root" / "combined_all" / combine.RECORD_NAME).read_text())
     combine.run(config)
-    assert "nothing is new" in caplog.text
+    assert "nothing has changed since" in caplog.text
     path.write_text(ENTRY + "# other\n")
     combine.run(config)
     changed = json.loads((tmp_path / "root" / "combined_all" / combine.RECORD_NAME).read_text())

@@ -120,7 +120,7 @@ def test_of_the_version_before_what_packets_say_today_stays_known(
     capsys.readouterr()
     assert scan.scan_all(files, journal, workers=2) == whole
     assert sorted(read) == sorted(changed)
-    assert "4 files known by an earlier version: held against their packets" in caplog.text
+    assert "4 files known from an earlier version: checking them against their packets" in caplog.text
     assert "packets: 100%" in capsys.readouterr().err
     caplog.clear()
     scan.scan_all({n: p for n, p in files.items() if n not in changed}, journal, workers=2)
@@ -225,6 +225,6 @@ def test_a_link_to_what_is_gone_is_a_named_failure_and_stops_nothing(
     files["link.avi"].symlink_to(tmp_path / "gone.avi")
     found = scan.scan_all(files, tmp_path / "journal", workers=2)
     assert [name for name, s in found.items() if s.reason] == ["link.avi"]
-    assert f"a link to {tmp_path}/gone.avi, which is not there" in found["link.avi"].reason
+    assert f"a link to {tmp_path}/gone.avi, which does not exist" in found["link.avi"].reason
     small_videos.write(tmp_path / "gone.avi", 9)
     assert not scan.scan_all(files, tmp_path / "journal", workers=2)["link.avi"].reason

@@ -90,7 +90,7 @@ def test_half_a_line_of_a_killed_writer_costs_no_other_and_is_told(tmp_path: Pat
         ledger.write('{"time": "2026-01-')
     before = val_ledger.note(combined, LOOK)
     assert (len(before.same), before.unreadable) == (1, 1)
-    assert "1 damaged line beside these" in before.text()
+    assert "1 damaged line in the ledger" in before.text()
     assert len(val_ledger.read(combined).same) == 2
 
 
@@ -169,7 +169,7 @@ def test_a_folder_lent_for_reading_is_measured_and_says_so(no_root: None) -> Non
         shared.chmod(0o555)
         before = val_ledger.note(shared, LOOK)
         assert before.unnoted
-        assert "could not be noted" in before.text()
+        assert "could not be recorded" in before.text()
         assert not (shared / val_ledger.FILE_NAME).exists()
     finally:
         shared.chmod(0o755)
@@ -213,5 +213,7 @@ def test_combining_anew_keeps_the_ledger(tmp_path: Path) -> None:
 
 def test_a_manifest_with_other_columns_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("clip_id;split\na;val\n")
-    with pytest.raises(UserError, match=r"manifest\.csv lacks the column 'split'.*combine_all_datasets\.py"):
+    with pytest.raises(
+        UserError, match=r"manifest\.csv is missing the column 'split'.*combine_all_datasets\.py"
+    ):
         val_ledger.val_of(tmp_path)

@@ -627,7 +627,9 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
         table.write_bytes(b"".join(lines[: len(lines) // 2]))
     config = dataclasses.replace(CONFIG, cross_validate=0, tta=1, fine_tune_hard=tuned)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
-    with pytest.raises(UserError, match=r"oof_predictions\.csv.*--cross-validate 2 judges the folds anew"):
+    with pytest.raises(
+        UserError, match=r"oof_predictions\.csv.*--cross-validate 2, which judges the folds again without"
+    ):
         _run(config, pool, tmp_path).run()
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
     again = _run(CONFIG, pool, tmp_path).run()
@@ -658,9 +660,9 @@ def test_where_no_clip_is_hard_nothing_is_tuned_and_the_run_goes_on(
     assert figures == {**nothing, "train_clips": len(run.official.train)}
     hard.log_figures(figures)
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "no train clip gets less than 0.9 for its class" in said
-    assert "A higher --hard-below calls more clips hard" in said
-    assert ("hard is of an earlier run" in said) is earlier
+    assert "no train clip gets less than 0.9 for its class out of fold" in said
+    assert "With a higher --hard-below, more clips count as hard" in said
+    assert ("hard is left over from an earlier run" in said) is earlier
     assert (tmp_path / "hard").exists() is earlier
 
 
@@ -751,7 +753,9 @@ def test_no_difference_on_few_clips_is_not_certain_and_one_source_tells_nothing(
     hard.log_figures({"selection": {**figures, "chose_members": True}, "val": alone})
     of_selection, of_val = caplog.messages
     assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f})" in of_selection
-    assert of_selection.endswith("on the clips that chose which members are tuned ones: no measurement")
+    assert of_selection.endswith(
+        "on the clips that chose which members are tuned ones, so it measures nothing"
+    )
     assert of_val.endswith("val: 100.0 -> 100.0 % (gain +0.0 points, no interval)")
 
 
@@ -859,7 +863,9 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
 
 
 def test_several_seeds_without_left_out_data_sets_are_refused() -> None:
-    with pytest.raises(UserError, match=r"^--seeds goes with --leave-one-dataset-out$"):
+    with pytest.raises(
+        UserError, match=r"^--seeds goes with --leave-one-dataset-out\. Add that, or leave out --seeds$"
+    ):
         run_checks.check(EnsembleConfig(seeds=2))
 
 
@@ -935,7 +941,7 @@ def test_folds_that_nobody_asked_for_are_tried_before_anything_starts(
         run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(), tmp_path)
 
     with pytest.raises(
-        UserError, match=rf"--{flag.replace('_', '-')} takes 5 folds, unless --cross-validate"
+        UserError, match=rf"--{flag.replace('_', '-')} needs 5 folds, unless --cross-validate"
     ):
         check()
     storage.write_json(tmp_path / run_folder.FOLDS_RECORD_NAME, {"folds": [{}, {}]})

@@ -411,7 +411,7 @@ def test_a_damaged_table_of_predictions_is_made_again_and_changes_nothing(
     _run(pool, output).run()
     assert table.read_bytes() == whole
     assert storage.read_json(output / "final" / "ensemble.json") == shipped
-    assert "The folds are judged anew" in caplog.text
+    assert "The folds are judged again" in caplog.text
 
 
 @pytest.mark.parametrize("written", ['{"folds": [', "[]", "{}"], ids=["cut off", "no object", "empty"])
@@ -440,7 +440,9 @@ def test_a_damaged_ensemble_of_before_beside_the_fit_costs_its_card_alone(
     output = Path(shutil.copytree(done[0], tmp_path / "models"))
     (output / "ensemble.json").write_text("[]")
     assert _run(pool, output).run()["cv_accuracy"] == done[1]["cv_accuracy"]
-    assert f"{output} has no new card: {output / 'ensemble.json'} cannot be used" in caplog.text
+    assert (
+        f"{output}: no new model card was written: {output / 'ensemble.json'} cannot be used" in caplog.text
+    )
     assert (output / "final" / model_card.CARD_NAME).is_file()
 
 

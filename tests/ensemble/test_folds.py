@@ -191,13 +191,13 @@ def test_data_sets_too_small_to_leave_the_others_out_are_named() -> None:
     shared.loc[shared.dataset == "a", "source_group"] = [f"a{i % 2}" for i in range(60)]
     shared.loc[shared.dataset == "b", "source_group"] = [f"b{i % 2}" for i in range(60)]
     shared.loc[shared.dataset == "tiny", "source_group"] = ["a0", "a1", "b0", "b1"]
-    with pytest.raises(UserError, match=r"Leave tiny \(4 clips of 4 sources\) away: --datasets a,b$"):
+    with pytest.raises(UserError, match=r"Leave out tiny \(4 clips of 4 sources\): --datasets a,b$"):
         folds.leave_one_dataset_out(shared, {"a", "b", "tiny"}, 0.5, 0)
 
 
 def test_too_many_folds_and_a_part_with_one_class_are_user_errors() -> None:
     frame = _frame()
-    with pytest.raises(UserError, match=r"--cross-validate 99: .* there are \d+. Give at most \d+"):
+    with pytest.raises(UserError, match=r"--cross-validate 99: .* have \d+ in all\. Use at most \d+"):
         folds.cross_validation(frame, {"a", "b"}, 99, 0.2, 0)
     with pytest.raises(UserError, match="the val part has no nonfight"):
         folds.official(frame.assign(label="fight"), {"a", "b"}, 0.2, 0)

@@ -123,7 +123,7 @@ def test_a_data_set_of_one_class_has_no_accuracy_at_its_median(caplog: pytest.Lo
         assert re.search(rf"(?m)^{name} +{d['n']} +\d", "\n".join(caplog.messages))
     low, high = (f"{100 * x:.1f}" for x in found["mean"]["ci95"])
     assert re.search(rf"^mean .* {low} - +{high} ", caplog.messages[-1])
-    assert "random has clips of one class alone, and no part in the mean" in caplog.text
+    assert "random has clips of only one class, and does not count in the mean" in caplog.text
     quiet = leave_one_out.summarised([frame[frame.label == "nonfight"]])
     assert quiet["mean"]["accuracy"] == pytest.approx(
         np.mean([d["accuracy"] for d in quiet["datasets"]]), abs=1e-4

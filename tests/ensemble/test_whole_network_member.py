@@ -173,7 +173,10 @@ def test_weights_that_lie_in_its_folder_are_taken_and_not_trained(
     arrays = [w + np.float32(0.01) for w in (*network.layers[2].get_weights(), *network.get_weights()[-2:])]
     given = tmp_path / "i3d_tuned" / given_weights.FILE_NAME
     given.parent.mkdir()
-    for wrong, says in ((arrays[:-1], "has 31 arrays where 32"), ([a.T for a in arrays], "array 0 of shape")):
+    for wrong, says in (
+        (arrays[:-1], "has 31 arrays instead of 32"),
+        ([a.T for a in arrays], "array 0 of shape"),
+    ):
         np.savez(given, *wrong)
         with pytest.raises(UserError, match=says):
             member_jobs.run([job(overwrite=True)], strategy=tf.distribute.get_strategy())
@@ -213,7 +216,11 @@ def test_pictures_beside_them_make_no_other_model_of_features(pool: Pool, tmp_pa
     ("members", "backbones", "says"),
     [
         (("kernel", "i3d_tuned"), ("i3d_steady",), "--members i3d_tuned: .* Add i3d_pictures"),
-        (("kernel",), ("i3d_steady", "i3d_pictures"), "--backbone i3d_pictures: .* or add one of i3d_tuned"),
+        (
+            ("kernel",),
+            ("i3d_steady", "i3d_pictures"),
+            "--backbone i3d_pictures: .* or add one of i3d_tuned to --members",
+        ),
         (("kernel",), ("i3d_pictures",), "--members kernel: .* such as i3d_steady"),
     ],
 )

@@ -524,7 +524,7 @@ def test_clips_that_are_not_val_are_no_look_and_without_a_manifest_nothing_is_cl
         [limit for limit in figures["limits"] if limit["name"] == "Looks at val"],
     )
     assert (record["checked"], limit["state"]) == (False, "unknown")
-    assert record["text"].startswith("not looked for whether these clips are val of a manifest: there is no ")
+    assert record["text"].startswith("not checked whether these clips are val of a manifest: there is no ")
     (box,) = [box for box in figures["checklist"] if box["name"] == "Val looked at once"]
     assert (box["state"], box["found"]) == ("missing", record["text"])
-    assert "ot looked for whether these clips are val" in (tmp_path / "r2" / report.PAGE_NAME).read_text()
+    assert "ot checked whether these clips are val" in (tmp_path / "r2" / report.PAGE_NAME).read_text()

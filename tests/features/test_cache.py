@@ -108,7 +108,7 @@ def test_a_damaged_entry_is_replaced_by_the_next_write(store: FeatureStore) -> N
 def test_a_folder_in_the_place_of_an_entry_is_named_and_stays(store: FeatureStore) -> None:
     store.path("clip").mkdir()
     (store.path("clip") / "mine.txt").touch()
-    said = r"clip\.npz is a folder.*Move it away"
+    said = r"clip\.npz is a folder.*Move the folder away"
     for ask in (
         lambda: store.variants("clip"),
         lambda: store.variants("clip", verify=False),
@@ -243,7 +243,7 @@ def test_a_damaged_entry_is_made_again_while_it_is_read(
     assert f"{store.path('clip')} is missing or damaged" in caplog.text
     hopeless = FeatureStore(store.folder, reextract=lambda clip: None)
     _damage_unseen(store.path("clip"))
-    with pytest.raises(UserError, match=r"clip\.npz was made again and is damaged again"):
+    with pytest.raises(UserError, match=r"clip\.npz was extracted again and is damaged again"):
         hopeless.read("clip", ("v0", "v1"))
 
 
@@ -319,12 +319,12 @@ def test_a_folder_that_has_the_name_of_a_note_is_named_or_is_no_note(
     assert again.engines() == {"one": {"relative_error": None}}
     rates.note(12.5)
     assert rates.known() is None
-    with pytest.raises(UserError, match=r"engine-one\.json is a folder, where .*Move it away"):
+    with pytest.raises(UserError, match=r"engine-one\.json is a folder, but .*Move the folder away"):
         again.note_engine("one")
     record = store.folder / cache.RECORD_NAME
     record.unlink()
     record.mkdir()
-    with pytest.raises(UserError, match=r"record\.json is a folder, where .*Move it away"):
+    with pytest.raises(UserError, match=r"record\.json is a folder, but .*Move the folder away"):
         FeatureStore.open(tmp_path, key.record(CONFIG, "efficientnet_lite0", "rgb", weights))
     assert not prune._is_cache(record)
 
@@ -342,9 +342,9 @@ def test_a_cache_whose_notes_cannot_be_written_is_read_all_the_same(
     copied = FeatureStore(store.folder)
     assert [copied.variants(f"clip{i}", verify=False) for i in range(4)] == [{"v0"}] * 4
     copied.index.save()
-    assert [r.message for r in caplog.records if "cannot be written" in r.message] == [
-        f"{store.folder / cache.VERIFIED_NAME} cannot be written (Is a directory): which entries were compared is not "
-        "noted, and the next run compares them again"
+    assert [r.message for r in caplog.records if "cannot write" in r.message] == [
+        f"cannot write {store.folder / cache.VERIFIED_NAME} (Is a directory): it does not record which entries were "
+        "verified, and the next run verifies them again"
     ]
     (store.folder / cache.LOCK_NAME).rmdir()
     copied.index.save()

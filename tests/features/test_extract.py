@@ -128,7 +128,7 @@ def test_features_of_frames_found_by_number_are_made_anew_where_time_stamps_say_
     with caplog.at_level(logging.INFO):
         again = [before[0], replace(before[1], by_time=True)]
         assert extract.ensure(again, stand_in.CONFIG, how).clips_extracted == 1
-    assert "1 clips of variable frame rate or with a wrong header" in caplog.text
+    assert "1 clips with a variable frame rate or a wrong header" in caplog.text
     for name, store in done.stores.items():
         assert store.path("clip1").read_bytes() != old[name], "it is marked"
         assert store.variants("clip1", verify=True) == {"v0", "v1", "v2", "_by_time"}
@@ -309,7 +309,7 @@ def test_a_video_backbone_takes_frames_of_its_own_number_and_rgb_alone(
     stores = extract.ensure(wanted, config, ExtractConfig(data_root=tmp_path)).stores
     shapes = {name: store.read(wanted[0].clip_id, ("v0", "v1")).shape for name, store in stores.items()}
     assert shapes == {"stand_in.rgb": (2, 5, 4), "stand_in.motion": (2, 5, 4), "film.rgb": (2, 2, 1)}
-    assert caplog.text.count("film takes of the streams only: rgb") == 1
+    assert caplog.text.count("film uses only these streams: rgb") == 1
     alone = extract.ensure(wanted, replace(config, streams=("motion",)), ExtractConfig(data_root=tmp_path))
     assert set(alone.stores) == {"stand_in.motion", "film.rgb"}
     assert alone.clips_extracted == 0
@@ -516,7 +516,7 @@ def test_a_full_disk_is_told_before_anything_is_extracted(
     needed = 2 * extract.needed_bytes(wanted, stand_in.CONFIG.frames, 4)
     monkeypatch.setattr(extract, "free_bytes_of", lambda _: needed + extract.RESERVE_BYTES - 1)
     with pytest.raises(
-        UserError, match=r"free, .* features to come.*a smaller --tta.*training script.*--prune"
+        UserError, match=r"free, but .* of features and a reserve.*a smaller --tta.*training script.*--prune"
     ):
         extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert not counts.jobs
@@ -535,7 +535,7 @@ def test_room_is_looked_for_on_the_disk_that_holds_the_features(
     other.mkdir()
     (root / "features").symlink_to(other)
     monkeypatch.setattr(extract, "free_bytes_of", lambda path: 0 if path.resolve() == other else 10**15)
-    with pytest.raises(UserError, match=r"0\.0 MB free, .* features to come"):
+    with pytest.raises(UserError, match=r"0\.0 MB free, but .* of features and a reserve"):
         extract.ensure(stand_in.wanted(clips, 2), stand_in.CONFIG, ExtractConfig(data_root=root))
     assert not counts.jobs
 
@@ -621,7 +621,7 @@ def test_weights_that_stay_on_this_machine_are_told_to_a_cluster(
     assert extract.weights_to_hand_on(config, how) is None
     assert not caplog.text
     extract.weights_to_hand_on(config, replace(how, ray="auto"))
-    assert "w.bin is kept on this machine alone" in caplog.text
+    assert "w.bin is kept on this machine only" in caplog.text
     assert "KERAS_HOME" in caplog.text
 
 
@@ -650,7 +650,7 @@ def test_a_stream_that_is_added_is_computed_alone(
     done = extract.ensure(wanted, stand_in.CONFIG, how)
     assert counts.jobs == 4 * 3
     assert "stand_in: 4 of 4 clips need features (motion)" in caplog.text
-    assert f"features to come: {gigabytes(room)};" in caplog.text
+    assert f"features to extract: {gigabytes(room)};" in caplog.text
     assert _content(done.stores, wanted) == _content(whole.stores, wanted)
 
 

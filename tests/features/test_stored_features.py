@@ -170,7 +170,7 @@ def test_an_entry_with_a_value_that_is_no_number_is_named_and_not_trained_on(
     with store.path("c3").open("wb") as f:
         np.savez(f, **values)
     with pytest.raises(
-        UserError, match=r"c3\.npz holds features that are not finite .* in v2\. Remove the file"
+        UserError, match=r"c3\.npz contains features that are not finite .* in v2\. Remove the file"
     ):
         _all_variants(_samples(store, in_memory))
 

@@ -231,5 +231,5 @@ def test_a_copy_of_a_video_or_a_link_to_it_is_no_other_footage(
     told = capsys.readouterr()
     assert [Path(v).name for v in json.loads(told.out)["videos"]] == ["a.avi", "b.avi"]
     for name, same in (("c.avi", "a.avi"), ("e.avi", "b.avi")):
-        assert f"{folder / name}: left out, it is the same file as {folder / same}" in told.err
+        assert f"{folder / name}: left out, because it is the same file as {folder / same}" in told.err
     assert f"{folder / 'd.avi'} is {folder / 'b.avi'}" in told.err

@@ -436,20 +436,32 @@ MINE = {
         (("videos", "--output", "videos/00.mp4"), "videos/00.mp4 has the name of a video"),
         (
             ("videos/00.mp4", "--output", "videos/../videos/00.mp4"),
-            "what the run reads, and would be replaced",
+            "a file that this run reads, and would be replaced",
         ),
-        (("list.txt", "--output", "list.txt"), "list.txt is what the run reads, and would be replaced"),
+        (
+            ("list.txt", "--output", "list.txt"),
+            "list.txt is a file that this run reads, and would be replaced",
+        ),
         (("videos", "--output", "new.MTS/"), "new.MTS has the name of a video"),
-        (("videos", "--output", "notes.txt"), "notes.txt is there already and is not the JSON of such a run"),
-        (("videos", "--output", "data.json"), "data.json is there already and is not the JSON of such a run"),
+        (
+            ("videos", "--output", "notes.txt"),
+            "notes.txt is there already and is not the JSON summary of an earlier run",
+        ),
+        (
+            ("videos", "--output", "data.json"),
+            "data.json is there already and is not the JSON summary of an earlier run",
+        ),
         (
             ("--rejudge", "night", "--output", "videos/00.mp4"),
             "for the annotated video use --annotate FOLDER",
         ),
-        (("--rejudge", "night", "--output", "night/00.windows.csv"), "is not the JSON of such a run"),
+        (
+            ("--rejudge", "night", "--output", "night/00.windows.csv"),
+            "is not the JSON summary of an earlier run",
+        ),
         (
             ("videos", "--output", "night.verdict.json"),
-            "is called as the files are that keep a video's windows",
+            "ends like the files that store a video's windows",
         ),
         (("videos", "--output", "a.json"), "the failures file a_failures.csv is there already"),
         (("videos", "--output", "b.json", "--format", "table"), "--format table: b.txt is there already"),
@@ -719,14 +731,14 @@ def test_what_a_run_made_of_the_videos_of_a_folder_is_not_judged_with_them(
     with caplog.at_level("INFO", logger="violence_detection"):
         found = batch.find_videos([tmp_path])
     assert found.videos == (clips / "far.event001.mp4", clips / "mine.mp4", video)
-    assert f"skipped below {tmp_path}: 2 that such a run made of videos there" in caplog.text
+    assert f"skipped below {tmp_path}: 2 made by earlier runs from videos there" in caplog.text
     assert len(batch.find_videos([clips]).videos) == 3, "by themselves they are videos as others"
     annotated = tmp_path / "night.annotated.mp4"
     assert batch.find_videos([annotated]).videos == (annotated,)
 
 
 def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no video files below .*it holds no files"):
+    with pytest.raises(UserError, match=r"no video files below .*it contains no files"):
         batch.find_videos([tmp_path])
     (tmp_path / "a.zip").touch()
     with pytest.raises(UserError, match=r"no video files below .*skipped: 1 \.zip\)\. Unpack archives first"):
@@ -739,7 +751,9 @@ def test_cameras_where_videos_are_asked_for_are_refused_without_their_logins(tmp
     """As with --calibrate; a path may have been made of the address before."""
     (tmp_path / "cameras.txt").write_text("front=rtsp://me:geheim@host/1\n")
     for given in ("rtsp://me:geheim@host/1", "front=growing:x.ts", tmp_path / "cameras.txt"):
-        with pytest.raises(UserError, match="is a camera or stream, and here videos are judged") as e:
+        with pytest.raises(
+            UserError, match="is a camera or stream, but only video files can be judged here"
+        ) as e:
             batch.find_videos([given])
         assert "geheim" not in str(e.value)
     with pytest.raises(UserError, match=r"no file or folder at rtsp:/host/1") as e:
@@ -776,7 +790,10 @@ def test_a_file_that_several_paths_lead_to_is_one_video(
     whole = tmp_path / "day" / "a.mp4"
     with caplog.at_level("INFO", logger="violence_detection"):
         assert batch.find_videos(["day/a.mp4", whole]).videos == (Path("day/a.mp4"),)
-        assert f"1 path left out, as another leads to the same video: {whole} is day/a.mp4" in caplog.text
+        assert (
+            f"1 path left out, because another one leads to the same video: {whole} is day/a.mp4"
+            in caplog.text
+        )
         assert batch.find_videos(["linked", "day"]).videos == (Path("linked/a.mp4"),)
     caplog.clear()
     assert batch.find_videos(["b.mp4"]).videos == (Path("b.mp4"),)

@@ -89,7 +89,7 @@ def test_another_models_profile_is_refused(tmp_path: Path, caplog: pytest.LogCap
     assert camera_profile.read_for(path, head, settings) == made
     assert "smoothing_s 0.0, now 7.5" in caplog.text
     camera_profile.read_for(path, head, EventConfig(offset=0.2))
-    assert "other settings of events: offset None, now 0.2" in caplog.text
+    assert "other event settings: offset None, now 0.2" in caplog.text
     camera_profile.write(path, replace(made, model="another"))
     with pytest.raises(UserError, match="made for another model"):
         camera_profile.read_for(path, head, settings)
@@ -123,9 +123,12 @@ def test_windows_that_are_judged_otherwise_than_the_measured_ones_are_warned_of(
     assert made.judging == {"stride_s": 5.0}, "files of windows do not say how many views were averaged"
     config = replace(config, profile=path)
     batch.kept(kept, config)
-    assert "judged otherwise" not in caplog.text
+    assert "judged with other settings" not in caplog.text
     batch.kept(_kept(tmp_path / "usual", 2.5), config)
-    assert f"{path} was measured on windows that were judged otherwise (stride_s 5.0, now 2.5)" in caplog.text
+    assert (
+        f"{path} was measured on windows that were judged with other settings (stride_s 5.0, now 2.5)"
+        in caplog.text
+    )
     caplog.clear()
     whole = replace(made, judging={"stride_s": 1 / 3, "tta": 1, "skip_still": False})
     whole.warn_of_other({"stride_s": 0.33, "tta": 4, "skip_still": True}, path)
@@ -135,7 +138,7 @@ def test_windows_that_are_judged_otherwise_than_the_measured_ones_are_warned_of(
     of_before = {k: v for k, v in json.loads(path.read_text()).items() if k != "judging"}
     path.write_text(json.dumps(of_before))
     batch.kept(tmp_path / "usual", config)
-    assert "judged otherwise" not in caplog.text
+    assert "judged with other settings" not in caplog.text
 
 
 def test_how_footage_was_judged_is_in_its_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_a_warning_is_in_the_summary() -> None:
 
 @pytest.mark.parametrize("p", [math.nan, math.inf, -0.1, 1.1])
 def test_what_is_no_probability_is_no_verdict(p: float) -> None:
-    with pytest.raises(ValueError, match="no probability"):
+    with pytest.raises(ValueError, match="not a probability"):
         JudgedWindow(0.0, 5.0, p)
 
 
@@ -181,7 +181,7 @@ def test_features_that_are_no_numbers_are_a_named_failure(
     """The last of them is one only until it is stored in 16 bits."""
     clip = small_videos.write(tmp_path / "clip.avi", 1)
     judge = _stand_in_detector(tmp_path, monkeypatch, lambda images: np.full((5, 4), value, np.float32))
-    with pytest.raises(UnreadableVideo, match=r"stand_in\.rgb of it is not a number") as e:
+    with pytest.raises(UnreadableVideo, match=r"stand_in\.rgb is not a finite number") as e:
         judge.judge(clip)
     assert e.value.path == str(clip)
 
@@ -192,7 +192,7 @@ def test_a_probability_that_is_no_number_is_a_named_failure(
     clip = small_videos.write(tmp_path / "clip.avi", 1)
     judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
     monkeypatch.setattr(heads, "predict", lambda model, inputs: np.array([np.nan]))
-    with pytest.raises(UnreadableVideo, match=r"P\(violent\) of it is not a number"):
+    with pytest.raises(UnreadableVideo, match=r"P\(violent\) is not a finite number"):
         judge.judge(clip)
 
 
@@ -234,7 +234,7 @@ def test_a_calibration_of_other_views_than_are_judged_is_warned_of(
     made = Calibration(0.7, rests_on, {"low_false_alarm": {"threshold": 0.9}})
     _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, calibration=made, tta=tta)
     assert said in caplog.text
-    assert (f"--tta {fitted} judges as then" in caplog.text) == bool(said)
+    assert (f"Use --tta {fitted} to judge as it was calibrated" in caplog.text) == bool(said)
 
 
 def test_a_file_found_in_a_folder_called_as_the_home_folder_is_judged_and_no_other(

@@ -240,16 +240,16 @@ def test_a_point_is_refused_where_the_windows_are_other_probabilities(
     assert read(False, operating_point=HIGH).threshold == 0.07
     assert read(True, operating_point="low-false-alarm").threshold == 0.6
     with pytest.raises(
-        UserError, match="was judged with the model's early exit, and high-recall is for prob"
+        UserError, match="was judged with the model's early exit, but high-recall is for prob"
     ):
         read(True, operating_point=HIGH)
-    with pytest.raises(UserError, match="was judged without the model's early exit, and low-false-alarm is"):
+    with pytest.raises(UserError, match="was judged without the model's early exit, but low-false-alarm is"):
         read(False, operating_point="low-false-alarm")
     camera_profile.write(
         tmp_path / "p.json", CameraProfile(model_files.identity(model), 0.7, early_exit=False)
     )
     assert not read(False, profile=tmp_path / "p.json").early_exit
-    with pytest.raises(UserError, match=r"early exit, and \S*p.json is for probabilities without it"):
+    with pytest.raises(UserError, match=r"early exit, but \S*p.json is for probabilities without it"):
         read(True, profile=tmp_path / "p.json")
     # a threshold is taken of what is there
     with caplog.at_level(logging.WARNING):

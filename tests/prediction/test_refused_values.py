@@ -151,11 +151,13 @@ def test_an_address_is_no_file_and_a_home_folder_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for stream in ("rtsp://u:secret@x/y", "growing:night.ts", "0"):
-        with pytest.raises(UserError, match=r"stream, .*: give it to watch\(ADDRESS\)$") as told:
+        with pytest.raises(UserError, match=r"stream, .*: use watch\(ADDRESS\) instead$") as told:
             detector._file(stream)
         assert "secret" not in str(told.value)
     for none in ("file:///a.mp4", "s3://u:secret@bucket/a.mp4", "rtps://u:secret@x/y", "rtsp:/u:secret@x/y"):
-        with pytest.raises(UserError, match=r"is no path of a file: give it as the system has it$") as told:
+        with pytest.raises(
+            UserError, match=r"is not the path of a file: give a plain path, not an address$"
+        ) as told:
             detector._file(none)
         assert "secret" not in str(told.value)
         assert str(told.value).startswith(none.replace("u:secret@", ""))

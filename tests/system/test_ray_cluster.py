@@ -232,7 +232,7 @@ def test_a_machine_that_sees_another_data_root_is_refused(
 ) -> None:
     stand_in.install(monkeypatch.setattr)
     monkeypatch.setattr(extract_ray.ray_cluster, "map_unordered", _on_another_machine)
-    with pytest.raises(UserError, match=r"does not see .*one data root"):
+    with pytest.raises(UserError, match=r"does not see .*the data root must be on a volume"):
         extract.ensure(
             stand_in.wanted(paths, 1), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, ray="auto")
         )
@@ -256,7 +256,8 @@ def test_clips_that_only_another_machine_does_not_see_are_not_left_out(
     with monkeypatch.context() as patch:
         patch.setattr(extract_ray.ray_cluster, "map_unordered", on_a_machine_without_the_clips)
         with pytest.raises(
-            UserError, match=rf"does not see {paths[0]} \(cannot be read: no such file\), which this"
+            UserError,
+            match=rf"does not see {paths[0]} \(cannot be read: no such file\), but this machine does",
         ):
             extract.ensure(
                 stand_in.wanted(paths, 1), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, ray="auto")
@@ -290,7 +291,7 @@ def test_workers_without_a_shard_do_not_count_as_waiting_for_the_decoder(
             )
     assert re.search(r"1 shards for [2-9] workers", caplog.text), "there are others, without one"
     assert counted == [1, 1]
-    assert "the others will take" not in caplog.text, "there are none"
+    assert "the remaining clips will take" not in caplog.text, "there are none"
 
 
 def _on_another_machine(_: str, function: Any, shards: Any, **how: Any) -> Iterator[tuple[int, Any]]:

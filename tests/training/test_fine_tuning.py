@@ -258,7 +258,8 @@ def test_what_it_takes_is_told_for_as_many_models_as_are_trained_at_once(
     head = dataclasses.replace(HEAD, tuned_steps=300)
     fine_tuning.say_what_it_takes(head, synthetic.TRAIN, 5, 1.0, at_once)
     assert (
-        f"5 network(s) to train end to end, 9,000 clips there and back, without a GPU: {said}" in caplog.text
+        f"5 network(s) to train end to end, 9,000 clips forward and backward, without a GPU: {said}"
+        in caplog.text
     )
 
 

@@ -215,7 +215,7 @@ def test_other_settings_of_the_kernel_are_another_run(tmp_path: Path) -> None:
 def test_features_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
     data = synthetic.data()
     data.train.inputs["efficientnet_lite0.motion"][3, 1, 2, 0] = np.nan
-    with pytest.raises(UserError, match=r"efficientnet_lite0.motion of train/x/3.avi are not numbers"):
+    with pytest.raises(UserError, match=r"efficientnet_lite0.motion of train/x/3.avi are nan or infinite"):
         _fit(tmp_path, data=data)
 
 

@@ -37,15 +37,15 @@ def test_what_cannot_be_cut_is_refused_with_the_devices_that_take_it(
     batch_size: int, devices: int, at_least: int, on: str
 ) -> None:
     with pytest.raises(
-        UserError, match=rf"a batch of {on} device\(s\) cannot be taken in {at_least} equal parts"
+        UserError, match=rf"a batch of {on} device\(s\) cannot be divided into {at_least} equal parts"
     ):
         micro_batches.parts_of(batch_size, devices, at_least)
 
 
 def test_a_refused_batch_names_the_flag_of_whole_networks_too() -> None:
-    with pytest.raises(UserError, match=r"change --batch-size \(of a whole network --tuned-batch-size\)"):
+    with pytest.raises(UserError, match=r"change --batch-size \(i3d_tuned: --tuned-batch-size\)"):
         micro_batches.parts_of(32, 1, 40)
-    with pytest.raises(UserError, match=r"change --batch-size \(of a whole network --tuned-batch-size\)"):
+    with pytest.raises(UserError, match=r"change --batch-size \(i3d_tuned: --tuned-batch-size\)"):
         dataclasses.replace(synthetic.TRAIN, batch_size=32, accumulate=40)
 
 

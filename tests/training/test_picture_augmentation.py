@@ -81,5 +81,5 @@ def test_a_crop_shows_a_part_as_large_as_the_rest_and_mirrors_half(monkeypatch: 
 
 @pytest.mark.parametrize("channels", [0, 3 * 5, 12 * 12])
 def test_what_is_no_square_picture_is_refused(channels: int) -> None:
-    with pytest.raises(ValueError, match="no square picture"):
+    with pytest.raises(ValueError, match="not a square picture"):
         picture_augmentation.side_of(channels)

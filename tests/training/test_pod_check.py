@@ -39,7 +39,7 @@ def test_an_unseen_gpu_is_explained(
     monkeypatch.setattr(pod_check, "missing_libraries", lambda: missing)
     assert remedy in (pod_check.unseen_gpus(2, 1) or "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert "2 GPU(s) are here, of which CUDA_VISIBLE_DEVICES=1 chooses 1, but" in (
+    assert "the machine has 2 GPU(s), of which CUDA_VISIBLE_DEVICES=1 selects 1, but" in (
         pod_check.unseen_gpus(2, 0) or ""
     )
 
@@ -53,14 +53,14 @@ def test_training_says_that_gpus_stand_idle_that_nobody_hid(
     pod_check.warn_of_unseen_gpus(2)
     assert not caplog.records
     pod_check.warn_of_unseen_gpus(0)
-    assert "2 GPU(s) are here but TensorFlow sees 0" in caplog.text
+    assert "the machine has 2 GPU(s) but TensorFlow sees 0" in caplog.text
     caplog.clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     pod_check.warn_of_unseen_gpus(0)
     assert not caplog.records
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     pod_check.warn_of_unseen_gpus(0)
-    assert "chooses 1, but TensorFlow sees 0" in caplog.text
+    assert "selects 1, but TensorFlow sees 0" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,9 @@ def test_less_memory_than_training_takes_is_refused(
     if is_enough:
         assert pod_check.memory() == {"memory_free_gb": 2.0}
         return
-    with pytest.raises(UserError, match=r"^only 2\.0 GB of memory are free; training takes 2 GB\. End other"):
+    with pytest.raises(
+        UserError, match=r"^only 2\.0 GB of memory is free; training needs 2 GB\. Close other"
+    ):
         pod_check.memory()
 
 

@@ -210,5 +210,5 @@ def test_grey_frames_are_altered_as_their_colour_frames_are(variant: str) -> Non
 
 
 def test_a_view_of_a_former_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="no variant of this version: t1"):
+    with pytest.raises(ValueError, match="this version has no variant t1"):
         augment.draw(0, "clip", "t1")

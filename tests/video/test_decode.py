@@ -100,7 +100,7 @@ def test_an_unreadable_file_is_a_failure_that_names_it(tmp_path: Path, damage: o
 
 
 def test_a_folder_is_no_video_and_the_reason_says_what_to_name(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableVideo, match=r"a folder and no video\. Name the videos in it"):
+    with pytest.raises(UnreadableVideo, match=r"a folder, not a video\. Name the videos in it"):
         decode.probe(tmp_path)
 
 

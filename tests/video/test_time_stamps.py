@@ -478,7 +478,7 @@ def test_what_follows_in_another_track_is_said(
     info = look(joined)
     assert (info.n_decoded, info.read_s, info.played_s) == (1000, 40.0, 40.0)
     assert info.shortfall().startswith(
-        "only 40.0 of 80.0 s decode (nothing at 40.0-80.0 s): the rest stands in another video track"
+        "only 40.0 of 80.0 s decode (nothing at 40.0-80.0 s): the rest is in another video track"
     )
     assert "-map 0:v:1 " in info.shortfall()
 
@@ -508,7 +508,7 @@ def test_what_stands_in_a_smaller_track_before_the_one_that_is_read_is_said(
     info = look(joined)
     assert (info.width, info.start_s, info.read_s, info.lost) == (128, 4.0, 4.0, ((0.0, 4.0),))
     assert info.shortfall().startswith(
-        "only 4.0 of 8.0 s decode (nothing at 0.0-4.0 s): the rest stands in another video track"
+        "only 4.0 of 8.0 s decode (nothing at 0.0-4.0 s): the rest is in another video track"
     )
     assert "-map 0:v:0 " in info.shortfall()
 

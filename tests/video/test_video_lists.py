@@ -105,15 +105,18 @@ def test_no_refusal_shows_a_login(folder: Path, scheme: str, name: str, login: s
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("none*.mp4", "nothing is called like"),
+        ("none*.mp4", "no file or folder matches"),
         ("none.mp4", "no file or folder at none.mp4"),
         ("@none", "no list of videos at none"),
         ("bad.txt", "bad.txt, line 2: nothing at gone.mp4"),
-        ("worse.txt", r"worse.txt, line 1: nothing at clips/b@c: d.mp4 \(paths begin at the list's folder\)"),
-        ("film.txt", "is no text"),
+        (
+            "worse.txt",
+            r"worse.txt, line 1: nothing at clips/b@c: d.mp4 \(paths are relative to the list's folder\)",
+        ),
+        ("film.txt", "is not a text file"),
         ("cameras.txt", "cameras.txt, line 2: the address rtsp://host/1 cannot be read"),
-        ("behind.txt", "behind.txt, line 1: a comment has a line of its own"),
-        ("ftp://me:s3cr[et@host/a", "nothing is called like ftp://host/a"),
+        ("behind.txt", "behind.txt, line 1: a comment must be on a line of its own"),
+        ("ftp://me:s3cr[et@host/a", "no file or folder matches ftp://host/a"),
         ("ftp://me:s3cret@host/a", "no file or folder at ftp://host/a"),
     ],
 )
@@ -129,7 +132,7 @@ def test_what_is_not_there_is_named(folder: Path, given: str, said: str) -> None
 
 def test_all_that_is_not_there_is_named_at_once(folder: Path) -> None:
     with pytest.raises(
-        UserError, match=r"no file or folder at gone\.mp4; nothing is called like none\*\.avi"
+        UserError, match=r"no file or folder at gone\.mp4; no file or folder matches none\*\.avi"
     ):
         expanded(["a.mp4", "gone.mp4", "none*.avi"])
 

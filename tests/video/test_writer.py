@@ -18,7 +18,7 @@ from violence_detection.video import decode, writer
 def test_a_folder_whose_name_is_no_utf_8_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "caf\udce9"
     folder.mkdir()
-    with pytest.raises(UserError, match=r"cannot write clips to .*the path is no UTF-8"):
+    with pytest.raises(UserError, match=r"cannot write clips to .*the path is not UTF-8"):
         writer.write(folder / "a.avi", 12.0, small_videos.frames(0, 9), "XVID")
     assert not list(folder.iterdir())
     writer.write(tmp_path / "caf\u00e9.avi", 12.0, small_videos.frames(0, 9), "XVID")

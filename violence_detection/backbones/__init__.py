@@ -1,1 +1,1 @@
-"""The networks that turn pictures into features: their weights, and what runs them."""
+"""Backbones: the networks that turn pictures into features, their weights, and the engines that run them."""

@@ -1,4 +1,4 @@
-"""The settings of how backbones are run."""
+"""Settings for running the backbones."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from violence_detection.system.settings import BaseConfig, option
 
 @dataclass(frozen=True)
 class RuntimeConfig(BaseConfig):
-    """What runs the backbones, and where their weights come from.
+    """The engine and precision of the backbones, and where their weights come from.
 
-    None of it may change a feature by more than rounding.
+    These settings may change a feature only by the rounding of the chosen precision.
     """
 
     HEADING: ClassVar[str] = "what computes"

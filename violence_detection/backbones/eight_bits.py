@@ -1,11 +1,12 @@
-"""A network whose convolutions multiply whole numbers of 8 bits, which takes CPUs half the time of 16 bits.
+"""Quantise a network's convolutions to 8 bits, which takes CPUs half the time that 16 bits take.
 
-Each input of a convolution, or of a dense layer whose range is known too, is rounded to 256 steps of the range that it
-had on pictures of training, the kernel to 255 steps for each output channel; everything else is computed as before
-(Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-without training for it). The ranges of a network that was trained here are kept with its weights, see
-training/activation_ranges.py; those of a published one are a file beside its code in networks/, made by
-benchmarks/measure_ranges.py.
+The inputs of each convolution, and of each dense layer whose range is known, are rounded to 256 steps (255 where they
+can be negative) of the range that they had on training pictures. The kernels are rounded to 255 steps per output
+channel. Everything else is computed as before. The method is that of Jacob et al. 2018, "Quantization and Training of
+Neural Networks for Efficient Integer-Arithmetic-Only Inference", without their training for quantisation.
+
+The ranges of a network that was trained here are stored with its weights (training/activation_ranges.py). Those of a
+published network are in a file next to its code in networks/, written by benchmarks/measure_ranges.py.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from typing import Any
 
 import numpy as np
 
-#: CPUs that multiply 8-bit numbers and add them up in one instruction; others lose time or digits.
+#: CPU flags of instructions that multiply 8-bit numbers and add up the products in one step. On CPUs without them
+#: 8 bits are slower or less exact.
 _FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-#: Kernels are the same if the sums of their magnitudes differ by less: only the order of adding does.
+#: Largest relative difference of the sums of magnitudes of one kernel. Only the order of addition causes it.
 _SAME = 1e-6
-#: Its first files had convolutions alone.
+#: Dense layers are under this key, too: the first files had ranges of convolutions only.
 _KEY = "convolutions"
 
 
 @dataclass(frozen=True)
 class ActivationRange:
-    """What went into a convolution or dense layer, known by the sum of its kernel's magnitudes, whatever its name."""
+    """The range of the inputs of a convolution or dense layer.
+
+    The layer is identified by the sum of its kernel's magnitudes, whatever its name.
+    """
 
     kernel_sum: float
     smallest: float
@@ -35,17 +40,17 @@ class ActivationRange:
 
     @classmethod
     def of(cls, kernel: np.ndarray, smallest: float, largest: float) -> ActivationRange:
-        """With the kernel's sum."""
+        """The range of the inputs of the layer with this kernel."""
         return cls(kernel_sum(kernel), float(smallest), float(largest))
 
 
 def kernel_sum(kernel: np.ndarray) -> float:
-    """The sum of the magnitudes, in float64."""
+    """The sum of the magnitudes of the kernel's weights, added in float64."""
     return float(np.abs(kernel).sum(dtype=np.float64))
 
 
 def fast_here(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this CPU is fast at it."""
+    """Whether this CPU has instructions for 8 bits; False where there is no file `cpuinfo`."""
     if not cpuinfo.is_file():
         return False
     flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
@@ -53,16 +58,16 @@ def fast_here(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def quantised(network: Any, ranges: Sequence[ActivationRange]) -> Any:
-    """The openvino.Model `network` with its convolutions so, and the dense layers that `ranges` knows; it is changed.
+    """Quantise all convolutions of the openvino.Model `network`, and the dense layers with a range in `ranges`.
 
-    Raises ValueError for a convolution whose range is not known.
+    Changes `network` and returns it. Raises ValueError for a convolution whose range is not in `ranges`.
     """
     for layer in convolutions(network):
         found = _known(kernel_of(layer), ranges)
         if not found:
             own = kernel_sum(kernel_of(layer))
             raise ValueError(
-                f"no range is known of the convolution whose kernel's magnitudes sum up to {own:g}"
+                f"no range is known for the convolution whose kernel's magnitudes sum up to {own:g}"
             )
         _round_inputs(layer, found)
     for layer in dense_layers(network):
@@ -72,12 +77,12 @@ def quantised(network: Any, ranges: Sequence[ActivationRange]) -> Any:
 
 
 def convolutions(network: Any) -> list[Any]:
-    """Those of an openvino.Model."""
+    """The convolutions of an openvino.Model, in the order of computation."""
     return [op for op in network.get_ordered_ops() if op.get_type_name() == "Convolution"]
 
 
 def dense_layers(network: Any) -> list[Any]:
-    """The products with a constant matrix of an openvino.Model."""
+    """The dense layers of an openvino.Model: its products with a constant matrix."""
     products = [op for op in network.get_ordered_ops() if op.get_type_name() == "MatMul"]
     kernels = [op.input_value(1).get_node() for op in products]
     return [
@@ -88,10 +93,13 @@ def dense_layers(network: Any) -> list[Any]:
 
 
 def kernel_of(layer: Any) -> np.ndarray:
-    """Of a convolution or dense layer: output channels first, (C, ...). Raises ValueError if it is no constant."""
+    """The kernel of a convolution or dense layer, output channels first: (C, ...).
+
+    Raises ValueError if it is not a constant.
+    """
     constant = layer.input_value(1).get_node()
     if constant.get_type_name() != "Constant":
-        raise ValueError(f"the kernel of {layer.get_friendly_name()} is no constant")
+        raise ValueError(f"the kernel of {layer.get_friendly_name()} is not a constant")
     return constant.data if _outputs_first(layer) else constant.data.T
 
 
@@ -108,7 +116,7 @@ def _round_inputs(layer: Any, ranges: Sequence[ActivationRange]) -> None:
     from openvino import opset13 as ops
 
     smallest, largest = min(r.smallest for r in ranges), max(r.largest for r in ranges)
-    # unsigned behind a rectifier, else as far down as up, as the instructions take them
+    # The instructions need inputs that are unsigned, as behind a rectifier, or in a range symmetric about 0.
     if smallest >= 0:
         low, high, steps = np.float32(0), np.float32(max(largest, 1e-6)), 256
     else:
@@ -128,16 +136,16 @@ def _round_inputs(layer: Any, ranges: Sequence[ActivationRange]) -> None:
 
 
 def as_record(ranges: Sequence[ActivationRange]) -> dict[str, Any]:
-    """As a JSON file has them."""
+    """The ranges as a JSON file stores them."""
     return {_KEY: [[r.kernel_sum, r.smallest, r.largest] for r in ranges]}
 
 
 def from_record(record: Mapping[str, Any]) -> tuple[ActivationRange, ...]:
-    """Of such a file. Raises ValueError for what is none."""
+    """The ranges from the content of a JSON file. Raises ValueError if it has none, or one that is not finite."""
     try:
         ranges = tuple(ActivationRange(*map(float, row)) for row in record[_KEY])
     except (KeyError, TypeError) as e:
-        raise ValueError(f"no ranges of layers ({e!r})") from e
+        raise ValueError(f"it does not contain ranges of layers ({e!r})") from e
     if not all(np.isfinite([r.kernel_sum, r.smallest, r.largest]).all() for r in ranges):
-        raise ValueError("a range that is not finite")
+        raise ValueError("it contains a range that is not finite")
     return ranges

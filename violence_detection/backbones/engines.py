@@ -1,13 +1,13 @@
-"""What runs a backbone: TensorFlow (GPUs or CPU) or OpenVINO (CPU, up to twice as fast, same float32 values).
+"""Engines that run a backbone: TensorFlow (GPUs or CPU) or OpenVINO (CPU, up to twice as fast, same float32 values).
 
-A job is the T images of one clip, variant and stream. On a CPU a batch is one job; on GPUs it holds several, the last
-batch filled up with black images, and each GPU has the backbone to itself. A batch holds several jobs only where it is
-`batch_invariant`: so not a bit of a clip's features depends on what else is being extracted, and prediction gets those
-of training.
+A job is the T images of one clip, variant and stream. On a CPU a batch is one job. On GPUs a batch contains several
+jobs, and one that is not full is filled up with black images; each GPU has its own copy of the backbone. Batches
+contain several jobs only where `batch_invariant` holds. So no bit of a clip's features depends on what else is being
+extracted, and prediction gets the same features as training.
 
-An engine's name says its precision, which is part of what it makes: float32 on CPUs, float16 on GPUs and bfloat16 on
-CPUs that multiply it in hardware, where they keep the features (see precision.py), int8 of networks that judge by
-themselves, and of features for kernel heads, on CPUs that are fast at that (eight_bits.py).
+An engine's name states its precision, on which the features depend: float32 on CPUs; float16 on GPUs and bfloat16 on
+CPUs that multiply it in hardware, where these keep the features (precision.py); int8 on CPUs that are fast at it, for
+networks that judge by themselves and for the features of kernel heads (eight_bits.py).
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BATCHES_A_DEVICE = 2  # one computes while the next is handed over; more would only fill a GPU's memory
-#: Pixels of a GPU's batch: 64 images of 380 x 380 (EfficientNetB4's largest layer then has 0.7 GB in float16).
+#: One batch is computed while the next is handed over. More would only fill a GPU's memory.
+_BATCHES_A_DEVICE = 2
+#: Pixels in a GPU's batch: 64 images of 380 x 380, with which EfficientNet-B4's largest layer takes 0.7 GB in float16.
 _GPU_BATCH_PIXELS = 64 * 380**2
-#: (N, C) float32; where several backbones run together a list of them, one each.
+#: An array (N, C) float32; a list of such arrays, one per backbone, where several backbones run together.
 Features: TypeAlias = Any
-#: Images (N, S, S, 3) uint8 to features. One that is busy is not called a second time.
+#: Computes the features of images (N, S, S, 3) uint8. A runner is not called again while it is busy.
 Runner = Callable[[np.ndarray], Features]
-#: How long a batch waits for one more job. When the engine is what holds things up, jobs stand in line already.
+#: Seconds that a batch waits for one more job. It rarely waits: where the engine is the bottleneck, jobs are queued.
 _LINGER_S = 0.02
 
 
@@ -55,11 +56,12 @@ def create(
     trained_with: Sequence[str] = (),
     precision: str = "auto",
 ) -> Engine:
-    """The engine asked for; `auto` takes TensorFlow where it sees a GPU, else OpenVINO if installed.
+    """Create an engine. `kind` "auto": OpenVINO if it is installed and TensorFlow sees no GPU, else TensorFlow.
 
-    With a probe, the reduced precision that the hardware is fast at, if that keeps the features. `trained_with`: names
-    of the engines whose features a model was trained on; the reduced precision if it was that alone. Otherwise, and
-    always with `precision` float32, that. Raises UserError if OpenVINO was asked for and is not installed.
+    The engine computes in float32, but for two cases in which it uses the reduced precision that the hardware is fast
+    at: `trained_with`, the names of the engines whose features a model was trained on, has only the engine of that
+    precision; or `probe` shows that it keeps the features. With `precision` "float32" neither applies. Raises UserError
+    if `kind` is "openvino" and OpenVINO is not installed.
     """
     kind = _ready(kind)
     reduced = _reduced_precision(kind) if precision != "float32" else None
@@ -83,11 +85,12 @@ def to_judge(
     trained_with: Sequence[str] = (),
     precision: str = "auto",
 ) -> Engine:
-    """The engine for judging, as `create` makes it without a probe.
+    """Create the engine for judging: the one that `create` makes without a probe, except with OpenVINO.
 
-    But on CPUs windows share what is made of frames that they have in common, and it is bfloat16 where the CPU is fast
-    at it, the backbone is one that keeps P(fight) in it, and made-up pictures show that it keeps its features here.
-    That is measured once a machine, so that the same engine runs every time.
+    With OpenVINO, windows share the results of the frames that they have in common, if the backbone has a part that
+    sees each frame by itself. The precision is int8 or bfloat16 if the CPU is fast at it, the backbone may judge in it
+    (`ranges`, `bfloat16`), and made-up pictures show that it keeps what the backbone computes on this machine. This is
+    measured once per machine, so that the same engine runs every time.
     """
     kind = _ready(kind)
     if kind != "openvino" or not (backbone.bfloat16 or backbone.per_frame or backbone.ranges):
@@ -110,7 +113,10 @@ def to_judge(
 
 
 def judging_on_cpu(backbone: Backbone, weights: Path, frames: int, dtype: str) -> Engine:
-    """OpenVINO's for judging, in float32, bfloat16 or int8. Raises ValueError where a range for int8 is not known."""
+    """Create the OpenVINO engine for judging, in float32, bfloat16 or int8.
+
+    Raises ValueError where a range for int8 is not known.
+    """
     if backbone.per_frame is None:
         return _engine("openvino", backbone, weights, frames, dtype)
     from violence_detection.backbones.shared_frames import FrameSharingEngine
@@ -122,11 +128,12 @@ def judging_on_cpu(backbone: Backbone, weights: Path, frames: int, dtype: str) -
 def openvino_network(
     backbone: Backbone, weights: Path, frames: int, dtype: str = "float32", by_frame: bool = False
 ) -> Any:
-    """The openvino.Model, kept from earlier or made now; `by_frame`: the part that sees each frame by itself.
+    """The backbone as an openvino.Model, read from the cache or converted now.
 
+    `by_frame`: only the part that sees each frame by itself, if the backbone has one.
     Raises ValueError where a range for int8 is not known.
     """
-    from violence_detection.backbones import stored_networks  # with what finds weights
+    from violence_detection.backbones import stored_networks  # lazy: it imports what finds weights
 
     if by_frame and backbone.per_frame:
         backbone = replace(backbone, name=f"{backbone.name} by frame", build=backbone.per_frame.build)
@@ -141,22 +148,22 @@ def openvino_network(
 
 
 def _ready(kind: str) -> str:
-    """The kind that runs here. Raises UserError if its package is not installed."""
+    """`kind`, with `auto` resolved. Raises UserError if it is OpenVINO and that is not installed."""
     kind = resolved(kind)
     if kind == "openvino" and not _has_openvino():
-        raise UserError("engine openvino: the package is missing. Run: pip install openvino")
+        raise UserError("engine openvino: the package openvino is not installed. Run: pip install openvino")
     return kind
 
 
 def resolved(kind: str) -> str:
-    """tensorflow or openvino: what `auto` takes here, or the kind itself."""
+    """`kind` itself; for `auto` the engine that it means on this machine, tensorflow or openvino."""
     if kind != "auto":
         return kind
     return "tensorflow" if _gpus() or not _has_openvino() else "openvino"
 
 
 def _reduced_precision(kind: str) -> str | None:
-    """The precision below float32 that this machine computes much faster, if any."""
+    """The precision below float32 that this machine computes much faster; None if there is none."""
     if kind == "tensorflow":
         return "float16" if _gpus() else None
     return "bfloat16" if has_amx() else None
@@ -168,7 +175,7 @@ def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def has_avx512_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this CPU multiplies bfloat16 vectors in hardware (AVX-512 BF16), which is up to twice as fast."""
+    """Whether this CPU multiplies bfloat16 vectors in hardware (AVX-512 BF16), up to twice as fast as float32."""
     return cpuinfo.is_file() and " avx512_bf16" in cpuinfo.read_text()
 
 
@@ -178,18 +185,19 @@ def has_fast_bfloat16() -> bool:
 
 
 def _to_be_tried(backbone: Backbone, precision: str) -> list[str]:
-    """The precisions that this CPU is fast at and the backbone may judge in, the fastest first."""
+    """The reduced precisions that this CPU is fast at and the backbone may judge in, fastest first."""
     tried = ["bfloat16"] if backbone.bfloat16 and has_fast_bfloat16() else []
     if precision != "auto" or not backbone.ranges:
         return tried
-    from violence_detection.backbones import eight_bits  # few networks have ranges
+    from violence_detection.backbones import eight_bits  # lazy: few networks have ranges
 
     return ["int8", *tried] if eight_bits.fast_here() else tried
 
 
 def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: str) -> Engine:
-    """An engine named after its kind and precision, `dtype`: float32, float16 (TensorFlow), bfloat16, int8 (OpenVINO).
+    """An engine of this kind and precision, named after both.
 
+    `dtype`: float32; also float16 with TensorFlow; also bfloat16 and int8 with OpenVINO.
     Raises ValueError where a convolution's range for int8 is not known.
     """
     if kind == "openvino":
@@ -197,7 +205,7 @@ def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: st
         return Engine(f"openvino-{dtype}", _openvino(network, _shape(backbone, frames), dtype))
     devices = _gpus()
     jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2)) if devices else 1
-    if backbone.is_video:  # its batch axis is time
+    if backbone.is_video:  # the batch axis of a video backbone is time
         jobs_a_batch = 1
     if not devices:
         _limit_tensorflow_threads()
@@ -206,12 +214,15 @@ def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: st
 
 
 def _limit_tensorflow_threads() -> None:
-    """Before it starts, and unless somebody has given another number: it would start a thread a processor it sees."""
+    """Limit TensorFlow to the processors that this process may use; by itself it starts a thread for each that it sees.
+
+    Does nothing if TensorFlow has started already, or if a number of threads has been set.
+    """
     import tensorflow as tf
 
-    tensorflow_start.gpus()  # the first look at the devices: to ask for threads is a look, too
+    tensorflow_start.gpus()  # must look at the devices first: asking for the threads looks at them, too
     if (limit := thread_limit()) and not tf.config.threading.get_intra_op_parallelism_threads():
-        with contextlib.suppress(RuntimeError):  # it has started
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started
             tf.config.threading.set_intra_op_parallelism_threads(limit)
 
 
@@ -224,9 +235,9 @@ def _tensorflow_threads() -> int:
 
 
 def thread_limit() -> int | None:
-    """Threads to compute with where this process may use fewer processors than the libraries see, else None.
+    """The number of threads to compute with if this process may use fewer processors than the libraries see, else None.
 
-    That is under a container's quota, or where several workers divide a machine.
+    This is so under a container's quota, or where several workers share a machine.
     """
     from violence_detection.system import processes
 
@@ -242,9 +253,9 @@ def tensorflow_engine(
     jobs_a_batch: int,
     dtype: str = "float32",
 ) -> Engine:
-    """An engine with the backbone on each of the devices ("GPU:0", "GPU:1", ...), which take turns.
+    """An engine with a copy of the backbone on each of the devices ("GPU:0", "GPU:1", ...), which take turns.
 
-    `jobs_a_batch` is brought down to 1 where a clip's features would depend on its place in a batch.
+    `jobs_a_batch` is reduced to 1 where a clip's features would depend on its place in a batch.
     """
     import tensorflow as tf
 
@@ -260,7 +271,10 @@ def tensorflow_engine(
 
     ready = runners(jobs_a_batch)
     if jobs_a_batch > 1 and not batch_invariant(ready[0], _shape(backbone, frames), jobs_a_batch):
-        log.warning("%s: features depend on the place in a batch here; each clip gets its own", backbone.name)
+        log.warning(
+            "%s: on this machine features depend on the place in a batch, so each clip gets a batch of its own",
+            backbone.name,
+        )
         ready, jobs_a_batch = runners(1), 1
     return Engine(f"tensorflow-{dtype}", ready * _BATCHES_A_DEVICE, jobs_a_batch)
 
@@ -270,8 +284,11 @@ def _shape(backbone: Backbone, images: int) -> tuple[int, ...]:
 
 
 def _build(backbone: Backbone, weights: Path, policy: str) -> Any:
-    """The model under that dtype policy, whatever heads are trained in: else evaluation would see other features."""
-    tensorflow_start.gpus()  # the first look at the devices, whatever runs the network: Keras builds it
+    """Build the model under the dtype policy `policy`.
+
+    Heads may be trained under another one, with which evaluation would see other features.
+    """
+    tensorflow_start.gpus()  # must look at the devices first, with OpenVINO too: Keras builds the network
     import keras
 
     before = keras.config.dtype_policy()
@@ -293,7 +310,7 @@ def _has_openvino() -> bool:
 
 
 def _tensorflow(model: Any, shape: tuple[int, ...], device: str) -> Runner:
-    """What runs the model on that device, which has its variables. Raises UserError where the memory there is full."""
+    """A runner of the model on `device`, which has its variables. Raises UserError if the device's memory is full."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
@@ -302,14 +319,14 @@ def _tensorflow(model: Any, shape: tuple[int, ...], device: str) -> Runner:
             lambda values: tf.cast(values, tf.float32), model(tf.cast(images, tf.float32), training=False)
         )
 
-    # Traced here, once. `features` itself must not be called by several threads: after an error in one (TensorFlow
-    # 2.21) its lock stays taken. The traced function has no lock, and no check of the shape either.
+    # Only the traced function is called. `features` must not be called by several threads: after an error in one of
+    # them its lock stays taken (TensorFlow 2.21). The traced function has no lock, but does not check the shape either.
     traced = features.get_concrete_function()
 
     def run(images: np.ndarray) -> Features:
         if images.shape != shape:
-            raise ValueError(f"images of shape {images.shape}, but the backbone takes {shape}")
-        # tracing keeps no device: called without one, it computes on the first GPU
+            raise ValueError(f"the images have the shape {images.shape}, but the backbone takes {shape}")
+        # the traced function does not keep its device: without this it would compute on the first GPU
         with _told_if_full(device), tf.device(device):
             return tf.nest.map_structure(lambda values: values.numpy(), traced(tf.constant(images)))
 
@@ -326,24 +343,24 @@ def _told_if_full(device: str) -> Iterator[None]:
         if not tensorflow_start.memory_is_full(e):
             raise
         raise UserError(
-            f"the memory of {device} is full. Free it of other programs (nvidia-smi lists them), or give --engine "
-            "openvino; the same command goes on where it was (judging: with --output)"
+            f"the memory of {device} is full. End other programs that use it (nvidia-smi lists them), or pass --engine "
+            "openvino. The same command then continues where it stopped (judging: only with --output)"
         ) from e
 
 
 def _converted(model: Any) -> Any:
     """The Keras model as an openvino.Model."""
-    from violence_detection.backbones import openvino_conversion  # most runs find the network kept
+    from violence_detection.backbones import openvino_conversion  # lazy: most runs find the network kept
 
     return openvino_conversion.converted(model)
 
 
 def _openvino(converted: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:
-    """What runs an openvino.Model on images of that shape."""
+    """The runners of an openvino.Model for images of this shape."""
     import openvino as ov
 
-    # The first array of a process readies OpenVINO's bindings (2026.4); two threads that do so at once wait for each
-    # other for ever, here before the first clip of an extraction.
+    # A process's first array initialises OpenVINO's bindings (2026.4). Two threads that do this at once wait for each
+    # other for ever, so one thread does it before several hand over pictures.
     ov.Tensor(np.zeros(1, np.uint8))
     converted.reshape(list(shape))
     steps = ov.preprocess.PrePostProcessor(converted)
@@ -360,7 +377,7 @@ def _openvino(converted: Any, shape: tuple[int, ...], dtype: str) -> list[Runner
 
 
 def _openvino_settings(dtype: str) -> dict[str, Any]:
-    # of a network in 8 bits it is the rest that is computed so
+    # for int8 this is the precision of everything that is not quantised
     hint = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16" if has_fast_bfloat16() else "f32"}[dtype]
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "THROUGHPUT"}
     return settings | ({"INFERENCE_NUM_THREADS": limit} if (limit := thread_limit()) else {})
@@ -377,11 +394,11 @@ class _EngineJob:
 
 
 class Engine:
-    """Runs batches of `jobs_a_batch` jobs, one on each of its runners at once. Safe to use from several threads.
+    """Runs batches of `jobs_a_batch` jobs, one batch per runner at a time. Safe to use from several threads.
 
-    A job's images must all have the same shape where a batch holds several. A runner may give any number of rows, so
-    long as it is the same for each job of a batch. Its threads, and those of what the runners call, are of the process
-    that made it: a fork of that has none.
+    Where a batch contains several jobs, their images must have the same shape. A runner may return any number of rows,
+    as long as it is the same for each job of a batch. The threads of the engine, and those that its runners use, belong
+    to the process that made the engine; a fork of that process has none of them.
     """
 
     def __init__(self, name: str, runners: Sequence[Runner], jobs_a_batch: int = 1):
@@ -398,24 +415,24 @@ class Engine:
         self._process = os.getpid()
 
     def submit(self, images: np.ndarray) -> Future[Features]:
-        """Features (T, C) float32 to come, for images (T, S, S, 3) uint8.
+        """Queue a job's images (T, S, S, 3) uint8, and return the future of their features (T, C) float32.
 
-        Waits while all runners have what they can take, so that images do not pile up. An error comes with the
-        future's result. Raises UserError in a fork of the process that made the engine.
+        Waits while all runners have as many jobs as they can take, so that images do not pile up. An error is raised by
+        the future's `result`. Raises UserError in a fork of the process that made the engine.
         """
         self._check_process()
         job = _EngineJob(images, Future())
         self._room.acquire()
         self._jobs.put(job)
-        # one call a job: those whose job went with an earlier batch find nothing
+        # one call per job: if an earlier batch has taken the job, the call finds nothing to do
         self._pool.submit(self._batch)
         return job.result
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise UserError(
-                "this detector was loaded in another process, whose threads a fork does not have. Load it in each "
-                'process that judges, or start them by multiprocessing.get_context("spawn")'
+                "this detector was loaded in another process, and a fork does not have that one's threads. Load it in "
+                'each process that judges, or start those processes with multiprocessing.get_context("spawn")'
             )
 
     def _batch(self) -> None:
@@ -439,7 +456,7 @@ class Engine:
             job.result.set_exception(error) if error else job.result.set_result(values[i])
 
     def _gather(self) -> list[_EngineJob]:
-        """Up to a batch of jobs: those that stand in line, and those that come within `_LINGER_S` of each other."""
+        """Up to a batch of jobs: those in the queue, and those that arrive within `_LINGER_S` of the one before."""
         jobs: list[_EngineJob] = []
         try:
             while len(jobs) < self.jobs_a_batch:
@@ -449,7 +466,7 @@ class Engine:
         return jobs
 
     def _run(self, runner: Runner, images: list[np.ndarray]) -> Sequence[Features]:
-        """The features of each job of a batch."""
+        """The features of each job in a batch, which is filled up with black images."""
         if self.jobs_a_batch == 1:
             return [runner(images[0])]
         filling = [np.zeros_like(images[0])] * (self.jobs_a_batch - len(images))
@@ -457,12 +474,12 @@ class Engine:
 
 
 def batch_invariant(runner: Runner, job_shape: tuple[int, ...], jobs_a_batch: int) -> bool:
-    """Whether a job's features are the same bits at every place in a batch, alone and among others; by trying.
+    """Try whether a job's features are the same bits at every place in a batch, alone and among others.
 
-    Not so for TensorFlow on CPUs, which splits a batch among threads without regard to where an image ends.
+    They are not with TensorFlow on CPUs, which splits a batch among threads without regard to where an image ends.
     """
     rng = np.random.default_rng(0)
-    # noise with edges and flat parts
+    # coarse noise, which has edges and flat parts
     coarse = (job_shape[0], -(-job_shape[1] // 16), -(-job_shape[2] // 16), 3)
     pictures = [rng.integers(0, 256, coarse, np.uint8).repeat(16, 1).repeat(16, 2) for _ in range(2)]
     probe, other = (p[:, : job_shape[1], : job_shape[2]] for p in pictures)

@@ -1,6 +1,6 @@
-"""Read a pickle of NumPy arrays in plain containers, admitting nothing else.
+"""Read a pickle of NumPy arrays in plain containers, and refuse anything else.
 
-A pickle may name any function for its reader to call. This reader knows the three names that an array needs.
+A pickle can name any function for its reader to call. This reader accepts only the three names that an array needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,  # written by NumPy 1
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,  # written by NumPy 2
 }
-#: What a cut-off, damaged or foreign file makes the reader raise.
+#: What the reader raises for a truncated, damaged or foreign file.
 _DAMAGE = (
     pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
     RecursionError,
@@ -35,9 +35,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_tree(path: Path) -> dict[str, np.ndarray]:
-    """Arrays by name from a pickled dict of dicts of arrays; the name joins the keys on the way: `params/head/kernel`.
+    """Read the float arrays of a pickled dict of dicts, each named by the keys that lead to it: `params/head/kernel`.
 
-    Raises UserError if the file is not such a pickle, is cut off, or names anything but arrays.
+    Raises UserError if the file is not such a pickle, is truncated, or names anything but arrays.
     """
     try:
         with path.open("rb") as f:
@@ -52,7 +52,7 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
     if isinstance(tree, np.ndarray) and tree.dtype.kind == "f":
         return {prefix: tree}
     if not isinstance(tree, dict):
-        raise ValueError(f"{type(tree).__name__} at {prefix or 'the top'}")
+        raise ValueError(f"unexpected {type(tree).__name__} at {prefix or 'the top level'}")
     flat: dict[str, np.ndarray] = {}
     for key, value in tree.items():
         flat |= _flatten(value, f"{prefix}/{key}" if prefix else str(key))

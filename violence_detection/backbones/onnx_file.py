@@ -1,4 +1,4 @@
-"""Read the arrays of an ONNX file by name; nothing of its graph is run."""
+"""Read the arrays of an ONNX file by name. Its graph is not run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 
 from violence_detection.errors import UserError
 
-#: What PyTorch's exporter calls arrays that it has rewritten, such as a linear layer's transposed weight.
+#: Prefix of the names that PyTorch's exporter makes up for arrays that it has rewritten, such as a linear layer's
+#: transposed weight.
 _GENERATED = "onnx::"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The float arrays of an ONNX file, name -> array as stored.
+    """Read the float32 arrays of an ONNX file, name -> array as stored.
 
-    An array whose name the exporter made up is named after the node that takes it, `encoder/layer.0/mlp/fc1/MatMul`.
-    Raises UserError if the file is no ONNX file, is damaged, or has arrays in other files.
+    An array whose name the exporter made up is named after the node that uses it: `encoder/layer.0/mlp/fc1/MatMul`.
+    Raises UserError if the file is not an ONNX file, is damaged, has arrays in other files, or has no such arrays.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -28,7 +29,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
         for tensor in graph.initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                raise ValueError(f"the content of {tensor.name} lies in another file")
+                raise ValueError(f"the content of {tensor.name} is in another file")
             generated = tensor.name.startswith(_GENERATED)
             name = users.get(tensor.name, tensor.name) if generated else tensor.name
             if tensor.data_type == onnx.TensorProto.FLOAT:
@@ -36,5 +37,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except (DecodeError, ValueError, TypeError, OSError) as e:
         raise UserError(f"{path} is not a readable ONNX file ({e}). Fetch the file again") from e
     if not arrays:
-        raise UserError(f"{path} is not a readable ONNX file (it holds no arrays). Fetch the file again")
+        raise UserError(
+            f"{path} is not a readable ONNX file (it contains no float32 arrays). Fetch the file again"
+        )
     return arrays

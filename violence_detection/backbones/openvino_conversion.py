@@ -1,4 +1,4 @@
-"""Networks of Keras and TensorFlow as OpenVINO has them."""
+"""Convert networks of Keras and TensorFlow to OpenVINO."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Any
 
 
 def converted(model: Any) -> Any:
-    """A Keras model, or a function that TensorFlow has traced, as an openvino.Model with weights of its own."""
+    """Convert a Keras model, or a function traced by TensorFlow, to an openvino.Model with a copy of the weights."""
     import openvino as ov
 
     _import_nothing_by_statement()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The structure of `inputs`")  # it is traced with a tuple
-        # a copy of the weights: those that it would share with the Keras model go when that is collected
+        warnings.filterwarnings("ignore", message="The structure of `inputs`")  # traced with a tuple
+        # Weights shared with the Keras model would be freed when that is garbage-collected.
         return ov.convert_model(model, share_weights=False)
 
 
 def _import_nothing_by_statement() -> None:
-    """Have OpenVINO not run `exec("import tensorflow")` and `exec("del tensorflow")`, with which it asks for a version.
+    """Keep OpenVINO from running `exec("import tensorflow")` and `exec("del tensorflow")` to learn a version.
 
-    From Python 3.13 on (PEP 667) the second finds nothing to delete, and OpenVINO 2026.4 converts no model.
+    From Python 3.13 on (PEP 667) the second statement finds nothing to delete, so that OpenVINO 2026.4 converts no
+    model.
     """
-    import tensorflow  # noqa: F401 - where OpenVINO looks for it, in sys.modules
+    import tensorflow  # noqa: F401 - OpenVINO looks for it in sys.modules
     from openvino.frontend.tensorflow import utils
 
     utils.exec = lambda _statement: None

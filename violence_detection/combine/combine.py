@@ -1,4 +1,4 @@
-"""Step 2: one train/val set from everything found, with no clip twice and no source on both sides."""
+"""Step 2: combine everything found into one train/val set, with no clip twice and no source on both sides."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from violence_detection.video import video_files
 log = logging.getLogger(__name__)
 
 RECORD_NAME = manifest.RECORD_NAME
-#: To be raised whenever the same files are combined into another manifest.
+#: Increase this whenever the same files would give a different manifest, so that earlier results are made again.
 VERSION = 5
-#: In the record: how the clips were placed.
+#: Key in the record: how the clips were placed (hard, symlink or copy).
 _PLACED_KEY = "placed"
 
 
 @dataclass(frozen=True)
 class CombineResult:
-    """`summary` is the script's one line; `failures` are named in failures.csv."""
+    """`summary`: the fields of the JSON line that the script prints. `failures`: the rows of failures.csv."""
 
     summary: dict[str, Any]
     failures: list[dict[str, str]]
@@ -53,8 +53,9 @@ class CombineResult:
 def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineResult:
     """Find, cut, scan, deduplicate, split and place all clips below the data root; write manifest and record.
 
-    Raises UserError when nothing is found or nothing of it can be used, when a class has no clip, when a folder of a
-    data set cannot be listed, when another run is at work in the folder, and when the folder is somebody else's.
+    If neither the inputs nor the outputs have changed since an earlier run, its result is returned. Raises UserError if
+    nothing is found or usable, if a class has no clips, if a data set's folder cannot be listed, if another run is
+    working in combined_all, or if combined_all contains files that this suite did not put there.
     """
     listed = exclusions.read(config.exclude) if config.exclude else None
     combined = config.data_root / "combined_all"
@@ -94,7 +95,7 @@ def _combine(
     ]
     inputs = _inputs(clips, one_source, [*named, *copies], config, listed)
     if (result := _done_before(combined, config.data_root, inputs, left_out)) is not None:
-        log.info("nothing is new since %s was written", combined / RECORD_NAME)
+        log.info("nothing has changed since %s was written", combined / RECORD_NAME)
         if cut.left_over:
             cutting.remove(cut.left_over)
         outcome.say(result.summary, config.val_fraction)
@@ -108,7 +109,7 @@ def _combine(
     rows, dropped = divide(unique, config)
     find.require_both_classes(Counter(r["label"] for r in rows), found)
     excluded: list[dict[str, Any]] = []
-    if listed:  # after the split, so that no other clip changes its side
+    if listed:  # after the split, so that the other clips keep their sides
         rows, excluded = listed.take_out(rows, _all_names(clips, scans), _copies(clips, scans, dropped))
         listed.require_both_classes(rows)
     cut_short = cut.cut_short + _cut_short(scans)
@@ -132,54 +133,56 @@ def _combine(
 
 
 def _earlier_rows(combined: Path) -> list[dict[str, str]]:
-    """The rows of the manifest that is there."""
+    """Read the rows of the existing manifest; empty if there is none or it is damaged."""
     path = combined / manifest.FILE_NAME
     if not path.is_file():
         return []
     try:
         return storage.read_csv(path)
     except DamagedFile:
-        log.warning("%s cannot be read, so nobody can tell which clips change sides. It is made again", path)
+        log.warning(
+            "%s cannot be read and is made again; whether clips change sides is therefore unknown", path
+        )
         return []
 
 
 def _say_what_moved(before: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Warn where clips stand on another side of the split than in the manifest before."""
+    """Warn if clips are on the other side of the split than in the earlier manifest."""
     sides = {r.get("clip_id"): r.get("split") for r in before}
     moved = Counter((sides.get(r["clip_id"]), r["split"]) for r in rows)
     if n := moved[split.VAL, split.TRAIN]:
         log.warning(
-            "%d clips of the earlier val are in train now: the whole is divided anew. Models trained from now on have "
-            "seen them, so figures on the earlier val and on this one are of other clips", n,
+            "%d clips of the earlier val are in train now, because all clips were divided again. Models trained from "
+            "now on see them in training, and figures on the earlier val and on this one are of different clips", n,
         )  # fmt: skip
     if n := moved[split.TRAIN, split.VAL]:
         log.warning(
-            "%d clips of the earlier train are in val now: the whole is divided anew. Models trained before have seen "
-            "them, so train them again before they are measured on this val", n,
+            "%d clips of the earlier train are in val now, because all clips were divided again. Models trained before "
+            "have seen them: train those again before measuring them on this val", n,
         )  # fmt: skip
 
 
 def _say_what_left(
     before: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, Any]], found: Inventory
 ) -> None:
-    """Warn of data sets of the manifest before that were not found, as where a flag was forgotten."""
+    """Warn about data sets of the earlier manifest that were not found this time; a flag may have been forgotten."""
     there = {r["dataset"] for r in rows} | {d.dataset for d in found.datasets}
     for name, n in sorted(Counter(r.get("dataset") or "" for r in before).items()):
         if not name or name in there:
             continue
         log.warning(
-            "%s of the earlier manifest were of %s, of which none is in now: %s",
+            "%s of %s were in the earlier manifest, and none are now: %s",
             plural(n, "clip"),
             name,
-            "it was not found. If it lies elsewhere, name its folder with --roots, each time"
+            "it was not found. If it is elsewhere, name its folder with --roots in every run"
             if name in found.catalogue
-            else "own clips are taken only where --own names them, and data sets of another catalogue where "
-            "--catalogue does, each time",
+            else "your own clips are included only in runs that name them with --own, and data sets of another "
+            "catalogue only in runs that name it with --catalogue",
         )
 
 
 def _all_names(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> set[str]:
-    """Ids and source paths of all labelled clips, whatever becomes of them."""
+    """Return the source paths of all labelled clips, and the ids of the readable ones, kept or not."""
     ids = {scanned(name, clips[name], s).clip_id for name, s in scans.items() if not s.reason}
     return ids | set(clips)
 
@@ -187,10 +190,13 @@ def _all_names(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) ->
 def _copies(
     clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan], dropped: Sequence[Dropped]
 ) -> dict[str, str]:
-    """Source path, and id where it is another, of each copy that was dropped -> source path of what was kept."""
+    """Map each dropped copy's source path, and the id of each near duplicate, to the source path of the kept clip."""
     found = {}
     for copy in dropped:
-        if copy.kind in ("exact", "near"):  # others only share a source or footage
+        if copy.kind in (
+            "exact",
+            "near",
+        ):  # the other kinds are not copies: they only share a source or footage
             found[copy.dropped] = copy.kept
             if copy.kind == "near":
                 found[scanned(copy.dropped, clips[copy.dropped], scans[copy.dropped]).clip_id] = copy.kept
@@ -203,7 +209,7 @@ def _write_excluded(
     excluded: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Name what the list took out; without a list, say what an earlier one took out and is in again."""
+    """Write excluded.csv; without a list, remove it and warn about clips of it that are included again."""
     path = combined / exclusions.FILE_NAME
     if listed:
         storage.write_csv(path, exclusions.COLUMNS, excluded)
@@ -212,7 +218,8 @@ def _write_excluded(
         again = [r["source_path"] or "" for r in storage.read_csv(path) if r.get("clip_id") in there]
         if again:
             log.warning(
-                "%d clips that an earlier run left out with --exclude are in again, as no list is given: %s",
+                "%d clips that an earlier run left out with --exclude are included again, because this run has no "
+                "--exclude: %s",
                 len(again),
                 exclusions.some_of(again),
             )
@@ -220,7 +227,10 @@ def _write_excluded(
 
 
 def _possible(found: Inventory) -> Counter[str]:
-    """Clips a class before anything is cut: published videos of fights give both classes."""
+    """Count the clips per class that may come, before anything is cut.
+
+    A published untrimmed video of a fight may give both classes, so it counts for both.
+    """
     counts = Counter(c.label for c in found.clips)
     for dataset in found.datasets:
         counts.update(c.label for c in dataset.needs_cutting)
@@ -238,16 +248,16 @@ def _usable(
     config: CombineConfig,
     put_off: list[str],
 ) -> tuple[Deduplicated, list[dict[str, str]]]:
-    """One of each readable clip, and the failures. Raises UserError when nothing is left.
+    """Deduplicate the readable clips; also return the failures. Raises UserError if no clip is left.
 
-    `put_off` is given the reasons why pairs could not be looked at this time.
+    Appends to `put_off` the reasons why pairs of near duplicates could not be compared this time.
     """
     failures = [{"path": n, "reason": s.reason} for n, s in scans.items() if s.reason]
     candidates = [scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
     if not candidates:
         raise UserError(
-            f"no usable clip below {config.data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, "
-            f"{len(found.unlabelled)} unlabelled. See what find_all_datasets.py --check says"
+            f"no usable clip below {config.data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, and "
+            f"{len(found.unlabelled)} unlabelled. Run find_all_datasets.py --check to see what it reports"
         )
 
     def confirm(pairs: Sequence[tuple[ScannedClip, ScannedClip]]) -> list[bool]:
@@ -258,7 +268,7 @@ def _usable(
     failures += unique.failures()
     if not unique.kept:
         raise UserError(
-            f"every clip below {config.data_root} is labelled both ways. See which data sets are mixed up"
+            f"every clip below {config.data_root} exists under both labels. Check which data sets were mixed up"
         )
     return unique, failures
 
@@ -270,7 +280,7 @@ def _inputs(
     config: CombineConfig,
     listed: ExclusionList | None,
 ) -> str:
-    """Changes with anything that the result depends on: files, labels, sources, settings, catalogue, code's version."""
+    """Hash everything that the result depends on: files, labels, sources, settings, catalogue, code versions."""
     return storage.stable_hash(
         [
             *([sorted(listed.names)] if listed else []),
@@ -291,14 +301,17 @@ def _inputs(
 def _done_before(
     combined: Path, data_root: Path, inputs: str, left_out: Sequence[Mapping[str, str]]
 ) -> CombineResult | None:
-    """The result of an earlier run on the same inputs, if all it made is still there."""
+    """Return the result of an earlier run on the same inputs, or None if there is none or anything has to be redone.
+
+    It has to be if an output is missing or was changed, or if a failure of that run may not occur again.
+    """
     record_path, manifest_path = combined / RECORD_NAME, combined / manifest.FILE_NAME
     if not all(path.is_file() for path in (record_path, manifest_path, combined / manifest.BY_TIME_NAME)):
         return None
     try:
         record = storage.read_json(record_path)
         if not isinstance(record, dict):
-            raise ValueError(f"{record_path} is no record")
+            raise ValueError(f"{record_path} is not a record of this script")
     except ValueError as e:
         log.warning("%s. It is made again", str(e).partition(". ")[0])
         return None
@@ -323,7 +336,9 @@ def _done_before(
         return None
     rows = storage.read_csv(manifest_path)
     wanted = {row["path"]: data_root / row["source_path"] for row in rows}
-    if len(wanted) < len(rows):  # an earlier version gave two clips whose ids begin alike one path
+    if len(wanted) < len(
+        rows
+    ):  # an earlier version gave one path to two clips whose ids begin with the same digits
         return None
     if not links.stand(combined, wanted, record.get(_PLACED_KEY, "")):
         return None
@@ -331,10 +346,13 @@ def _done_before(
 
 
 def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:
-    """Split the kept clips: manifest rows sorted by path, and everything that was dropped, sorted."""
+    """Split the kept clips. Returns the manifest rows, sorted by path, and all dropped clips, sorted.
+
+    Clips that share footage across sources are put into train, or dropped from it, see shared_footage.
+    """
     paths = {c.clip_id: c.source_path for c in unique.kept}
     one_place: set[str] = set()
-    while True:  # what is left is divided as if there were no other clips
+    while True:  # each pass divides the clips outside `one_place` as if they were the only ones
         items = [
             split.Item(c.clip_id, c.source_group, (c.dataset, c.label), c.official_split)
             for c in unique.kept
@@ -356,7 +374,7 @@ def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, 
 
 
 def _rows(clips: Sequence[ScannedClip], sides: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The rows of the clips, each with a path of its own: of ids that begin alike it has all digits."""
+    """Make the clips' manifest rows, each with a unique path: with all digits of the id where 8 are not enough."""
 
     def path(clip: ScannedClip, digits: int) -> str:
         name = manifest.clip_name(clip.dataset, clip.source_path, clip.clip_id, digits)
@@ -371,7 +389,7 @@ def _rows(clips: Sequence[ScannedClip], sides: Mapping[str, str]) -> list[dict[s
 
 
 def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
-    """Videos that are no clips, each with the reason."""
+    """List the videos that do not become clips: {path, reason}."""
     rows = []
     for dataset in found.datasets:
         unlabelled = f"no published rule of {dataset.dataset} gives this file a label"
@@ -390,14 +408,14 @@ def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
 
 
 def _cut_short(scans: Mapping[str, scan.Scan]) -> list[dict[str, str]]:
-    """Clips of which a part does not decode: they stay, and are named."""
+    """List the clips that decode only in part: {path, reason}. They are kept, and listed in warnings.csv."""
     return [{"path": name, "reason": s.shortfall} for name, s in scans.items() if s.shortfall]
 
 
 def _publish(combined: Path, rows: Sequence[Mapping[str, Any]], config: CombineConfig) -> str:
-    """Links and manifest, in an order that leaves at every moment one manifest whose clips all stand.
+    """Place the clips and write the manifest, in an order such that all clips of the manifest exist at any moment.
 
-    Returns the kind of the links.
+    Returns how the clips were placed: hard, symlink or copy.
     """
     wanted = {r["path"]: config.data_root / r["source_path"] for r in rows}
     kind = links.place(combined, wanted, config.link)
@@ -417,7 +435,7 @@ def _write_tables(
     left_out: Sequence[Mapping[str, str]],
     cut_short: Sequence[Mapping[str, str]],
 ) -> None:
-    """What is not in the manifest and why."""
+    """Write failures.csv, unlabelled.csv, warnings.csv and duplicates.csv."""
     storage.write_failures(combined / "failures.csv", failures)
     storage.write_failures(combined / "unlabelled.csv", left_out)
     storage.write_failures(combined / "warnings.csv", cut_short)

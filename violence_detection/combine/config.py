@@ -13,7 +13,7 @@ from violence_detection.video.config import ClipConfig
 
 @dataclass(frozen=True)
 class CutConfig(BaseConfig):
-    """How long, untrimmed videos are cut into clips. Each setting changes which clips there are."""
+    """Settings for cutting untrimmed videos into clips. Changing any of them changes the resulting clips."""
 
     HEADING: ClassVar[str] = "cutting long videos"
 
@@ -47,9 +47,9 @@ class CutConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class CombineConfig(OwnClipsConfig):
-    """How the clips that were found become one train/val set.
+    """Settings for combining the clips found into one train/val set.
 
-    All settings but `workers` and `link` change the manifest.
+    All settings except `workers` and `link` affect the manifest.
     """
 
     HEADING: ClassVar[str] = "combining"

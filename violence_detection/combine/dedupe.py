@@ -1,8 +1,9 @@
-"""Keep one of each clip: exact copies by content hash, altered ones by fingerprint; join what shares footage.
+"""Keep one copy of each clip, and join the source groups of clips that share footage.
 
-Of two copies the one in an official val set stays (the train copy goes), then the one in an official train set (one
-without a side might come to stand in val), then the one that decodes to its end, then the one with more pixels, then
-the first by path. What goes is named together with what stays.
+Exact copies are found by content hash, near duplicates by fingerprint. Of several copies, the one to keep is chosen by
+these criteria, in this order: it is in an official val set; it is in an official train set (a copy without an official
+side might be put into val); it decodes completely; it has the most pixels; its path sorts first. Each dropped clip is
+reported together with the clip kept instead.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from violence_detection.find.inventory import ClipFile
 if TYPE_CHECKING:
     from scipy.cluster.hierarchy import DisjointSet
 
-#: A source group that pictures, not published ids, joined may hold this share of a data set's class, or this
-#: many clips. Data sets that publish no sources are grouped in blocks of numbers; a few chance pairs would
-#: otherwise chain all blocks into one group that no split can divide.
+#: Joining source groups by fingerprint stops where the joined group would have more than this share of the clips of any
+#: data set and class, and more than MAX_JOINED_CLIPS of them. In data sets without published sources, clips are grouped
+#: by blocks of consecutive numbers, and a few chance pairs could chain all blocks into one group that no split divides.
 MAX_JOINED_SHARE = 0.4
+#: Clips of one data set and class that a joined group may always have.
 MAX_JOINED_CLIPS = 50
 
 
 @dataclass(frozen=True)
 class ScannedClip:
-    """A readable, labelled clip on its way into the manifest. `source_path` is below the data root."""
+    """A readable, labelled clip that may enter the manifest. `source_path` is relative to the data root."""
 
     source_path: str
     label: str
@@ -39,7 +41,7 @@ class ScannedClip:
     source_group: str
     official_split: str
     scan: Scan
-    #: Of a clip cut out of a longer video; empty where it is the hash of the file's content.
+    #: The id of a clip that was cut from a longer video; empty if the id comes from the hash of the file's content.
     cut_id: str = ""
 
     @property
@@ -47,18 +49,20 @@ class ScannedClip:
         return self.cut_id or self.scan.sha256[:16]
 
     def preference(self) -> tuple[int, bool, int, str]:
-        """Sorts the copy to keep first."""
+        """Sort key that puts the copy to keep first."""
         pixels = self.scan.width * self.scan.height
-        side = ("val", "train", "").index(self.official_split)  # one without may come to stand on the other
+        side = ("val", "train", "").index(
+            self.official_split
+        )  # a copy without an official side may be put into val
         return side, bool(self.scan.shortfall), -pixels, self.source_path
 
 
 @dataclass(frozen=True, order=True)
 class Dropped:
-    """A clip that was left out, and the one that stays in its stead.
+    """The source paths of a clip that was left out and of the clip that it was left out for.
 
-    kind: exact; near (an altered copy); source (a train clip of an official val clip's source); footage (a train
-    clip that shares footage with a val clip of a source too large to be joined).
+    kind: exact; near (an altered copy); source (an official train clip from the source of an official val clip);
+    footage (a train clip that shares footage with a val clip, where the joined source would have been too large).
     """
 
     dropped: str
@@ -68,11 +72,12 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """What stays and what goes.
+    """The kept and the dropped clips.
 
-    conflicts: copies of the same content under both labels, all left out. n_near_groups: clusters of two or more
-    found by fingerprint. bridges: source paths of kept clips that share footage though their source groups were
-    too large to join; if they come to stand on different sides, the train clip has to go.
+    conflicts: clips whose content occurs under both labels, each with a clip of the other label; all are left out.
+    n_near_groups: clusters of two or more clips found by fingerprint. bridges: pairs of source paths of kept clips that
+    share footage, but whose source groups would be too large if joined. If a split puts the two clips of a bridge on
+    different sides, the train clip has to be dropped.
     """
 
     kept: list[ScannedClip]
@@ -82,24 +87,25 @@ class Deduplicated:
     bridges: list[tuple[str, str]]
 
     def failures(self) -> list[dict[str, str]]:
-        """The conflicts as a failures file names them."""
+        """Return the conflicts as rows of a failures file: {path, reason}."""
         return [
             {
                 "path": clip.source_path,
-                "reason": f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out",
+                "reason": f"labelled {clip.label}, but {other.label} as {other.source_path} with the same content; "
+                "both left out",
             }
             for clip, other in self.conflicts
         ]
 
 
 def scanned(source_path: str, clip: ClipFile, found: Scan) -> ScannedClip:
-    """What the inventory knows of a clip, and what a look at it has found."""
+    """Combine what the inventory knows about a clip with what the scan found."""
     return ScannedClip(
         source_path, clip.label, clip.dataset, clip.source_group, clip.official_split, found, clip.clip_id
     )
 
 
-#: Which of some pairs of near duplicates are altered copies, and no other scenes before the same camera.
+#: Tells for each pair of near duplicates whether they are altered copies, rather than different scenes of one camera.
 Confirm = Callable[[Sequence[tuple[ScannedClip, ScannedClip]]], Sequence[bool]]
 
 
@@ -109,12 +115,12 @@ def deduplicate(
     confirm: Confirm | None = None,
     one_source: Iterable[tuple[str, str]] = (),
 ) -> Deduplicated:
-    """One of each clip, with source groups joined over everything that is the same or shares footage.
+    """Keep one of each clip; join the source groups of clips that are copies or share footage.
 
-    Altered copies under different labels both stay, in one source group: a fingerprint is not proof enough to
-    say that one of the labels is wrong; and so do those that `confirm` takes for none. Without `altered` all of them
-    stay. `one_source`: pairs of source groups that are known to be one. The result does not depend on the order of the
-    candidates.
+    Near duplicates stay, in one source group as far as groups may be joined, if their labels differ (a fingerprint is
+    not proof enough that one label is wrong) or if `confirm` says that they are no copies; all of them stay if
+    `altered` is False. `one_source`: pairs of source groups known to be the same source. The result does not depend on
+    the order of the candidates.
     """
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -130,7 +136,9 @@ def deduplicate(
     copies = [p for p in pairs if altered and p.same_clip and unique[p.i].label == unique[p.j].label]
     stays = _stays(unique, copies, confirm)
     near = [Dropped(unique[i].source_path, unique[k].source_path, "near") for i, k in stays.items() if i != k]
-    ends = ((stays[p.i], stays[p.j]) for p in bridges)  # a dropped copy's footage is its original's
+    ends = (
+        (stays[p.i], stays[p.j]) for p in bridges
+    )  # a dropped copy is represented by the clip kept for it
     sizes = Counter(duplicates.clusters(len(unique), pairs))
     return Deduplicated(
         kept=_renamed((unique[i] for i, k in stays.items() if i == k), groups),
@@ -142,7 +150,10 @@ def deduplicate(
 
 
 def _join(unique: Sequence[ScannedClip], pairs: Sequence[Pair], groups: DisjointSet) -> list[Pair]:
-    """Join source groups over pairs, the nearest first; returns the pairs whose groups would grow too large."""
+    """Join the source groups of paired clips: copies first, then by distance.
+
+    Returns the pairs whose source groups were not joined because the result would be too large.
+    """
     strata = Counter((c.dataset, c.label) for c in unique)
     most = {s: max(MAX_JOINED_CLIPS, MAX_JOINED_SHARE * n) for s, n in strata.items()}
     sizes: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
@@ -163,10 +174,11 @@ def _join(unique: Sequence[ScannedClip], pairs: Sequence[Pair], groups: Disjoint
 
 
 def _stays(unique: Sequence[ScannedClip], pairs: Sequence[Pair], confirm: Confirm | None) -> dict[int, int]:
-    """For each clip, by position, the clip that stays: itself, or the one it is an altered copy of.
+    """Map each clip's position to that of the clip to keep: itself, or the clip that it is an altered copy of.
 
-    Of many copies each is paired with some of the others only. So where a chain of copies leads to several clips that
-    stay, the best of them is compared with the others, and then the next, until all have been.
+    In a large set of copies, each clip is paired with only some of the others, so several clips of one chain may remain
+    as originals. The best of these is then compared with the others, then the next best, until all pairs that may
+    matter have been compared.
     """
     prints = [clip.scan.fingerprint for clip in unique]
     copies: list[Pair] = []
@@ -191,7 +203,10 @@ def _not_compared(
     stays: Mapping[int, int],
     asked: Collection[tuple[int, int]],
 ) -> list[tuple[int, int]]:
-    """Of each chain of copies the best clip that stays and was not compared with all others that do, with these."""
+    """For each chain of copies, pair its best kept clip that has uncompared partners with these partners.
+
+    Partners are the kept clips of the chain that rank below it; the pairs are sorted (smaller, larger) positions.
+    """
     chains: dict[int, list[int]] = defaultdict(list)
     for position, chain in enumerate(duplicates.clusters(len(unique), copies)):
         if stays[position] == position:
@@ -208,7 +223,10 @@ def _not_compared(
 
 
 def _originals(unique: Sequence[ScannedClip], pairs: Sequence[Pair]) -> dict[int, int]:
-    """For each clip, by position, the clip that stays: itself, or the one it is an altered copy of."""
+    """Map each clip's position to that of the clip to keep, given the pairs of altered copies.
+
+    A clip is dropped only in favour of a kept clip that it is itself paired with.
+    """
     copies: dict[int, list[int]] = defaultdict(list)
     for pair in pairs:
         copies[pair.i].append(pair.j)
@@ -242,7 +260,7 @@ def _exact(
 
 
 def _renamed(kept: Iterable[ScannedClip], groups: DisjointSet) -> list[ScannedClip]:
-    """The kept clips, sorted by path, under the common name of their joined source group."""
+    """Return the kept clips, sorted by path, with `source_group` set to the name of their joined group."""
     clips: Sequence[ScannedClip] = sorted(kept, key=lambda c: c.source_path)
     members: dict[str, set[str]] = defaultdict(set)
     for clip in clips:

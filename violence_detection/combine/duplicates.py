@@ -1,6 +1,6 @@
-"""Near-duplicate clips: candidates from a nearest-neighbour index (faiss), then an exact comparison.
+"""Find near-duplicate clips: candidates from a nearest-neighbour index (faiss), then an exact comparison.
 
-Everything compared is a whole number, so neither the machine nor the order of the clips changes a result.
+All values compared are whole numbers, so the result depends neither on the machine nor on the order of the clips.
 """
 
 from __future__ import annotations
@@ -19,26 +19,37 @@ from violence_detection.datasets import source_groups
 if TYPE_CHECKING:
     import faiss
 
-#: Limits of the distances of `compare`, measured by benchmarks/bench_fingerprint.py on 1,277 real clips.
-SAME_CLIP = 0.28  # unrelated clips begin at 0.75, two moments of an almost still camera at 0.30
-SAME_SCENE = 0.05  # two different rinks seen from the same angle begin at 0.075
-SHIFTED_COPY = 0.2  # two different still scenes begin at 0.22
-#: Motion below this part of a clip's contrast is coding noise.
+#: Largest distances at which `compare` joins two clips, measured by benchmarks/bench_fingerprint.py on 1,277 real
+#: clips. Scene plus motion distance of a copy: unrelated clips start at 0.75, two moments of an almost still camera at
+#: 0.30.
+SAME_CLIP = 0.28
+#: Scene distance alone: two different rinks seen from the same angle start at 0.075.
+SAME_SCENE = 0.05
+#: Scene plus motion distance of a copy that starts later: two different still scenes start at 0.22.
+SHIFTED_COPY = 0.2
+#: Motion energy below this fraction of a clip's energy counts as coding noise.
 MOTION_FLOOR = 1e-4
 
-_WINDOW = 4  # frames that stand in the index, and the fewest that tell a shifted copy
+#: Frames of a clip that one vector of the index covers, and the fewest common frames that prove a shifted copy.
+_WINDOW = 4
 _MAX_SHIFT = fingerprint.N_FRAMES - _WINDOW
-_MIN_COMMON = 3  # frames without which no motion can be compared
-_INDEXED_CHANGES = 8  # lowest frequencies of the motion in the index; with all 24 its cells grow uneven
+#: Fewest common frames for which motion is compared.
+_MIN_COMMON = 3
+#: Number of lowest frequencies of the motion in the index; with all 24 its cells become uneven.
+_INDEXED_CHANGES = 8
+#: Neighbours retrieved for each vector.
 _NEIGHBOURS = 16
-_CELL = 64  # clips in a cell of the index, on average
-_PROBES, _PROBES_SHIFTED = 8, 4  # cells looked into
-#: Squared distances in the index beyond which (nearly) nothing passes the exact comparison.
+#: Average number of clips per cell of the index.
+_CELL = 64
+#: Cells searched for each vector, and for each vector of a later window.
+_PROBES, _PROBES_SHIFTED = 8, 4
+#: Squared distances in the index, in units of _UNIT squared, beyond which (almost) no pair passes the exact comparison.
 _NEAR_PICTURE, _NEAR_COPY, _NEAR_SHIFTED = 0.25, 1.2, 1.0
-_UNIT = 100.0  # length of the vectors in the index
-#: Clips or pairs at a time: temporary arrays of less than 1 MB stay in the processor's caches.
+#: Length of the vectors in the index.
+_UNIT = 100.0
+#: Clips or pairs per step, so that temporary arrays stay below 1 MB and in the processor's caches.
 _CHUNK = 500
-#: Clips in one call of the index, which prepares its cell centres anew in each.
+#: Clips per call of the index, which prepares its cell centres again in every call.
 _QUERIES = 20_000
 
 _Vectors = Callable[[np.ndarray], np.ndarray]  # positions of clips -> their vectors, (n, width) float32
@@ -46,10 +57,11 @@ _Vectors = Callable[[np.ndarray], np.ndarray]  # positions of clips -> their vec
 
 @dataclass(frozen=True, order=True)
 class Pair:
-    """Two clips, positions i < j. `same_clip`: one is an altered copy of the other, else they share footage.
+    """Two clips at positions i < j that are copies or share footage.
 
-    `mirrored`: they share footage, and one is a copy of the other with left and right changed over.
-    `distance` is that of the rule that joined them: 0 is equal, each rule has its own limit.
+    `same_clip`: one is an altered copy of the other; otherwise they share footage. `mirrored`: they share footage, and
+    one is a mirrored copy of the other (left and right swapped). `distance`: as measured by the rule that joined them;
+    0 means equal, and every rule has its own limit.
     """
 
     i: int
@@ -60,13 +72,13 @@ class Pair:
 
 
 def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
-    """Pairs of clips that are copies of each other or share footage, sorted by position.
+    """Find the pairs of clips that are copies of each other or share footage, sorted by position.
 
-    Same clip: alike from the start on, in picture and motion. Shared footage: the same scene (two moments of a fixed
-    camera), or a copy that starts up to 0.8 s later, most surely by a multiple of 0.2 s, or one of which left and right
-    were changed over, begun at once or later. Of a large family every member is paired with some, not with all, and
-    clips with equal fingerprints are chained: `clusters` joins them. Clips whose fingerprint is empty (no texture) pair
-    with nothing. Raises ValueError for text that is no fingerprint.
+    Same clip: alike from the start, in picture and motion. Shared footage: the same scene (two moments of a fixed
+    camera); a copy that starts up to 0.8 s later, found most reliably at multiples of 0.2 s; or a mirrored copy, with
+    or without such a shift. In a large family each member is paired with some of the others, not all, and clips with
+    equal fingerprints form a chain; `clusters` joins them. Clips with an empty fingerprint (no texture) are in no pair.
+    Raises ValueError if a text is not a fingerprint.
     """
     texts, members = _group_equal(fingerprints)
     pairs = [Pair(a, b, True, 0.0) for group in members for a, b in itertools.pairwise(group)]
@@ -78,7 +90,10 @@ def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
 
 
 def compare_pairs(fingerprints: Sequence[str], of: Sequence[tuple[int, int]]) -> list[Pair]:
-    """Those of the pairs of positions i < j that `find_pairs` would join if it looked at them, sorted."""
+    """Compare the given pairs of positions i < j; return, sorted, those that `find_pairs` would join.
+
+    Unlike `find_pairs`, it needs no search, so no pair is missed. Raises ValueError if a text is not a fingerprint.
+    """
     told = [pair for pair in of if all(fingerprints[k] for k in pair)]
     pairs = [Pair(i, j, True, 0.0) for i, j in told if fingerprints[i] == fingerprints[j]]
     others = [sorted(pair, key=lambda k: fingerprints[k]) for pair in told]
@@ -92,9 +107,10 @@ def compare_pairs(fingerprints: Sequence[str], of: Sequence[tuple[int, int]]) ->
 
 
 def joined_with_any(fingerprints: Sequence[str], others: Sequence[str]) -> np.ndarray:
-    """Of each of the others whether `compare_pairs` joins it with one of the fingerprints, (others,) bool; none empty.
+    """Tell for each of the others whether `compare_pairs` joins it with any of the fingerprints: (others,) bool.
 
-    All against all, whose sums are products of matrices: of whole numbers, so they are the same. Raises ValueError.
+    No text may be empty. All are compared with all by matrix products, whose sums of whole numbers are exact, so the
+    answer is the same. Raises ValueError if a text is not a fingerprint.
     """
     order = np.unique([*fingerprints, *others], return_inverse=True)[1].reshape(-1)
     frames, counts = fingerprint.to_arrays([*fingerprints, *others])
@@ -110,7 +126,10 @@ def joined_with_any(fingerprints: Sequence[str], others: Sequence[str]) -> np.nd
 
 
 def neighbours(fingerprints: Iterable[str]) -> dict[str, dict[str, Pair]]:
-    """Each distinct fingerprint -> the others that it makes a pair with, and the pair; the empty one is left out."""
+    """Map each distinct non-empty fingerprint to those it is paired with, and these to the Pair.
+
+    A Pair's positions are those in the sorted list of the distinct fingerprints.
+    """
     texts = sorted(set(fingerprints) - {""})
     found: dict[str, dict[str, Pair]] = {text: {} for text in texts}
     for pair in find_pairs(texts):
@@ -119,9 +138,9 @@ def neighbours(fingerprints: Iterable[str]) -> dict[str, dict[str, Pair]]:
 
 
 def families(near: Mapping[str, Mapping[str, Pair]]) -> dict[str, int]:
-    """Each fingerprint of `neighbours` -> a number that it shares with those that chains of pairs join it with.
+    """Map each fingerprint of `neighbours` to the number of its family: all that chains of pairs connect it with.
 
-    Of a large family `neighbours` has some of the pairs only; `compare_pairs` tells of the others.
+    `neighbours` has only some of the pairs of a large family; `compare_pairs` can test the others.
     """
     at = {text: k for k, text in enumerate(near)}
     pairs = [(at[a], at[b]) for a, others in near.items() for b in others]
@@ -129,9 +148,10 @@ def families(near: Mapping[str, Mapping[str, Pair]]) -> dict[str, int]:
 
 
 def _joined(frames: np.ndarray, counts: np.ndarray, rows: np.ndarray, mirrored: np.ndarray) -> Iterable[Pair]:
-    """Those of the pairs of rows, (pairs, 2), that are copies or share footage; of `mirrored`, (pairs, 2), as a mirror.
+    """Compare the pairs in `rows`, (pairs, 2), as they are, and those in `mirrored`, (pairs, 2), with one mirrored.
 
-    Each pair once, by the pictures as they are where they join it.
+    Returns the pairs that are copies or share footage, each once. For a pair that is joined both ways, `distance` is
+    that of the unmirrored comparison.
     """
     found: dict[tuple[int, int], Pair] = {}
     for pairs, in_a_mirror in ((rows, False), (mirrored, True)):
@@ -151,10 +171,11 @@ def _joined(frames: np.ndarray, counts: np.ndarray, rows: np.ndarray, mirrored: 
 def compare(
     a: np.ndarray, count_a: np.ndarray, b: np.ndarray, count_b: np.ndarray, scenes: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compare clips pairwise. a, b: (pairs, 8, 24) whole numbers; counts: (pairs,) frames that are real.
+    """Compare clips pairwise. a, b: (pairs, 8, 24) whole numbers; counts: (pairs,) number of real frames.
 
-    Without `scenes` the same scene alone joins nothing: places may be like their mirror images.
-    Returns (pairs,) each: joined bool, same_clip bool, and the distance of the rule that joined them.
+    Without `scenes`, the same scene alone does not join two clips: it is for mirrored clips, as a place may look like
+    its mirror image. Returns three arrays (pairs,): joined bool, same_clip bool, and the distance by the rule that
+    joined them.
     """
     scene, motion, common = distances(a, count_a, b, count_b, 0)
     copy = np.where(common >= _MIN_COMMON, scene + motion, np.inf)
@@ -172,9 +193,10 @@ def compare(
 
 
 def _all_joined(a: np.ndarray, b: np.ndarray, count_a: int, count_b: int, before: np.ndarray) -> np.ndarray:
-    """What `compare` joins of all clips a (n, 8, 24) with all b (m, 8, 24), or a mirror of them: (n, m) bool.
+    """Tell which clips a (n, 8, 24) `compare` joins with which b (m, 8, 24), mirrored or not: (n, m) bool.
 
-    `before`: where a clip of a is the first of a pair, (n, m) bool; which is tells the last digits of a motion.
+    `before`, (n, m) bool: where the clip of a is the first of its pair. The order changes the last digits of a motion
+    distance, so it has to be that of `compare_pairs`.
     """
     joined = np.zeros(before.shape, bool)
     for other in (b, fingerprint.mirrored(b)):
@@ -196,7 +218,10 @@ def _all_joined(a: np.ndarray, b: np.ndarray, count_a: int, count_b: int, before
 def _all_distances(
     a: np.ndarray, b: np.ndarray, count_a: int, count_b: int, shift: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """`distances` of all clips a (n, 8, 24) from all b (m, 8, 24), of these numbers of frames: (n, m) each."""
+    """`distances` between all clips a (n, 8, 24) and all b (m, 8, 24), which have `count_a` and `count_b` real frames.
+
+    `shift` is at least 0. Returns scene and motion distances, (n, m) each, and the number of common frames.
+    """
     common = max(min(count_a - shift, count_b), 0)
     a, b = (x.astype(np.float64) for x in (a[:, shift : shift + common], b[:, :common]))
     flat = [x.reshape(len(x), -1) for x in (a, b, np.diff(a, axis=1), np.diff(b, axis=1))]
@@ -210,17 +235,18 @@ def _all_distances(
 
 
 def clusters(n: int, pairs: Sequence[Pair]) -> list[int]:
-    """Connected components: for each of n clips the smallest position in its cluster."""
+    """Return for each of n clips the smallest position in its cluster (connected component of the pairs)."""
     return source_groups.connected(n, [(pair.i, pair.j) for pair in pairs])
 
 
 def distances(
     a: np.ndarray, count_a: np.ndarray, b: np.ndarray, count_b: np.ndarray, shift: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scene and motion distance where frame k of b is frame k + shift of a; (pairs,) float64, and common frames.
+    """Scene and motion distances if frame k of b corresponds to frame k + shift of a, and the number of common frames.
 
-    Scene: 1 - cosine of all frames. Motion: squared difference of the frame-to-frame changes over their energy
-    (0 equal, 1 unrelated), once both clips have the same contrast.
+    All are (pairs,); the distances are float64, infinite where a clip has no common frame that is not black. Scene:
+    1 - cosine over all common frames. Motion: squared difference of the frame-to-frame changes divided by their energy
+    (0 equal, 1 unrelated), after scaling both clips to the same contrast.
     """
     if shift < 0:
         a, count_a, b, count_b, shift = b, count_b, a, count_a, -shift
@@ -230,7 +256,9 @@ def distances(
     cross, energy_a, energy_b = _products(a, b, real)
     move_cross, move_a, move_b = _products(np.diff(a, axis=1), np.diff(b, axis=1), real[:, 1:])
     scene, motion = _scene_and_motion(cross, energy_a, energy_b, move_cross, move_a, move_b)
-    lit = (common > 0) & (energy_a > 0) & (energy_b > 0)  # a clip may begin black
+    lit = (
+        (common > 0) & (energy_a > 0) & (energy_b > 0)
+    )  # the common frames may be black: a clip may begin so
     return np.where(lit, scene, np.inf), np.where(lit, motion, np.inf), common
 
 
@@ -242,7 +270,7 @@ def _scene_and_motion(
     move_a: np.ndarray,
     move_b: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The two distances by the sums over common frames; no number where nothing is lit."""
+    """Compute the two distances from sums over the common frames; NaN where a clip has no energy."""
     with np.errstate(divide="ignore", invalid="ignore"):
         scene = 1 - cross / np.sqrt(energy_a * energy_b)
         gain = np.sqrt(energy_a / energy_b)
@@ -252,13 +280,13 @@ def _scene_and_motion(
 
 
 def _products(a: np.ndarray, b: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums of a * b, a * a and b * b over the real frames; exact, for they are whole numbers below 2**53."""
+    """Sums of a * b, a * a and b * b over the real frames; exact, because all are whole numbers below 2**53."""
     a, b = a * real[:, :, None], b * real[:, :, None]
     return np.einsum("pfc,pfc->p", a, b), np.einsum("pfc,pfc->p", a, a), np.einsum("pfc,pfc->p", b, b)
 
 
 def _group_equal(fingerprints: Sequence[str]) -> tuple[list[str], list[list[int]]]:
-    """Distinct non-empty fingerprints in the order of their text, and the positions that have each."""
+    """Return the distinct non-empty fingerprints, sorted, and for each the positions at which it occurs."""
     groups: dict[str, list[int]] = {}
     for position, text in enumerate(fingerprints):
         if text:
@@ -268,10 +296,11 @@ def _group_equal(fingerprints: Sequence[str]) -> tuple[list[str], list[list[int]
 
 
 def _candidates(frames: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs worth comparing, and pairs worth comparing with a mirror, (pairs, 2) each, a < b, sorted.
+    """Find the pairs worth comparing, and those worth comparing mirrored: (pairs, 2) each, a < b, sorted.
 
-    One index holds the pictures (finds scenes), one the first frames' picture and motion (finds copies; each clip's
-    later windows are looked up in it too, for copies that begin later, and all of these as a mirror shows them).
+    One index contains the mean pictures and finds scenes. The other contains the picture and motion of the first frames
+    and finds copies: the first frames of each clip are looked up in it, its later windows (for copies that start
+    later), and the mirror images of all of these.
     """
     if len(frames) < 2:
         return np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int64)
@@ -302,16 +331,17 @@ def _candidates(frames: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _ends(keys: np.ndarray) -> np.ndarray:
-    """Pairs (pairs, 2) that `_near` gives as one number each."""
+    """Unpack the pairs (pairs, 2) that `_near` returns as one number each."""
     return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
 
 
 def _index(vectors_of: _Vectors, rows: np.ndarray) -> faiss.IndexIVFScalarQuantizer:
-    """An inverted-file index of clips `rows` whose cell centres are a fixed sample of the vectors, not k-means.
+    """Build an inverted-file index of the clips `rows`, whose cell centres are a fixed sample of the vectors.
 
-    Sampled whole numbers keep every distance exact, so the cells are the same on any machine; and the number of
-    cells grows with the vectors, so that a look-up does not. The centres get one length: a short one (a clip that
-    hardly moves) is near to everything, and its cell would hold twenty times its share.
+    Unlike centres from k-means, sampled whole numbers keep every distance exact, so the cells are the same on any
+    machine. The number of cells grows with that of the vectors, so the time of a look-up does not. All centres are
+    scaled to one length: a short one (a clip that hardly moves) is near everything, and its cell would get twenty times
+    its share.
     """
     import faiss
 
@@ -320,9 +350,9 @@ def _index(vectors_of: _Vectors, rows: np.ndarray) -> faiss.IndexIVFScalarQuanti
     sampled = vectors_of(sample).astype(np.float64)
     centres = faiss.IndexFlatL2(sampled.shape[1])
     centres.add(np.rint(_unit(sampled) * np.sqrt(np.max((sampled**2).sum(axis=1)))).astype(np.float32))
-    as_int8 = faiss.ScalarQuantizer.QT_8bit_direct_signed  # exact: the vectors are whole and below 128
+    as_int8 = faiss.ScalarQuantizer.QT_8bit_direct_signed  # exact: the vectors are whole numbers below 128
     index = faiss.IndexIVFScalarQuantizer(centres, centres.d, n_cells, as_int8, faiss.METRIC_L2, False)
-    index.train(sampled[:1].astype(np.float32))  # the centres stand already
+    index.train(sampled[:1].astype(np.float32))  # required by faiss; the centres are already set
     for chunk in _chunks(rows, _QUERIES):
         index.add(vectors_of(chunk))
     return index
@@ -331,7 +361,10 @@ def _index(vectors_of: _Vectors, rows: np.ndarray) -> faiss.IndexIVFScalarQuanti
 def _near(
     index: faiss.IndexIVFScalarQuantizer, vectors_of: _Vectors, rows: np.ndarray, limit: float, probes: int
 ) -> np.ndarray:
-    """Neighbours of the vectors of clips `rows` within a squared distance: pairs a < b as (a << 32) + b."""
+    """Look up the vectors of the clips `rows`; return neighbours within a squared distance of `limit` * _UNIT**2.
+
+    Each pair a < b is one number, (a << 32) + b; a pair may occur twice.
+    """
     index.nprobe = min(probes, index.nlist)
     keys = [np.zeros(0, np.int64)]
     for chunk in _chunks(rows, _QUERIES):
@@ -348,15 +381,15 @@ def _chunks(rows: np.ndarray, size: int = _CHUNK) -> Iterator[np.ndarray]:
 
 
 def _pictures(frames: np.ndarray) -> np.ndarray:
-    """The mean picture of each clip, (n, 24) float32 whole numbers, length _UNIT."""
+    """The mean picture of each clip, (n, 24) float32 whole numbers, of length _UNIT."""
     return np.rint(_unit(frames.mean(axis=1)) * _UNIT).astype(np.float32)
 
 
 def _windows(frames: np.ndarray, shift: int) -> np.ndarray:
-    """Four frames of each clip from `shift` on: (n, 48) float32 whole numbers.
+    """Vectors of _WINDOW frames of each clip, from frame `shift` on: (n, 48) float32 whole numbers.
 
-    The mean picture and the frame-to-frame changes, each of about length _UNIT, so that squared distances follow
-    scene plus motion, the distance of `compare`.
+    They consist of the mean picture and the frame-to-frame changes, each of about length _UNIT, so that squared
+    distances approximate scene plus motion, the distance of `compare`.
     """
     window = frames[:, shift : shift + _WINDOW].astype(np.float64)
     changes = np.diff(window[:, :, :_INDEXED_CHANGES], axis=1).reshape(len(window), -1)
@@ -366,5 +399,5 @@ def _windows(frames: np.ndarray, shift: int) -> np.ndarray:
 
 
 def _unit(rows: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
-    """Rows (n, width) scaled to length 1, or less where they are no larger than the noise (n,)."""
+    """Scale rows (n, width) to length 1, or to less where the squared length is not well above the `noise` (n,)."""
     return rows / np.sqrt(np.maximum((rows**2).sum(axis=1) + noise, 1.0))[:, None]

@@ -1,10 +1,10 @@
-"""Clips that a person has looked at and wants left out: `--exclude LIST`.
+"""Leave out clips that a person has looked at and rejected: `--exclude LIST`.
 
-LIST is a text file with a clip in each line, or a CSV file with a column clip_id, source_path or path, such as
-label_suspects.csv. Where it has a column `confirmed`, only the lines that are marked in it count. A line whose column
-`label` has another class than the clip by now is refused: its label was mended. A clip is named by its clip_id, its
-source_path, or its path in combined_all. A listed clip that is out already as a copy takes out the clip that it is a
-copy of. All other clips stay on their side of the split.
+LIST is a text file with one clip per line, or a CSV file with a column clip_id, source_path or path, such as
+label_suspects.csv. A clip is named by its clip_id, its source_path, or its path in combined_all. If the CSV file has a
+column `confirmed`, only the lines marked in it count. A line whose column `label` differs from the clip's present label
+is refused, because the label has been corrected since the list was made. If a listed clip was dropped as a copy, the
+clip kept instead is left out. All other clips stay on their side of the split.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from violence_detection.system.edited_tables import Reader
 
 FILE_NAME = "excluded.csv"
 COLUMNS = ("clip_id", "source_path", "label", "split", "listed_as")
-#: Columns that name a clip, the surest first.
+#: Columns that name a clip, the most reliable first.
 _NAMES = ("clip_id", "source_path", "path")
 _CONFIRMED, _LABEL = "confirmed", "label"
 _YES, _NO = frozenset({"x", "y", "yes", "1", "true"}), frozenset({"", "n", "no", "0", "false"})
+#: Number of names that a message lists.
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ExclusionList:
-    """What a list names: `names`, name of a clip -> number of its line; `labels`, name -> the label that it has there,
-    where the list says one.
+    """The contents of a list.
+
+    `names`: name of a clip -> number of its line. `labels`: name of a clip -> its label, where the list has one.
     """
 
     path: Path
@@ -39,7 +41,7 @@ class ExclusionList:
     labels: Mapping[str, str]
 
     def record(self, excluded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """For combine.json: the list, and what it took out."""
+        """Return the entry of combine.json: the list's path, its names, and the ids of the clips left out."""
         return {
             "list": str(self.path),
             "names": sorted(self.names),
@@ -49,11 +51,11 @@ class ExclusionList:
     def take_out(
         self, rows: Sequence[dict[str, Any]], known: Collection[str], copies: Mapping[str, str] | None = None
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The rows of the manifest that stay, and those that are excluded, with `listed_as`.
+        """Divide the manifest's rows into those that stay and those left out; the latter get a field `listed_as`.
 
-        `known`: ids and source paths of all clips, also of those that are out already as copies or unreadable.
-        `copies`: id or source path of a copy that is out -> source path of the clip that it is a copy of, which may be
-        one itself. Raises UserError naming lines that name no clip at all, and those whose clip has another label.
+        `known`: ids and source paths of all labelled clips, including dropped copies and unreadable ones. `copies`: id
+        or source path of a dropped copy -> source path of the clip kept instead, which may itself be a dropped copy.
+        Raises UserError for lines that name no clip at all, and for lines whose label differs from the clip's.
         """
         stays, excluded, used = [], [], set()
         mended: list[str] = []
@@ -74,31 +76,31 @@ class ExclusionList:
                 stays.append(row)
         if mended:
             raise UserError(
-                f"--exclude {self.path}: the column label has another class than the clip has now, as where that was "
-                f"mended, in {some_of(mended)}. So that the clip stays, take its mark out, or the line; to leave it "
-                "out all the same, write the label of now there, or take the column out"
+                f"--exclude {self.path}: the column label differs from the clip's present label, which may have been "
+                f"corrected since, in {some_of(mended)}. To keep the clip, remove its mark or its line; to leave it "
+                "out all the same, write its present label there, or remove the column"
             )
         unknown = [name for name in self.names if name not in used and name not in known]
         if unknown:
             shown = some_of([f"line {self.names[name]}: {name}" for name in unknown])
             raise UserError(
-                f"--exclude {self.path}: no clip has the name in {shown}. Give a clip_id, source_path or path as "
-                "manifest.csv has it, or take the line out. Clips of your own are known only where --own names them, "
-                "those of other folders where --roots does"
+                f"--exclude {self.path}: no clip has the name in {shown}. Use a clip_id, source_path or path from "
+                "manifest.csv, or remove the line. Your own clips are known only if --own names them, and clips in "
+                "other folders only if --roots does"
             )
         return stays, excluded
 
     def require_both_classes(self, stays: Sequence[Mapping[str, Any]]) -> None:
-        """Raise UserError where no clip of a class stays."""
+        """Raise UserError if the remaining rows have no clip of one of the classes."""
         there = {row["label"] for row in stays}
         if missing := [label for label in CLASS_NAMES if label not in there]:
             raise UserError(
-                f"--exclude {self.path} leaves no {' and no '.join(missing)} clip: a model learns nothing from one "
-                "class. Take lines out of the list, or mark fewer"
+                f"--exclude {self.path} leaves no {' and no '.join(missing)} clip: a model cannot learn from one class "
+                "alone. Remove lines from the list, or mark fewer"
             )
 
     def _listed_copies(self, copies: Mapping[str, str]) -> dict[str, list[str]]:
-        """Source path of the last of a chain of copies -> the listed names in it."""
+        """Map the source path at the end of each chain of copies to the listed names that lead to it."""
         found: dict[str, list[str]] = {}
         as_read = {storage.with_line_ends(name): name for name in copies}
         for name in self.names:
@@ -112,13 +114,13 @@ class ExclusionList:
 
 
 def some_of(names: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
+    """Join the first names for a message, and say how many more there are."""
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
 def read(path: Path) -> ExclusionList:
-    """Read a list. Raises UserError where it cannot be read, names nothing, or has a mark that says neither."""
+    """Read a list. Raises UserError if it cannot be read, names no clip, or has an incomplete line or unknown mark."""
     try:
         text = storage.read_text(path, storage.NAME_ERRORS)
     except OSError as e:
@@ -127,9 +129,9 @@ def read(path: Path) -> ExclusionList:
     is_table = any(name in columns for name in _NAMES)
     names, labels = _of_table(path, columns, reader) if is_table else (_of_lines(text), {})
     if not names:
-        marked = f"no line of it is marked in the column {_CONFIRMED}. Mark with x what is to go"
-        why = marked if is_table and _CONFIRMED in columns else "it names no clip"
-        raise UserError(f"--exclude {path}: {why}, or leave --exclude away")
+        marked = f"no line is marked in the column {_CONFIRMED}. Mark with x the clips to leave out"
+        why = marked if is_table and _CONFIRMED in columns else "it names no clip. Add clips to it"
+        raise UserError(f"--exclude {path}: {why}, or omit --exclude")
     return ExclusionList(path, names, labels)
 
 
@@ -139,7 +141,7 @@ def _of_lines(text: str) -> dict[str, int]:
 
 
 def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> tuple[dict[str, int], dict[str, str]]:
-    """The number of the line, and the label, of each name."""
+    """Return the line number of each name, and the label of those that have one."""
     column = next(name for name in _NAMES if name in columns)
     names, labels = {}, {}
     for cells in reader:
@@ -148,7 +150,7 @@ def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> tuple[dict[
             raise UserError(f"--exclude {path}:{reader.line_num}: {surplus}")
         if not any(row.values()):
             continue
-        # Where there is no column for marks, each line counts.
+        # without this column, every line counts
         if _CONFIRMED in columns and not _is_marked(row[_CONFIRMED], f"{path}:{reader.line_num}"):
             continue
         if not row[column]:
@@ -162,6 +164,6 @@ def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> tuple[dict[
 def _is_marked(mark: str, where: str) -> bool:
     if mark.casefold() not in _YES | _NO:
         raise UserError(
-            f"--exclude {where}: {_CONFIRMED} is {mark!r}. Mark with x what is to go, leave others empty"
+            f"--exclude {where}: {_CONFIRMED} is {mark!r}. Mark with x the clips to leave out; leave the others empty"
         )
     return mark.casefold() in _YES

@@ -1,12 +1,12 @@
-"""Perceptual fingerprints of clips: what stays when one is re-encoded, scaled, cropped, brightened or trimmed.
+"""Compute perceptual fingerprints of clips, which hardly change if a clip is encoded again, scaled, cropped or trimmed.
 
-Up to eight frames at fixed times from the start (so that neither the frame rate nor a trimmed end moves them) lose
-their black bars and are reduced to the lowest spatial frequencies of their luma, without the constant term (2D DCT,
-as in pHash: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010). The values are
-weighted by frequency, which whitens the 1/f spectrum of natural images, and scaled to a common contrast.
+Up to eight frames are taken at fixed times from the start, so that neither the frame rate nor a trimmed end moves them.
+Their black bars are removed, and each frame is reduced to the lowest spatial frequencies of its luma, without the
+constant term (2D DCT, as in pHash: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010).
+The values are weighted by frequency, which whitens the 1/f spectrum of natural images, and scaled to a common contrast.
 
-192 bytes at most, written as hex: the first frame, then the change from frame to frame on a square-root scale, fine
-enough for the small motions that alone tell two moments of one fixed camera apart.
+A fingerprint has at most 192 bytes, written as hex: the first frame, then the changes from frame to frame. The changes
+are on a square-root scale, which resolves the small motions that alone distinguish two moments of a fixed camera.
 """
 
 from __future__ import annotations
@@ -21,27 +21,36 @@ from violence_detection.video import decode
 
 N_FRAMES = 8
 N_COEFFICIENTS = 24
+#: Time of the first frame of a fingerprint, and the interval between its frames.
 FIRST_S = 0.1
 STEP_S = 0.2
-#: Between those of a long video. Of 29 real clips cut from one at any moment 24 were found again; at 0.2 seconds 25.
+#: Interval between the fingerprints of a long video. Of 29 real clips cut from one at arbitrary moments, 24 were found
+#: again; with an interval of 0.2 s, 25.
 EVERY_S = 0.8
-#: Standard deviation of the low-pass luma (levels of 255) below which there is nothing to know a clip by.
+#: Standard deviation of the low-pass luma (in levels of 0 to 255) below which a clip has nothing to be recognised by.
 MIN_TEXTURE = 2.0
 
-_SMALL = 64  # side of a frame when black bars are looked for
-_SIDE = 32  # and when it is transformed
-_BAR_CONTRAST = 0.1  # a bar's pixels stay this close to black, as a part of the clip's contrast,
-_BAR_SHARE = 0.75  # in this share of the row (the rest may be a logo),
-_BAR_LIMIT = 0.3  # over at most this part of the picture
+#: Side in pixels of the frames in which black bars are detected, and of those that are transformed.
+_SMALL = 64
+_SIDE = 32
+#: A pixel belongs to a bar if it never differs from black by more than this fraction of the clip's contrast.
+_BAR_CONTRAST = 0.1
+#: A row or column belongs to a bar if this share of its pixels does; the rest may be a logo.
+_BAR_SHARE = 0.75
+#: A bar covers at most this share of the picture's height or width.
+_BAR_LIMIT = 0.3
+#: Largest value of a fingerprint's signed bytes.
 _LEVELS = 127
-_CHUNK = 500  # clips at a time: temporary arrays of less than 1 MB stay in the processor's caches
-_CLIP_RMS = 4.0  # values beyond this many times the clip's root mean square saturate
+#: Clips per step, so that temporary arrays stay below 1 MB and in the processor's caches.
+_CHUNK = 500
+#: Values beyond this multiple of the clip's root mean square saturate.
+_CLIP_RMS = 4.0
 
 
 def sample_plan(info: decode.VideoInfo, start: int = 0, length: int | None = None) -> list[int]:
-    """Frame numbers a fingerprint needs: up to N_FRAMES, ascending, at fixed times from frame `start`.
+    """Return the frame numbers that a fingerprint needs: up to N_FRAMES, ascending, at fixed times from frame `start`.
 
-    `start` and `length` (in frames) are for a window of a longer video; without them it is the whole clip.
+    `start` and `length` (in frames) select a window of a longer video; the default is the whole clip.
     """
     end = info.n_frames if length is None else min(start + length, info.n_frames)
     times_s = FIRST_S + STEP_S * np.arange(N_FRAMES)
@@ -51,7 +60,9 @@ def sample_plan(info: decode.VideoInfo, start: int = 0, length: int | None = Non
 
 def shrink(frame: np.ndarray) -> np.ndarray:
     """Reduce an RGB uint8 frame of any size to (64, 64) uint8 luma: the `transform` for `video.decode.read`."""
-    luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)  # first: one channel shrinks at twice the speed
+    luma = cv2.cvtColor(
+        frame, cv2.COLOR_RGB2GRAY
+    )  # before shrinking: one channel shrinks twice as fast as three
     return _shrink_luma(luma)
 
 
@@ -60,10 +71,10 @@ def _shrink_luma(luma: np.ndarray) -> np.ndarray:
 
 
 def from_frames(frames: Sequence[np.ndarray]) -> str:
-    """Fingerprint of the frames of `sample_plan`, in its order: RGB uint8 of any size, or results of `shrink`.
+    """Fingerprint the frames of `sample_plan`, in its order: RGB uint8 of any size, or results of `shrink`.
 
-    Returns lower-case hex, 48 digits a frame. A clip without texture (black, one colour) has no identity: its
-    fingerprint is the empty string, which pairs with nothing.
+    Returns lower-case hex, 48 digits per frame. A clip without texture (black, one colour) cannot be recognised: its
+    fingerprint is the empty string, which matches nothing.
     """
     if not len(frames):
         return ""
@@ -82,9 +93,10 @@ def of_video(path: Path) -> tuple[decode.VideoInfo, str]:
 
 
 def along(path: Path) -> list[tuple[int, str]]:
-    """Of a video of any length, decoded once, the fingerprint every EVERY_S seconds, with the frame that it begins at.
+    """Fingerprint a video of any length every EVERY_S seconds; return (frame at which it starts, fingerprint) of each.
 
-    The first is that of `of_video`; a clip that is cut from the video begins near one of them. Raises UnreadableVideo.
+    The first is that of `of_video`; a clip cut from the video starts near one of them. A start is left out if the video
+    ends before its last frame. Raises UnreadableVideo.
     """
     info = decode.probe(path)
     starts = [int(k * EVERY_S * info.fps) for k in range(int(info.n_frames / info.fps / EVERY_S) + 1)]
@@ -101,7 +113,7 @@ def along(path: Path) -> list[tuple[int, str]]:
 
 
 def encode(spectra: np.ndarray) -> str:
-    """Hex of (frames, N_COEFFICIENTS) spectra in levels of luma; empty where they are below MIN_TEXTURE."""
+    """Encode spectra (frames, N_COEFFICIENTS), in levels of luma, as hex; empty if they are below MIN_TEXTURE."""
     if np.sqrt((spectra**2).sum(axis=1).mean()) < MIN_TEXTURE:
         return ""
     weighted = spectra * _WEIGHTS
@@ -112,16 +124,17 @@ def encode(spectra: np.ndarray) -> str:
 
 
 def to_arrays(fingerprints: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted spectra of the frames of clips, (n, N_FRAMES, 24) int32, and how many frames each has, (n,) int64.
+    """Decode fingerprints to weighted spectra, (n, N_FRAMES, 24) int32, and numbers of real frames, (n,) int64.
 
-    Past the last frame it is repeated; an empty fingerprint is all zero. One clip's contrast is on one scale, whole
-    numbers throughout, so that comparing is exact on any machine. Raises ValueError where a text is no fingerprint.
+    The last frame is repeated where a clip has fewer than N_FRAMES; an empty fingerprint gives zeros. All frames of a
+    clip are on one scale, and all values are whole numbers, so that comparisons are exact on any machine. Raises
+    ValueError if a text is not a fingerprint.
     """
     digits = 2 * N_COEFFICIENTS
     spectra = np.zeros((len(fingerprints), N_FRAMES, N_COEFFICIENTS), np.int32)
     counts = np.array([len(text) // digits for text in fingerprints], np.int64)
     if any(len(text) % digits or len(text) > digits * N_FRAMES for text in fingerprints):
-        raise ValueError(f"a fingerprint has {digits} hex digits a frame and at most {N_FRAMES} frames")
+        raise ValueError(f"a fingerprint has {digits} hex digits per frame and at most {N_FRAMES} frames")
     for count in range(1, N_FRAMES + 1):
         alike = np.flatnonzero(counts == count)
         for start in range(0, len(alike), _CHUNK):
@@ -136,19 +149,19 @@ def to_arrays(fingerprints: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mirrored(spectra: np.ndarray) -> np.ndarray:
-    """What spectra (..., N_COEFFICIENTS) are of pictures with left and right changed over, exactly."""
+    """Return the spectra (..., N_COEFFICIENTS) of the mirrored pictures (left and right swapped); this is exact."""
     return spectra * _MIRRORED
 
 
 def frequency_weights() -> np.ndarray:
-    """What `encode` multiplies the spectra with: the frequencies themselves, (N_COEFFICIENTS,) float64."""
+    """Return the factors by which `encode` multiplies spectra: the frequencies, (N_COEFFICIENTS,) float64."""
     return _WEIGHTS.copy()
 
 
 def picture_box(small: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of the picture inside its black bars, from (frames, 64, 64) uint8 luma.
+    """Find the top, bottom, left and right of the picture inside its black bars, from (frames, 64, 64) uint8 luma.
 
-    Without this, bars outweigh the picture at low frequencies: all letterboxed clips would look alike.
+    Bars left in would outweigh the picture at low frequencies, and all letterboxed clips would look alike.
     """
     brightest = small.max(axis=0).astype(np.float64)
     black, white = np.percentile(brightest, 1), np.percentile(small, 98)
@@ -159,7 +172,7 @@ def picture_box(small: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _bars(dark_share: np.ndarray) -> tuple[int, int]:
-    """How many lines to drop at both ends, with the one that mixes bar and picture."""
+    """Return how many lines to drop at either end, including the line in which bar and picture mix."""
     limit = int(_SMALL * _BAR_LIMIT)
     counts = []
     for shares in (dark_share, dark_share[::-1]):
@@ -170,13 +183,13 @@ def _bars(dark_share: np.ndarray) -> tuple[int, int]:
 
 
 def _spectrum(picture: np.ndarray) -> np.ndarray:
-    """The lowest spatial frequencies, (N_COEFFICIENTS,) float64, as standard deviations in levels of luma."""
+    """The lowest spatial frequencies of a picture, (N_COEFFICIENTS,) float64, as standard deviations in luma levels."""
     square = cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
     return (_BASIS @ square @ _BASIS.T)[_ROWS, _COLUMNS] / _SIDE
 
 
 def _low_frequencies() -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the N_COEFFICIENTS lowest frequencies, lowest first."""
+    """The rows and columns, in the DCT, of the N_COEFFICIENTS lowest frequencies, lowest first."""
     pairs = sorted(
         ((r, c) for r in range(8) for c in range(8) if r + c), key=lambda p: (p[0] ** 2 + p[1] ** 2, p)
     )
@@ -186,7 +199,7 @@ def _low_frequencies() -> tuple[np.ndarray, np.ndarray]:
 
 _ROWS, _COLUMNS = _low_frequencies()
 _WEIGHTS = np.hypot(_ROWS, _COLUMNS)
-#: Cosines of an odd number of half waves across the picture are turned over by a mirror, the others stay.
+#: Mirroring a picture negates cosines with an odd number of half waves across its width, and keeps the others.
 _MIRRORED = np.where(_COLUMNS % 2, -1, 1).astype(np.int32)
 #: The first 8 rows of the orthonormal DCT-II of length _SIDE; the constant row is never used.
 _BASIS = np.sqrt(2 / _SIDE) * np.cos(np.pi * np.arange(8)[:, None] * (np.arange(_SIDE) + 0.5) / _SIDE)

@@ -1,8 +1,8 @@
-"""The clips of combined_all as links, put there and taken away so that at every moment a whole manifest stands.
+"""Place the clips of combined_all as links, so that at any moment every clip of the manifest exists.
 
-New links come first, then the manifest that lists them, then go the links that it does not list. `.links.json` names
-every link that may stand there, from before it is made until it is gone. What else stands there is somebody's own: it
-stays, and no stage reads it.
+New links are made first, then the manifest that lists them is written, then the links that it does not list are
+removed. `.links.json` names every link that may exist, from before it is made until after it is removed. Any other file
+there belongs to the user: it is kept, and no stage reads it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from violence_detection.system import locks, storage
 log = logging.getLogger(__name__)
 
 LIST_NAME = ".links.json"
+#: Number of foreign files that a warning lists.
 _SHOWN = 3
-#: To which file systems round the time of a change, at most: that of FAT, which has no links.
+#: Coarsest step of modification times on any file system: that of FAT, which has no links, so clips are copied to it.
 _MTIME_STEP_NS = 2 * 10**9
 
 
 def check_ours(combined: Path, records: Iterable[str]) -> None:
-    """Raise UserError when files stand in the folder and none of the `records` that this suite leaves in its own."""
+    """Raise UserError if the folder contains files but no manifest and none of this suite's `records`."""
     if any((combined / name).is_file() for name in (LIST_NAME, *records)) or has_manifest(combined):
         return
     own = {locks.ONLY_ONE_NAME, locks.HOLDER_NAME}
@@ -39,9 +40,9 @@ def check_ours(combined: Path, records: Iterable[str]) -> None:
     if found is not None:
         elsewhere = combined.absolute().with_name("my_clips")
         raise UserError(
-            f"{combined} holds files, {found} for one, and nothing that says that combine_all_datasets.py made them. "
-            f"Clips are put there and taken away by it, so it wants the folder for itself. Move yours away: "
-            f"{shlex.join(['mv', str(combined), str(elsewhere)])}; clips of your own are taken in with "
+            f"{combined} contains files, such as {found}, but no sign that combine_all_datasets.py made them. That "
+            f"script adds and removes clips there, so it needs the folder to itself. Move your files away: "
+            f"{shlex.join(['mv', str(combined), str(elsewhere)])}; to include your own clips, use "
             "--own NAME=FOLDER"
         )
 
@@ -51,10 +52,10 @@ def _is_folder(path: Path) -> bool:
 
 
 def place(combined: Path, wanted: Mapping[str, Path], kind: str) -> str:
-    """Make the links of `wanted` (path below the folder -> source), beside those that stand there.
+    """Make the links of `wanted` (path below the folder -> source); existing ones are kept.
 
-    `kind` auto takes hard links, and where the file system refuses them symbolic links, then copies. Returns
-    the kind that was used. Raises UserError when the asked kind is not possible.
+    `kind` is hard, symlink, copy or auto, which tries hard links, then symbolic links, then copies. Returns the kind
+    used. Raises UserError if the clips cannot be placed that way.
     """
     _write_list(combined, _ours(combined) | set(wanted))
     kinds = ("hard", "symlink", "copy") if kind == "auto" else (kind,)
@@ -70,21 +71,25 @@ def place(combined: Path, wanted: Mapping[str, Path], kind: str) -> str:
                 continue
             raise UserError(
                 f"cannot place clips in {combined} ({chosen}): {e}. "
-                "Free space there, or choose another way with --link symlink or --link copy"
+                "Free some space there, or choose another kind of link with --link symlink or --link copy"
             ) from e
         return chosen
     raise AssertionError("no kind of link")
 
 
 def stand(combined: Path, wanted: Mapping[str, Path], kind: str) -> bool:
-    """Whether all links of `wanted` stand there, of this kind and of these sources: a folder that was copied holds
-    links to the one that it was copied from, or copies where hard links were.
+    """Tell whether all links of `wanted` exist, are of this kind and lead to these sources.
+
+    In a folder that was copied elsewhere they may not: its links may lead to the original's clips, or be copies.
     """
     return all(_is_placed(combined / path, source.resolve(), kind) for path, source in wanted.items())
 
 
 def remove_others(combined: Path, wanted: Iterable[str]) -> None:
-    """Remove the links of earlier runs that are not `wanted`, and what killed runs have left; name what is not ours."""
+    """Remove links of earlier runs that are not `wanted` and temporary files of killed runs; warn about foreign files.
+
+    A foreign file is one in the class folders that is not `wanted` and that this suite did not make.
+    """
     wanted = set(wanted)
     ours = _ours(combined)
     for path in sorted(ours):
@@ -97,8 +102,9 @@ def remove_others(combined: Path, wanted: Iterable[str]) -> None:
     if foreign:
         shown = ", ".join(str(p) for p in foreign[:_SHOWN])
         more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
-        log.warning("not made by this script, so they stay, and in no manifest, so no stage reads them: %s%s. Your own "
-                    "clips are taken in with --own NAME=FOLDER, the folder elsewhere", shown, more)  # fmt: skip
+        log.warning("files that this script did not make are kept, but they are not in the manifest, so no stage reads "
+                    "them: %s%s. To include your own clips, use --own NAME=FOLDER, with the folder elsewhere",
+                    shown, more)  # fmt: skip
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -106,21 +112,21 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _ours(combined: Path) -> set[str]:
-    """The links that earlier runs have made or were about to make: those listed, and those of the manifest.
+    """The links that earlier runs made or were about to make: those listed in .links.json and in the manifest.
 
-    What this suite made before it kept a list stands in its manifest.
+    The manifest is read because early versions of this suite wrote no list.
     """
     found: set[str] = set()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found.update(storage.read_json(combined / LIST_NAME)["links"])
     if has_manifest(combined):
-        with contextlib.suppress(DamagedFile):  # of whose clips the list has the links
+        with contextlib.suppress(DamagedFile):  # the list has the links of its clips
             found.update(row.get("path") or "" for row in storage.read_csv(combined / manifest.FILE_NAME))
     return {path for path in found if _is_link_path(path)}
 
 
 def _is_link_path(path: str) -> bool:
-    """Nothing else goes, whatever a list says that somebody has changed."""
+    """Tell whether a path may be one of a link: nothing else is removed, even if somebody has edited the list."""
     parts = PurePosixPath(path).parts
     return len(parts) == 3 and parts[0] in manifest.SPLITS and parts[1] in CLASS_NAMES and parts[2] != ".."
 
@@ -165,6 +171,8 @@ def _is_placed(target: Path, source: Path, kind: str) -> bool:
         return True
     if not filecmp.cmp(target, source, shallow=False):
         return False
-    with contextlib.suppress(OSError):  # on a share of another user it stays as it is
+    with contextlib.suppress(
+        OSError
+    ):  # another user may own the file; then its contents are compared each time
         shutil.copystat(source, target)
     return True

@@ -1,4 +1,4 @@
-"""What became of all that was found: of each file, in figures, and in the lines for people."""
+"""Report the outcome of combining: what became of each file, the counts, and the log lines."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from violence_detection.system.figures import plural
 
 log = logging.getLogger(__name__)
 
-#: What becomes of a video file that is found. cut, not_cut: of a long one; second_copies: published or unpacked twice;
-#: excluded: of a category that is neither class; excluded_by_list: of --exclude.
+#: The possible outcomes for a video file that was found. cut, not_cut: an untrimmed video; second_copies: published or
+#: unpacked twice; excluded: from a category that is neither class; excluded_by_list: left out by --exclude.
 FILE_KINDS = ("kept", "duplicates", "label_conflicts", "unreadable", "unlabelled", "excluded", "excluded_by_list",
               "second_copies", "wrong_rows", "cut", "not_cut")  # fmt: skip
+#: Warn if the share of clips in val differs from --val-fraction by more than this.
 _SHARE_TOLERANCE = 0.02
 
 
@@ -33,7 +34,7 @@ def of_files(
     excluded: Sequence[Mapping[str, Any]],
     data_root: Path,
 ) -> dict[str, int]:
-    """What became of each video file that was found: every one counts once."""
+    """Count the video files found, in total and by outcome (FILE_KINDS). Every file counts once."""
     kept, copies = {r["source_path"] for r in rows}, {d.dropped for d in dropped}
     by_list = {r["source_path"] for r in excluded}
     of: dict[str, str] = {}
@@ -75,7 +76,7 @@ def summarised(
     files: Mapping[str, int],
     combined: Path,
 ) -> dict[str, Any]:
-    """The fields of the script's line."""
+    """Return the fields of the JSON line that the script prints."""
     sides = Counter(r["split"] for r in rows)
     kinds = Counter(d.kind for d in dropped)
     wrong_rows = len(found.failures) + cut.refused
@@ -113,12 +114,12 @@ def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[s
 
 
 def say(summary: Mapping[str, Any], val_fraction: float) -> None:
-    """The balance of classes a data set, for people, and what could not be had."""
-    if files := summary.get("files"):  # records of earlier versions have none
+    """Log the class balance of each data set, and warn about what is missing or was left out."""
+    if files := summary.get("files"):  # records of earlier versions lack this field
         parts = [f"{files[kind]} {kind.replace('_', ' ')}" for kind in FILE_KINDS if files.get(kind)]
         log.info("%d videos found: %s", files["found"], ", ".join(parts))
     if by_list := summary.get("excluded_by_list"):
-        log.info("%d clips are left out by --exclude, with all copies of them; %s names them", by_list,
+        log.info("--exclude leaves out %d clips, with all copies of them; they are listed in %s", by_list,
                  exclusions.FILE_NAME)  # fmt: skip
     log.info("train is %s; val is %s", PART_MEANINGS["train"], PART_MEANINGS["val"])
     log.info("%-20s %14s %14s %7s", "data set", "train f/nf", "val f/nf", "val %")
@@ -131,17 +132,17 @@ def say(summary: Mapping[str, Any], val_fraction: float) -> None:
             if missing := [label for label in CLASS_NAMES if not counts[label]]:
                 log.warning("%s has no %s clip in %s", dataset, " and no ".join(missing), side)
     if summary["cut_short"]:
-        log.warning("of %d clips and long videos a part does not decode, as after half a download; warnings.csv "
-                    "beside the manifest names them", summary["cut_short"])  # fmt: skip
+        log.warning("%d clips and long videos decode only in part, as after an incomplete download; they are listed in "
+                    "warnings.csv beside the manifest", summary["cut_short"])  # fmt: skip
     kinds = summary.get("duplicates_by_kind") or {}
     if taken := kinds.get("source", 0) + kinds.get("footage", 0):
-        log.warning("%s of train left out, as their source or footage has clips in val; duplicates.csv names them",
+        log.warning("%s of train left out because val has clips of the same source or footage; see duplicates.csv",
                     plural(taken, "clip"))  # fmt: skip
     share = summary["val"] / (summary["train"] + summary["val"])
     if not summary["val"]:
-        log.warning("val has no clip, and training takes no such set: all clips are of one source, show one place (a "
-                    "fixed camera), or are train by their published split or table. Add clips of other places or "
-                    "sources, or of another data set")  # fmt: skip
+        log.warning("val has no clips, so training will refuse this set: all clips come from one source, show one "
+                    "place (a fixed camera), or belong to train by their official split or CSV file. Add clips of "
+                    "other places or sources, or another data set")  # fmt: skip
     elif abs(share - val_fraction) > _SHARE_TOLERANCE:
-        log.warning("val holds %.1f %% of the clips, not %.0f %%: official splits, large source groups or many clips "
-                    "of one place do not allow it", 100 * share, 100 * val_fraction)  # fmt: skip
+        log.warning("val has %.1f %% of the clips instead of %.0f %%: official splits, large source groups or many "
+                    "clips of one place do not allow that share", 100 * share, 100 * val_fraction)  # fmt: skip

@@ -1,6 +1,6 @@
-"""Videos that are one file under several names, of which clips are cut: those clips are of one source.
+"""Find identical video files among the long videos, so that all clips cut from them get one source group.
 
-Copies of a clip are found by content (dedupe.py). Of two copies of a long video other windows may be cut, which are
+dedupe.py finds copies of clips by content. But from two copies of a long video different windows may be cut, which are
 copies of nothing and need not look alike.
 """
 
@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 def shared_sources(found: Inventory) -> list[tuple[str, str]]:
-    """Pairs of source groups to join, sorted: each has a video that the other has too, cut in at least one of them.
+    """Find the pairs of source groups to join, sorted: both contain the same video, and at least one has it cut.
 
-    Only files of one size are read for it. What cannot be read is named in the log and joins nothing.
+    Only files that share their size with another are read. A file that cannot be read is logged and joins nothing.
     """
     cut = {clip.path for dataset in found.datasets for clip in dataset.needs_cutting}
     sources: dict[Path, set[str]] = defaultdict(set)
@@ -40,12 +40,12 @@ def shared_sources(found: Inventory) -> list[tuple[str, str]]:
 
 
 def _of_one_size(paths: Iterable[Path]) -> list[list[Path]]:
-    """Files, two or more, that are equally long."""
+    """Group the non-empty regular files by size; return the groups of two or more."""
     found: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
         try:
             status = path.stat()
-        except OSError:  # whoever reads it names it
+        except OSError:  # reported when the file is scanned or cut
             continue
         if stat.S_ISREG(status.st_mode) and status.st_size:
             found[status.st_size].append(path)
@@ -53,7 +53,7 @@ def _of_one_size(paths: Iterable[Path]) -> list[list[Path]]:
 
 
 def _of_one_content(files: Iterable[Path]) -> list[list[Path]]:
-    """Files, two or more, with the same content; links to one file are not read."""
+    """Group files by content; return the groups of two or more. If all are links to one file, it is not read."""
     by_file: dict[tuple[int, int], list[Path]] = defaultdict(list)
     for path in files:
         status = path.stat()
@@ -63,7 +63,7 @@ def _of_one_content(files: Iterable[Path]) -> list[list[Path]]:
         try:
             content = storage.sha256_file(paths[0]) if len(by_file) > 1 else ""
         except OSError as e:
-            log.warning("%s cannot be compared with videos of its size: %s", paths[0], e.strerror or e)
+            log.warning("cannot compare %s with the videos of the same size: %s", paths[0], e.strerror or e)
             content = f"unread {k}"
         found[content] += paths
     return [paths for paths in found.values() if len(paths) > 1]

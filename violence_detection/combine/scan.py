@@ -1,8 +1,8 @@
-"""Look at every clip once: content hash, exact frame count, properties and fingerprint, kept in a journal.
+"""Read every clip once for its content hash, exact frame count, properties and fingerprint; keep these in a journal.
 
-One line a file is appended as soon as it is known, keyed by path, size, modification time and the version of
-the code that looked. A killed run or a later data set costs only what is not in the journal yet. What may be otherwise
-tomorrow (video/video_files.py) is not written down, and not believed where an earlier version did.
+A file's line is appended as soon as the file has been read; its key consists of path, size, modification time and code
+version. So after a killed run, or with a further data set, only files without a line are read. Failures that may not
+occur again (see video/video_files.py) are not recorded, and ignored where an earlier version recorded them.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from violence_detection.system import console, storage
 from violence_detection.video import decode, video_files
 
 JOURNAL_NAME = ".scan.jsonl"
-#: What a scan finds changes with it: to be given another value whenever decoding or fingerprinting gives other results,
-#: so that old lines are not believed. Moving or commenting code changes nothing. (The first value was a hash.)
+#: Change this whenever decoding or fingerprinting gives different results, so that old lines no longer count. Moving or
+#: commenting code needs no change. (The first value was a hash.)
 VERSION = "parts"
-#: The value before. A line of it stands where the packets of the file say today what it says.
+#: The previous value. A line with it still counts if the file's packets agree with it today.
 _VERSION_BEFORE = "a7722212dcfc"
-#: Of all its lines, and of some: the first were written when a frame's time was its number by the stated rate.
+#: Fields of every line of the previous version, and fields that only some of them have: the oldest lines date from when
+#: a frame's time was computed from its number and the stated frame rate.
 _FIELDS_BEFORE = frozenset({"sha256", "n_frames", "fps", "width", "height", "codec", "fingerprint", "reason"})
 _SOME_BEFORE = frozenset({"stated_frames", "duration_s", "by_time", "shortfall"})
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a full read of a file found. With a `reason` it cannot be read and only `sha256` may be set.
+    """The result of reading a whole file. If `reason` is set, the file cannot be read, and all other fields are empty.
 
-    `n_frames` decode, at `fps` or, where the rate varies, at so many moments a second as its liveliest part has frames.
-    `by_time`: the frames are found by their time stamps, for the file is not what its header says. `shortfall` says
-    what of it does not decode.
+    `n_frames`: number of frames that decode. `fps`: the frame rate or, if it varies, the number of moments per second,
+    which is that of frames in the video's liveliest part. `by_time`: frames are found by their time stamps because the
+    file differs from its header. `shortfall`: which part does not decode, and why; empty if all does.
     """
 
     sha256: str = ""
@@ -51,7 +52,7 @@ class Scan:
 
 
 def scan_file(path: Path) -> Scan:
-    """Hash, decode and fingerprint one file. What cannot be read comes back with its reason, never raised."""
+    """Hash, decode and fingerprint one file. For a file that cannot be read, a Scan with the reason is returned."""
     try:
         sha256 = storage.sha256_file(path)
         info, print_ = fingerprint.of_video(path)
@@ -73,11 +74,11 @@ def scan_file(path: Path) -> Scan:
     )
 
 
-_NOT_CONFIRMED = Scan(reason="to be read anew")
+_NOT_CONFIRMED = Scan(reason="to be read again")
 
 
 def _confirmed(item: tuple[Path, Mapping[str, Any]]) -> Scan:
-    """A line of the version before, where today's look at the packets says the same; nothing is decoded for that."""
+    """Turn a line of the previous version into a Scan if the file's packets agree with it; nothing is decoded."""
     path, line = item
     try:
         info = decode.timing(path)
@@ -101,9 +102,9 @@ def _failed(_: Path, reason: str) -> Scan:
 
 
 def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dict[str, Scan]:
-    """Scan files (name below the data root -> path); what the journal knows is not read again.
+    """Scan files (name below the data root -> path) with `workers` processes; 0: one per core.
 
-    Returns name -> Scan for every name, in sorted order.
+    Files in the journal are not read again. Returns name -> Scan for every name, in sorted order.
     """
     keys = {name: journal_key(name, path) for name, path in sorted(files.items())}
     known = storage.read_journal(journal_path, frozenset(Scan.__dataclass_fields__))
@@ -128,14 +129,16 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
 def _confirm(
     keys: Mapping[str, str], files: Mapping[str, Path], journal_path: Path, workers: int
 ) -> dict[str, Scan]:
-    """What the journal's lines of the version before still say rightly, and now as such of today."""
+    """Return the scans of the previous version that still hold, and record them as lines of the present version."""
     before = storage.read_journal(journal_path, _FIELDS_BEFORE, _SOME_BEFORE)
     names = {files[name]: name for name in keys}
     old = {path: before.get(journal_key(name, path, _VERSION_BEFORE)) for path, name in names.items()}
     items = [(path, line) for path, line in old.items() if line and not line["reason"]]
     if not items:
         return {}
-    console.log.info("%d files known by an earlier version: held against their packets", len(items))
+    console.log.info(
+        "%d files known from an earlier version: checking them against their packets", len(items)
+    )
     found = {}
     with (
         storage.appending_journal(journal_path) as record,
@@ -168,7 +171,7 @@ def _scan_and_record(
 
 
 def journal_key(name: str, path: Path, version: str = VERSION) -> str:
-    """What a file's line in the journal is found by; empty where the system says nothing of the file."""
+    """Return the key of a file's line in the journal; empty if the file's status cannot be read."""
     try:
         stat = path.stat()
     except OSError:

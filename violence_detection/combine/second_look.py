@@ -1,8 +1,8 @@
-"""A second look at near duplicates: does the same move in both, or does one camera see other things?
+"""Compare near duplicates a second time: are they copies, or different scenes before the same fixed camera?
 
-A fingerprint is of the whole picture. Where a fixed camera sees people from afar, what they do is a hundredth of the
-picture, and two scenes look like copies of one. So the pairs that fingerprints call copies are decoded again: what
-stands still is laid over each other and taken away, and what is left, the change over time and where it is, must agree.
+A fingerprint describes the whole picture. Where a fixed camera sees people from afar, they fill about a hundredth of
+it, and two different scenes look like copies of one. So the pairs that fingerprints call copies are decoded again:
+their static pictures are aligned and subtracted, and the motion that remains must agree in time and place.
 """
 
 from __future__ import annotations
@@ -24,31 +24,41 @@ from violence_detection.video import decode, video_files
 log = logging.getLogger(__name__)
 
 JOURNAL_NAME = ".second_look.jsonl"
-#: To be raised whenever a look gives other results, so that old lines are not believed.
+#: Increase this whenever the comparison gives different results, so that old lines in the journal no longer count.
 VERSION = 1
-#: Correlation of what moves. Of 701 altered copies of 80 real clips all have over 0.7; of scenes before one camera 137
-#: of 145 have less than 0.6 (the others: one person who does the same twice), and so have those of small figures.
+#: Correlation of the motion from which two clips are copies. All of 701 altered copies of 80 real clips exceed 0.7. Of
+#: 145 pairs of scenes before one camera, 137 are below 0.6 (in the others one person does the same twice), and so are
+#: pairs of scenes with small figures.
 SAME_MOTION = 0.6
-#: Levels of luma, at a contrast of CONTRAST: what moves less anywhere is coding noise. It is 0.9 at most in copies of
-#: still pictures, and 2.4 where a figure of 2 % is hardly darker than what is behind it.
+#: Motion (levels of luma at a contrast of CONTRAST) below which a clip counts as still: less is coding noise. Copies of
+#: still pictures reach 0.9 at most; a figure that fills 2 % and is hardly darker than its background reaches 2.4.
 STILL = 1.0
+#: Standard deviation to which the static picture of each clip is scaled.
 CONTRAST = 50.0
 
+#: Number of frames, time of the first, and interval between them.
 _N_FRAMES, _FIRST_S, _STEP_S = 24, 0.1, 0.2
-_SIDE = 96  # at which a person of 1 % of the picture still has 90 pixels
-_BOX_SIDE = 64  # at which fingerprints look for black bars
-_MARGIN = 6  # pixels at the edge, where a cropped copy has nothing to compare with
-_BLUR = 1.5  # pixels; coding noise is finer, people are coarser
-_SPOT = 8  # pixels; the part of the picture in which the motion is largest
-_MOST_TURN, _MOST_SHIFT = 0.15, 12.0  # a crop; anything beyond is an alignment that went astray
+#: Side in pixels of the pictures compared; a person who fills 1 % of one still has 90 pixels.
+_SIDE = 96
+#: Side in pixels at which fingerprints detect black bars.
+_BOX_SIDE = 64
+#: Pixels ignored at each edge, where a cropped copy has nothing to compare.
+_MARGIN = 6
+#: Standard deviation in pixels of the blur; coding noise is finer than that, people are coarser.
+_BLUR = 1.5
+#: Side in pixels of the square over which motion is averaged to find where it is largest.
+_SPOT = 8
+#: Largest change of a matrix element, and largest shift in pixels, that cropping explains; beyond, it is misalignment.
+_MOST_TURN, _MOST_SHIFT = 0.15, 12.0
+#: When the search for the alignment ends: after 50 steps, or when a step improves it by less than 1e-4.
 _STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
 
 
 @dataclass(frozen=True)
 class SecondLook:
-    """Whether one clip is an altered copy of the other, with the correlation of what moves in them.
+    """Whether one clip is an altered copy of the other, and the correlation of their motion.
 
-    With a `reason` it could not be had.
+    If `reason` is set, the clips could not be compared, and `same` is False.
     """
 
     same: bool
@@ -63,9 +73,10 @@ def confirm(
     workers: int,
     put_off: list[str],
 ) -> list[bool]:
-    """Which of the pairs are altered copies; what the journal knows is not decoded again.
+    """Tell which of the pairs are altered copies. Pairs in the journal are not decoded again.
 
-    A pair that cannot be looked at now is none, and is looked at again by the next run; `put_off` is given the reason.
+    A pair that cannot be compared now counts as different. The reason is appended to `put_off`, and the next run
+    compares the pair again.
     """
     keys = [storage.stable_hash([a.scan.sha256, b.scan.sha256, VERSION], digits=32) for a, b in pairs]
     known = storage.read_journal(journal_path, frozenset(SecondLook.__dataclass_fields__))
@@ -77,7 +88,7 @@ def confirm(
     }
     if todo:
         log.info(
-            "%d pairs of near duplicates: %d known, %d to look at again", len(keys), len(found), len(todo)
+            "%d pairs of near duplicates: %d known, %d to compare again", len(keys), len(found), len(todo)
         )
         with (
             storage.appending_journal(journal_path) as record,
@@ -91,10 +102,10 @@ def confirm(
     reasons = [look.reason for look in found.values() if look.reason]
     put_off += reasons
     if reasons:
-        log.warning("%d pairs could not be looked at again now; both clips stay", len(reasons))
+        log.warning("%d pairs could not be compared again now, so both clips of each stay", len(reasons))
     if others := sum(not look.same and not look.reason for look in found.values()):
         log.info(
-            "%d pairs show one camera's picture, but other things move: both stay, as one source", others
+            "%d pairs show one camera's picture but different motion: both clips stay, as one source", others
         )
     return [found[key].same for key in keys]
 
@@ -117,7 +128,10 @@ def _failed(_: tuple[Path, Path], reason: str) -> SecondLook:
 
 
 def pictures(path: Path) -> np.ndarray:
-    """Luma of up to 24 frames at fixed times, inside black bars, (frames, 96, 96) float32. Raises UnreadableVideo."""
+    """Read up to 24 frames at fixed times; return the luma inside black bars, (frames, 96, 96) float32.
+
+    Raises UnreadableVideo.
+    """
     info, found = decode.read(path, _plan, _shrink)
     frames = np.stack([found[i] for i in _plan(info)])
     small = np.stack([_resized(frame, _BOX_SIDE) for frame in frames])
@@ -127,7 +141,10 @@ def pictures(path: Path) -> np.ndarray:
 
 
 def compare(a: np.ndarray, b: np.ndarray) -> SecondLook:
-    """Compare what moves in two clips, each (frames, 96, 96) float32 luma; the frames that both have count."""
+    """Compare the motion of two clips, each (frames, 96, 96) float32 luma, over the frames that both have.
+
+    They are the same if their motion correlates, or if neither has any.
+    """
     n = min(len(a), len(b))
     a, b = _at_contrast(a[:n]), _at_contrast(b[:n])
     place = _alignment(a.mean(axis=0), b.mean(axis=0))
@@ -156,25 +173,28 @@ def _resized(luma: np.ndarray, side: int) -> np.ndarray:
 
 
 def _at_contrast(frames: np.ndarray) -> np.ndarray:
-    """Brightness and contrast of the standing picture on one scale."""
+    """Shift and scale the frames so that their mean picture has mean 0 and standard deviation CONTRAST."""
     mean = frames.mean(axis=0)
     return np.asarray((frames - mean.mean()) * (CONTRAST / max(float(mean.std()), 1.0)), np.float32)
 
 
 def _alignment(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Where the points of picture `a` are in `b`, (2, 3): copies are cropped by a few per cent."""
+    """The affine transform (2, 3) from points of picture `a` to those of `b`: a copy may be cropped by a few per cent.
+
+    It is the identity if no transform is found, or one too large for a crop.
+    """
     none = np.eye(2, 3, dtype=np.float32)
     everywhere = np.ones_like(a, np.uint8)
     try:
         found = cv2.findTransformECC(a, b, none.copy(), cv2.MOTION_AFFINE, _STEPS, everywhere, 5)[1]
-    except cv2.error:  # nothing to hold on to
+    except cv2.error:  # the pictures have no detail in common
         return none
     change = np.abs(found - none)
     return found if change[:, :2].max() <= _MOST_TURN and change[:, 2].max() <= _MOST_SHIFT else none
 
 
 def _motion(frames: np.ndarray) -> np.ndarray:
-    """What is left of the frames without the standing picture and without flicker."""
+    """The frames without edges, static picture and flicker, blurred: what is left is motion."""
     inner = frames[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     moving = inner - inner.mean(axis=0)
     moving -= moving.mean(axis=(1, 2), keepdims=True)
@@ -182,5 +202,5 @@ def _motion(frames: np.ndarray) -> np.ndarray:
 
 
 def _largest(moving: np.ndarray) -> float:
-    """Root mean square of the motion where it is largest."""
+    """Root mean square of the motion in the _SPOT x _SPOT square where it is largest."""
     return float(np.sqrt(np.max(cv2.boxFilter((moving**2).mean(axis=0), -1, (_SPOT, _SPOT)))))

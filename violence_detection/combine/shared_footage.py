@@ -1,7 +1,7 @@
-"""Clips of one part that show the footage of another, though they count as other sources.
+"""Find clips of one part that share footage with another part although their source groups differ.
 
-Combining makes one source of clips that share footage, but not where that would grow too large to be divided. So parts
-that are cut by source may still share some.
+Combining joins the source groups of clips that share footage, except where the joined group would be too large to be
+divided. So parts divided by source may still share footage.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-#: Pairs that take so long, 10 to 40 s on a core, that it is said.
-_TOLD = 10_000_000
+#: Number of pairs from which their comparison, 10 to 40 s on one core, is announced in the log.
+_ANNOUNCED_PAIRS = 10_000_000
 
 
 class SharedFootage:
-    """Which fingerprints of a manifest's rows show the same footage: equal ones, and those that make a pair.
+    """Knows which clips of a manifest show the same footage: their fingerprints are equal or make a pair.
 
-    Of a large family a search pairs each clip with some of the others only, so all of these are compared.
+    In a large family, a search pairs each clip with only some of the others, so within a family all are compared.
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
@@ -36,32 +36,32 @@ class SharedFootage:
         self._families = duplicates.families(self._near)
 
     def without(self, apart: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-        """The rows of `others` that show no footage of `apart`; clips without a fingerprint show none."""
+        """Return the rows of `others` that share no footage with `apart`; clips without a fingerprint share none."""
         shown = set(apart.fingerprint) & self._families.keys()
         near = shown.union(*(self._near[text] for text in shown))
         near |= self._compared(shown, set(others.fingerprint) & self._families.keys() - near)
         return others[~others.fingerprint.isin(near)]
 
     def _compared(self, shown: Iterable[str], others: Iterable[str]) -> set[str]:
-        """Those of the others that make a pair with one of their family that is shown."""
+        """Return those of `others` that make a pair with a fingerprint of `shown` from the same family."""
         families: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
         for side, texts in enumerate((shown, others)):
             for text in sorted(texts):
                 families[self._families[text]][side].append(text)
         found: set[str] = set()
         for seen, left in families.values():
-            if (most := len(seen) * len(left)) > _TOLD:
-                log.info("up to %d pairs of clips that may show one place are compared", most)
+            if (most := len(seen) * len(left)) > _ANNOUNCED_PAIRS:
+                log.info("comparing up to %d pairs of clips that may show the same place", most)
             if seen and left:
                 found.update(itertools.compress(left, duplicates.joined_with_any(seen, left)))
         return found
 
 
 def rather_train(unique: Deduplicated, sides: Mapping[str, str]) -> list[str]:
-    """Source paths of clips that had better all be in train, given the side of each source path.
+    """Find clips that should all go to train, given the side of each source path; return their source paths.
 
-    Those that footage ties to each other, as before one fixed camera, where a division would cost train at least half
-    as many clips as val gets. What is tied to an official val clip stays as it is.
+    These are the sets of clips connected by shared footage, as from one fixed camera, whose division would cost train
+    at least half as many clips as val gets. A set with an official val clip is left as it is.
     """
     clips = [c for c in unique.kept if c.source_path in sides]
     numbers = {name: k for k, name in enumerate(sorted({c.source_group for c in clips}))}
@@ -76,9 +76,9 @@ def rather_train(unique: Deduplicated, sides: Mapping[str, str]) -> list[str]:
 
 
 def to_drop(unique: Deduplicated, sides: Mapping[str, str]) -> dict[str, str]:
-    """Train clips to leave out -> a val clip whose footage they show, given the side of each source path.
+    """Map each train clip to leave out to a val clip whose footage it shows, given the side of each source path.
 
-    Of a large family a search pairs each clip with some of the others only, so it goes on until nothing is found.
+    In a large family, a search pairs each clip with only some of the others, so it is repeated until it finds no more.
     """
     if not unique.bridges:
         return {}
@@ -93,7 +93,7 @@ def to_drop(unique: Deduplicated, sides: Mapping[str, str]) -> dict[str, str]:
 
 
 def torn(pairs: Iterable[Sequence[str]], sides: Mapping[str, str]) -> dict[str, str]:
-    """The train clips of pairs (source paths) that stand on both sides -> the val clip of the first such pair."""
+    """Map the train clip of each pair (of source paths) that is on both sides to the val clip of its first pair."""
     found: dict[str, str] = {}
     for pair in pairs:
         by_side = {sides.get(path): path for path in pair}

@@ -1,11 +1,11 @@
-"""Divide clips so that no source stands on both sides, each data set and class in proportion.
+"""Divide clips so that no source is on both sides, with the same proportion of every data set and class.
 
-Whole source groups are placed by a greedy pass and a local search on the deviation from the wanted number of
-clips a stratum (data set and class). scikit-learn's StratifiedGroupKFold knows neither official splits nor fractions
-other than 1/k, and where a few groups hold most of a stratum it is too coarse: on four real data sets it gave one
-class of one of them 33 % val and the other 17 %.
+Whole source groups are placed by a greedy pass and a local search that minimise the deviation from the wanted number of
+clips per stratum (data set and class). scikit-learn's StratifiedGroupKFold supports neither official splits nor
+fractions other than 1/k, and it is too coarse where a few groups have most of a stratum: on four real data sets it put
+33 % of one class of a data set into val and 17 % of the other.
 
-The result depends on the seed and the content ids alone, not on the order of clips, names or folders.
+The result depends only on the seed and the ids, which come from the clips' content, not on order, names or folders.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TRAIN, VAL = "train", "val"
-#: What an empty side of a stratum costs, against squared deviations of at most a few hundred per cent.
-_EMPTY_SIDE = 100.0
-_WHOLE = 4.0  # weight of the overall share against that of one stratum
+#: Cost of an empty side of a stratum. Others are squares of relative deviations, which reach a few hundred per cent.
+_EMPTY_SIDE_COST = 100.0
+#: Weight of the deviation of the overall share, relative to that of one stratum.
+_OVERALL_WEIGHT = 4.0
+#: Most steps of the local search.
 _MAX_MOVES = 10_000
+#: Most starting orders tried.
 _STARTS = 5
-_NEAR_ENOUGH = 0.01  # cost at which no further starting order is tried
+#: Cost below which no further starting order is tried.
+_NEAR_ENOUGH = 0.01
 
 
 @dataclass(frozen=True)
 class Item:
-    """What a split needs to know of a clip: `clip_id` (content hash), source group, stratum, official
-    split."""
+    """A clip as seen by the split. `official_split`: train, val or empty."""
 
     clip_id: str
     group: str
@@ -44,20 +47,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Assignment:
-    """`split`: train or val of each kept clip. `dropped`: clip id -> the official val clip it shares a source
-    with."""
+    """`split`: clip id -> train or val, of each kept clip. `dropped`: clip id -> an official val clip of its source."""
 
     split: Mapping[str, str]
     dropped: Mapping[str, str]
 
 
 def assign(items: Sequence[Item], seed: int, val_fraction: float = 0.2) -> Assignment:
-    """Divide into train and val: official sides stand, everything else goes by whole groups to near
-    `val_fraction`.
+    """Divide clips into train and val: official sides are kept, all other source groups are placed whole.
 
-    A group with an official val clip is val: members without an official side follow it, members that are
-    officially train are dropped, so that neither the source nor the official val set is torn. A group with
-    official train clips and no official val clip is train. Raises ValueError if a clip id occurs twice.
+    The placement brings val as close as possible to `val_fraction` of the clips, overall and in every stratum. A group
+    with an official val clip goes to val: members without an official side follow, and official train members are
+    dropped, so that neither the source nor the official val set is divided. A group with official train clips but no
+    official val clip goes to train. Raises ValueError if a clip id occurs twice.
     """
     if len({item.clip_id for item in items}) != len(items):
         raise ValueError("clip ids must be unique: remove exact duplicates first")
@@ -89,10 +91,10 @@ def assign(items: Sequence[Item], seed: int, val_fraction: float = 0.2) -> Assig
 def grouped_folds(
     groups: Sequence[str], strata: Sequence[Hashable], k: int, seed: int, keys: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Folds of whole groups, each with its share of every stratum. Returns (n,) int64 in [0, k).
+    """Divide clips into k folds of whole groups, each with its share of every stratum. Returns (n,) int64 in [0, k).
 
-    `keys` (clip ids, say) make the folds independent of how groups are named; without them the names decide.
-    Raises ValueError if there are fewer groups than folds.
+    With `keys`, such as clip ids, the folds do not depend on the names of the groups; without them they do. Raises
+    ValueError if k is below 2 or above the number of groups.
     """
     members: dict[str, list[Hashable]] = defaultdict(list)
     identity: dict[str, str] = {}
@@ -111,9 +113,9 @@ def grouped_folds(
 
 
 def selection_split(manifest: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
-    """A selection part cut from train by source group, for early stopping, thresholds and calibration.
+    """Cut a selection part from train by source group, for early stopping, thresholds and calibration.
 
-    Stratified by data set and label. Returns (rows,) bool, True for selection; rows of val are always False.
+    It is stratified by data set and label. Returns (rows,) bool, True for selection; rows of val are always False.
     """
     train = manifest[manifest["split"] == TRAIN]
     members: dict[str, list[Hashable]] = defaultdict(list)
@@ -134,10 +136,11 @@ def _choose(
     seed: int,
     fixed: Sequence[tuple[Hashable, bool]],
 ) -> set[str]:
-    """Groups to put on the smaller side, so that with the `fixed` (stratum, is there) clips it is `fraction`.
+    """Choose the groups to put on the smaller side, so that it has about `fraction` of all clips and of every stratum.
 
-    `members`: the stratum of each clip of a group. `identity`: what orders the groups, besides the seed. Of
-    several starting orders the one that ends nearest is taken.
+    `members`: group -> the stratum of each of its clips. `identity`: group -> what its place in the starting orders
+    depends on, besides the seed. `fixed`: (stratum, whether on that side) of clips that are already placed. The best
+    result of several starting orders is taken.
     """
     if not members:
         return set()
@@ -170,7 +173,7 @@ def _choose(
 
 @dataclass(frozen=True)
 class _Cost:
-    """How far a taken number of clips a stratum, (..., strata), is from `fraction` of `total`: (...)."""
+    """The cost of taking `there` clips of each stratum, (..., strata), instead of `fraction` of `total`: (...)."""
 
     total: np.ndarray
     fraction: float
@@ -179,14 +182,16 @@ class _Cost:
         deviation = (there / self.total - self.fraction) / self.fraction
         whole = (there.sum(axis=-1) / self.total.sum() - self.fraction) / self.fraction
         empty = (there == 0) | (there == self.total)
-        cost = (deviation**2).sum(axis=-1) + _WHOLE * whole**2 + _EMPTY_SIDE * empty.sum(axis=-1)
-        return np.round(cost, 9)  # so that the last bits, which differ between machines, decide nothing
+        cost = (
+            (deviation**2).sum(axis=-1) + _OVERALL_WEIGHT * whole**2 + _EMPTY_SIDE_COST * empty.sum(axis=-1)
+        )
+        return np.round(cost, 9)  # the last bits differ between machines and must decide nothing
 
 
 def _search(counts: np.ndarray, base: np.ndarray, cost: _Cost) -> np.ndarray:
-    """Which rows to take: greedy in the given order, then the best single move or swap until none helps.
+    """Choose the rows to take: greedily in the given order, then by the best single move or swap until none helps.
 
-    counts (groups, strata), base (strata,). Returns (groups,) bool.
+    A swap is tried only if no move helps. counts (groups, strata), base (strata,). Returns (groups,) bool.
     """
     there = base.copy()
     taken = np.zeros(len(counts), bool)
@@ -215,10 +220,10 @@ def _search(counts: np.ndarray, base: np.ndarray, cost: _Cost) -> np.ndarray:
 def _best_swap(
     cost: _Cost, there: np.ndarray, step: np.ndarray, taken: np.ndarray
 ) -> tuple[list[int], float]:
-    """The exchange of a taken row for another that costs least: its two rows and the cost after it.
+    """Find the swap of a taken row for another that costs least: its two rows and the cost after it.
 
-    Rows with equal counts are interchangeable, so one of each kind is tried: with ten thousand groups of one
-    clip there are as many kinds as strata.
+    Rows with equal counts are interchangeable, so only one of each kind is tried: ten thousand groups of one clip are
+    of no more kinds than there are strata.
     """
     lowest, moves = np.inf, [0]
     outside = _one_of_each(step, np.flatnonzero(~taken))

@@ -1,9 +1,9 @@
-"""The ledger of looks at val: how often, by which command and with which model it was judged, and what was seen.
+"""Keep the ledger of looks at val: when, by which command and with which model it was judged, and what was seen.
 
-A held-out part that is looked at again and again is tuned by, whoever looks (Dwork et al., "The reusable holdout",
-Science 2015). `combined_all/val_ledger.jsonl` stands beside the manifest, has one JSON line a look, and is only
-appended to: combining again leaves it there. A line carries the hash of the manifest and that of the val clips' ids, so
-that looks at the same val count even where train has changed since.
+Whoever looks at a held-out part again and again ends up tuning on it (Dwork et al., "The reusable holdout", Science
+2015). The ledger, `combined_all/val_ledger.jsonl`, is beside the manifest. It has one JSON line per look, or several
+with the same run id, and is only appended to; combining again keeps it. A line contains the hash of the manifest and
+that of the val clips' ids, so that looks at the same val count even if train has changed since.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ from violence_detection.system.figures import is_share, plural
 
 FILE_NAME = "val_ledger.jsonl"
 _LOCK_NAME = ".val_ledger.lock"
-#: A volume, or a folder, that is only lent for reading.
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
-#: Where an entry has what all entries of one evaluation have; those of before, and of training, are looks of their own.
+#: Errors of writing to a folder or volume that this user may only read.
+_READ_ONLY_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: Key of the run id that all entries of one evaluation share. Entries without it, those of training and of earlier
+#: versions, are looks of their own.
 _RUN_KEY = "run"
-#: Of the name of a script.
-_MOST_LETTERS = 60
+#: Most characters of a script's name that are shown.
+_MOST_NAME_CHARACTERS = 60
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Look:
-    """One look at val. `purpose`: evaluation, training, hard clips, folds, left-out data sets, progression or
-    probe of features.
+    """One look at val.
 
-    `model`: its folder or file, `model_sha256` its identity. `val_clips`: clips of val that were judged. `figures`:
-    what was seen, JSON-able, with `n`, the clips that it rests on: of folds these are more than those of val.
-    `run`: what all lines of an evaluation have, one look however many of its sets have clips of val; else empty.
+    `purpose`: evaluation, training, hard clips, folds, left-out data sets, progression or probe of features. `model`:
+    its folder or file; `model_sha256`: its identity. `val_clips`: number of val clips that were judged. `figures`: what
+    was seen, fit for JSON, with `n`, the number of clips that the figures rest on; for folds, more than those of val.
+    `run`: the id that all lines of one evaluation share, which count as one look however many of its sets contain val
+    clips; else empty.
     """
 
     command: str
@@ -57,11 +59,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Looks:
-    """What a ledger says. `same`: looks at the same val clips, the first entry of each, oldest first; `other`: how many
-    at another val of that folder.
+    """The contents of a ledger, as seen from one val.
 
-    `unreadable`: lines that are damaged; each may have been a look at any val. `unnoted`: why the look that asked for
-    this could not be written down; empty if it was, or none was to be.
+    `val_clips`: number of clips in that val. `same`: the looks at exactly these clips, oldest first, each by its first
+    entry. `other`: number of looks at another val of the folder. `unreadable`: number of damaged lines, each of which
+    may have been a look at any val. `unnoted`: why the present look could not be recorded; empty if it was, or if there
+    was none to record.
     """
 
     val_clips: int
@@ -72,11 +75,11 @@ class Looks:
 
     @property
     def models(self) -> int:
-        """With how many models the same val was looked at."""
+        """The number of different models in the looks at the same val."""
         return len({str(entry.get("model_sha256")) for entry in self.same})
 
     def text(self) -> str:
-        """In words, for people."""
+        """Describe the looks before this one in words."""
         count = len(self.same)
         times = {0: "not looked at before", 1: "looked at once before"}.get(
             count, f"looked at {count} times before"
@@ -88,16 +91,16 @@ class Looks:
             said = [f"{times}, with {plural(self.models, 'model')}, by {by}"]
         if self.other:
             said.append(
-                f"{self.other} more on another val of this folder, which may have had some of these clips"
+                f"{self.other} more on another val of this folder, which may have included some of these clips"
             )
         if self.unreadable:
-            said.append(f"{plural(self.unreadable, 'damaged line')} beside these")
+            said.append(f"{plural(self.unreadable, 'damaged line')} in the ledger")
         if self.unnoted:
-            said.append(f"this look could not be noted: {self.unnoted}")
+            said.append(f"this look could not be recorded: {self.unnoted}")
         return "; ".join(said)
 
     def record(self) -> dict[str, Any]:
-        """For metrics.json: the counts, and by which commands, the latest first."""
+        """Return the entry of metrics.json: the counts, the commands (latest first), and `text`."""
         return {
             "checked": True,
             "looks_before": len(self.same),
@@ -111,7 +114,10 @@ class Looks:
         }
 
     def by_command(self) -> list[dict[str, Any]]:
-        """The commands that looked at the same val: command, purpose, looks, and the last one's time and accuracy."""
+        """List the commands that looked at the same val, the latest first.
+
+        Each entry has the command, its number of looks, and the purpose, time and accuracy of its last look.
+        """
         found: dict[str, dict[str, Any]] = {}
         for entry in self.same:
             command = str(entry.get("command", ""))
@@ -129,14 +135,16 @@ class Looks:
 
 
 def record_of_others(clips: int, combined: Path) -> dict[str, Any]:
-    """What metrics.json says where none of the clips is val of that folder: no look was counted."""
-    said = f"none of these {clips} clips is val of {combined / manifest.FILE_NAME}, by content: no look is counted"
+    """Return the entry of metrics.json if none of the judged clips is in that folder's val: no look is counted."""
+    said = f"none of these {clips} clips is val of {combined / manifest.FILE_NAME}, by content, so no look is counted"
     return {"checked": True, "looks_before": 0, "text": said}
 
 
 def record_unchecked(combined: Path) -> dict[str, Any]:
-    """What metrics.json says where there is no manifest whose val clips could be compared with."""
-    said = f"not looked for whether these clips are val of a manifest: there is no {combined / manifest.FILE_NAME}"
+    """Return the entry of metrics.json if there is no manifest with whose val the judged clips could be compared."""
+    said = (
+        f"not checked whether these clips are val of a manifest: there is no {combined / manifest.FILE_NAME}"
+    )
     return {"checked": False, "text": said}
 
 
@@ -146,12 +154,11 @@ class _Lines(NamedTuple):
 
 
 def note(combined: Path, look: Look) -> Looks:
-    """Append a look, and return those before it. To be called before anybody is shown what was seen.
+    """Append a look, and return the looks before it. Call this before anybody is shown the figures.
 
-    What the same run has noted is no look before it.
-
-    Reading and appending are one step for all processes that share the folder, and the line is on the disk on return.
-    A folder that cannot be written is no reason not to measure: `unnoted` then says so.
+    Earlier entries of the same run are not counted as looks before it. Reading and appending are one step for all
+    processes that share the folder, and the line is on disk on return. If the user may not write to the folder, nothing
+    is raised, so that measuring goes on; `unnoted` then gives the reason.
     """
     val = val_of(combined)
     entry = {
@@ -174,9 +181,9 @@ def note(combined: Path, look: Look) -> Looks:
             with storage.appending_journal(combined / FILE_NAME, sync=True) as record:
                 record(uuid.uuid4().hex, entry)
     except OSError as e:
-        if e.errno not in _NOT_OURS:
+        if e.errno not in _READ_ONLY_ERRORS:
             raise
-        log.warning("%s: this look at val cannot be noted (%s)", combined / FILE_NAME, e.strerror)
+        log.warning("%s: this look at val cannot be recorded (%s)", combined / FILE_NAME, e.strerror)
         return _looks(_read(combined / FILE_NAME), val, look.run, e.strerror or str(e))
     before = _looks(before_lines, val, look.run)
     log.info("val of %s: %s", combined, before.text())
@@ -184,32 +191,38 @@ def note(combined: Path, look: Look) -> Looks:
 
 
 def read(combined: Path) -> Looks:
-    """All looks at the val that stands there now."""
+    """Return all looks at the present val of the folder."""
     return _looks(_read(combined / FILE_NAME), val_of(combined))
 
 
 def check(combined: Path) -> None:
-    """Raise UserError where a look could not be noted: to be asked before anything is judged."""
+    """Raise UserError if a look could not be recorded. Call this before anything is judged.
+
+    A folder that may only be read is no error: `note` allows for it.
+    """
     val_of(combined)
     if (path := combined / FILE_NAME).is_dir():
         raise UserError(
-            f"{path} is a folder, where looks at val are noted. Move it away, and run the same command again"
+            f"{path} is a folder, but looks at val are recorded in a file of that name. Move it away, and run the same "
+            "command again"
         )
 
 
 def val_of(combined: Path) -> list[str]:
-    """The ids of the clips of val, sorted. Raises UserError where the manifest has no columns for that."""
+    """Return the ids of the clips of val, sorted. Raises UserError if the manifest lacks the columns for that."""
     path = combined / manifest.FILE_NAME
     try:
         return sorted(row["clip_id"] for row in storage.read_csv(path) if row["split"] == manifest.SPLITS[1])
     except KeyError as e:
-        raise UserError(f"{path} lacks the column {e}. Make it again with combine_all_datasets.py") from e
+        raise UserError(
+            f"{path} is missing the column {e}. Make it again with combine_all_datasets.py"
+        ) from e
 
 
 def _script(command: str) -> str:
-    """What was called, without what it was told."""
+    """The name of the script in a command, without its arguments."""
     words = [word for word in command.partition("(")[0].split() if word != "python"]
-    return words[0][:_MOST_LETTERS] if words else "an unknown command"
+    return words[0][:_MOST_NAME_CHARACTERS] if words else "an unknown command"
 
 
 def _hash(clip_ids: Sequence[str]) -> str:
@@ -217,7 +230,7 @@ def _hash(clip_ids: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> _Lines:
-    """Every line of the ledger; half a line of a writer that was killed is damaged."""
+    """Read every line of the ledger. Damaged lines, such as the half line of a killed writer, are only counted."""
     entries: list[dict[str, Any]] = []
     damaged = 0
     if not path.is_file():
@@ -235,7 +248,7 @@ def _read(path: Path) -> _Lines:
 
 
 def _looks(lines: _Lines, val: Sequence[str], run: str = "", unnoted: str = "") -> Looks:
-    """`run`: whose own entries are none of those before it."""
+    """Sort the looks by whether they were at this val; the entries of `run`, the present one, are left out."""
     wanted = _hash(val)
     runs, looks = {run} - {""}, []
     for entry in lines.entries:

@@ -1,1 +1,1 @@
-"""Steps 4 and 5: several members, cross-validation, hard clips."""
+"""Steps 4 and 5: ensembles of several members, cross-validation, and fine-tuning on hard clips."""

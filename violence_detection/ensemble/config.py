@@ -1,4 +1,4 @@
-"""The settings of steps 4 and 5."""
+"""Settings of train_ensemble_models.py: steps 4 and 5."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEMBERS = ("deep_lstm", "bilstm", "gru", "conv_lstm", "attention")
 
 @dataclass(frozen=True)
 class EnsembleConfig(BaseConfig):
-    """Which members are trained, on which clips, and what is made of them."""
+    """Which members are trained, on which clips, and what is done with them."""
 
     HEADING: ClassVar[str] = "members, folds, final fit"
 
@@ -131,11 +131,15 @@ class EnsembleConfig(BaseConfig):
 
     @property
     def averaged(self) -> Averaging:
-        """How the members' probabilities become one."""
+        """How the members' probabilities are combined into one."""
         return self.averaged_of(self.members)
 
     def averaged_of(self, members: tuple[str, ...]) -> Averaging:
-        """The same of some of the members."""
+        """How `members`, all or some of this run's members, are averaged.
+
+        With `average` "auto", the kinds of all of this run's members decide. A single member is neither averaged in
+        logits nor given an early exit.
+        """
         from violence_detection.models.averaging import Averaging, EarlyExit
 
         in_logits = self.average == "logits"
@@ -147,10 +151,10 @@ class EnsembleConfig(BaseConfig):
 
     @property
     def spends_val(self) -> bool:
-        """Whether val's clips are trained on like all others."""
+        """Whether val's clips count as train clips, so that val no longer measures anything."""
         return self.all_clips or self.final
 
     @property
     def by_left_out(self) -> bool:
-        """Whether the data sets left out decide the final fit."""
+        """Whether left-out data sets, not folds, decide the final fit's steps, temperatures and thresholds."""
         return self.final_by == "left-out"

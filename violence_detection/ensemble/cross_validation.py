@@ -1,10 +1,12 @@
-"""K-fold cross-validation by source: every clip is judged by models that saw neither it nor anything of its source.
+"""K-fold cross-validation by source: every clip is judged by models that saw neither it nor its source.
 
 <folder>/fold_<i>/<member>/         the fold's models, with an ensemble.json beside them
-<folder>/folds/ensemble.json        all of them as one ensemble
+<folder>/folds/ensemble.json        the models of all folds as one ensemble
 <folder>/oof_predictions.csv        out-of-fold P(fight) of every clip, with the fold that held it out
-<folder>/cross_validation.json      figures and the jobs they rest on, written last
-With a data set left out in each fold: without_<data set>/, leave_one_out_predictions.csv (see leave_one_out.py).
+<folder>/cross_validation.json      the figures, and the keys of the jobs that they rest on; written last
+
+Where each fold holds out a data set (see leave_one_out.py), the folders of folds are called without_<data set>/ and the
+predictions leave_one_out_predictions.csv; the other two files are not written.
 """
 
 from __future__ import annotations
@@ -41,10 +43,11 @@ LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it, with the closer
-    look beside them if it is taken.
+    """A plan: the members to train on each fold, below `folder`, and how they judge the clips held out.
 
-    `by_dataset`: each fold holds out a data set. `averaged`: how the members are averaged. `command`: that asks for it.
+    `views`: test-time views of each held-out clip, the plain one included; `closer_look`: whether the closer look is
+    added to them. `by_dataset`: whether each fold holds out a data set. `averaged`: how the members are averaged.
+    `command`: the command line that asked for the cross-validation.
     """
 
     members: tuple[str, ...]
@@ -64,7 +67,7 @@ class CrossValidation:
         return self.folder / (LEFT_OUT_PREDICTIONS_NAME if self.by_dataset else PREDICTIONS_NAME)
 
     def jobs(self) -> list[TrainingJob]:
-        """All folds' jobs, fold by fold."""
+        """The jobs of all folds, fold by fold; within a fold in the order of the members."""
         return [job for fold in self.folds for job in self._fold_jobs(fold)]
 
     def _fold_jobs(self, fold: Fold) -> list[TrainingJob]:
@@ -72,7 +75,10 @@ class CrossValidation:
         return ensemble.jobs(self.members, self.pool, fold, self.settings, folder, self.overwrite)
 
     def discard(self) -> None:
-        """Remove the records of an earlier cross-validation in this folder: they are written last."""
+        """Remove an earlier cross-validation's records from this folder: the models they describe may be replaced.
+
+        Unless the folds hold out data sets, also record how many folds were begun.
+        """
         if not self.by_dataset:
             storage.write_json(self.folder / run_folder.FOLDS_BEGUN_NAME, {"folds": len(self.folds)})
             (self.folder / RECORD_NAME).unlink(missing_ok=True)
@@ -83,7 +89,10 @@ class CrossValidation:
         return [job.key for job in self.jobs()]
 
     def made(self, record: Mapping[str, Any]) -> bool:
-        """Whether the record is of these jobs, and of clips that were taken for the same as now."""
+        """Whether `record` describes these jobs, on clips with the same labels, data sets and source groups as now.
+
+        Records of earlier versions have no hash of the labels; theirs count as the same.
+        """
         labels = self.pool.judged_sha256(self.folds)
         return (
             record["jobs"] == self.keys()
@@ -92,14 +101,15 @@ class CrossValidation:
         )
 
 
-#: Told of plans whose held-out clips are judged, for what, and the figures, before these are written or logged.
+#: Called with the plans whose held-out clips have been judged, the purpose of that look and its figures, before the
+#: figures are written or logged.
 Seen = Callable[[Sequence[CrossValidation], str, Mapping[str, Any]], None]
 
 
 def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None = None) -> dict[str, Any]:
-    """Predict every fold's held-out clips and write the files above. Returns the summary's fields.
+    """Judge every fold's held-out clips and write the files listed at the top; return the summary's fields.
 
-    `seen` is told what was seen before anybody is shown it.
+    `trained`: the results of the plan's jobs, in their order. `seen` is called before any figure is written or logged.
     """
     judged = judge_held_out(plan, trained)
     figures = judged.figures(plan)
@@ -127,9 +137,12 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`predictions`: rows as evaluation.metrics has them, by clip id, with their `fold`. `temperatures`: by member the
-    geometric mean over the folds of its own; None where probabilities are averaged. `sha256`: of the table. `command`:
-    that had them judged, without passwords; empty where it is not known.
+    """Predictions for the clips that the folds of a plan held out.
+
+    `predictions`: rows as evaluation.metrics defines them, sorted by clip id, with the number of their `fold`.
+    `temperatures`: for each member the geometric mean of its own temperatures in the folds; None where probabilities
+    are averaged. `sha256`: hash of the table of predictions. `command`: the command line that had the clips judged,
+    without passwords; empty if unknown.
     """
 
     predictions: pd.DataFrame
@@ -149,7 +162,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class _Judged:
-    """What the models of a fold say of its held-out clips: member -> (V, N) in `each_view`, before any temperature."""
+    """What a fold's models say of its held-out clips, `rows`.
+
+    `each_view`: member -> P(fight) (V, N) of V views of N clips, before any temperature. `selection`: rows of the clips
+    that chose the members' weights.
+    """
 
     parts: list[ensemble.Part]
     weights: Weights
@@ -160,7 +177,11 @@ class _Judged:
 
 
 def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut:
-    """Every fold's held-out clips judged by its models; written as the plan's predictions."""
+    """Judge every fold's held-out clips with its models, and write the table of predictions.
+
+    `trained`: the results of the plan's jobs, in their order. Also writes the ensemble.json of each fold and, unless
+    the folds hold out data sets, of all folds together. Raises UserError for a probability that is not finite.
+    """
     import pandas as pd
 
     count = len(plan.members)
@@ -202,7 +223,7 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut
 
 
 def _write(path: Path, predictions: pd.DataFrame) -> str:
-    """Write the table, and return its SHA-256."""
+    """Write the table of predictions; return its SHA-256."""
     with storage.atomic_path(path) as temporary:
         quoting = storage.quoting_of(predictions)
         predictions.to_csv(temporary, index=False, errors=storage.NAME_ERRORS, quoting=quoting)
@@ -230,9 +251,9 @@ def _judge(plan: CrossValidation, fold: Fold, trained: Sequence[Trained]) -> _Ju
 
 
 def _told_by_the_others(plan: CrossValidation, judged: Sequence[_Judged]) -> list[dict[str, float]]:
-    """For each fold its members' temperatures, told by what the other folds' models say of their held-out clips.
+    """For each fold its members' own temperatures, fitted to the predictions that the other folds made out of fold.
 
-    So no label of a held-out clip has a part in how it is judged.
+    So the label of a held-out clip has no influence on how that clip is judged.
     """
     import pandas as pd
 
@@ -245,10 +266,12 @@ def _told_by_the_others(plan: CrossValidation, judged: Sequence[_Judged]) -> lis
         }
         found.append(calibrate.member_temperatures(pd.concat([j.rows for j in others]), p))
         said = ", ".join(f"{name} {value:.2f}" for name, value in found[-1].items())
-        log.info("%s: temperatures of the members, from the other folds: %s", plan.folder / fold.name, said)
+        log.info(
+            "%s: members' own temperatures, fitted on the other folds: %s", plan.folder / fold.name, said
+        )
     return found
 
 
 def _middle(own: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """By member the geometric mean."""
+    """For each member the geometric mean of its temperatures in the folds."""
     return {name: float(np.exp(np.mean([np.log(fold[name]) for fold in own]))) for name in own[0]}

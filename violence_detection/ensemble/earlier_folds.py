@@ -1,4 +1,7 @@
-"""What a cross-validation has left in its folder, where it is of the same clips and settings and as it was written."""
+"""Read the results that an earlier cross-validation left in its folder.
+
+They are used only if they come from the same clips and settings and the files are as they were written.
+"""
 
 from __future__ import annotations
 
@@ -28,32 +31,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-_ANEW = "%s. The folds are judged anew"
+_JUDGED_AGAIN = "%s. The folds are judged again"
 
 
 def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | None:
-    """The predictions and figures that cross_validation.finish has written for the same plan; None if it has not.
+    """The predictions and figures that cross_validation.finish wrote for the same plan in an earlier run.
 
-    Also None, with a warning, where one of the files that it has written is gone or not as it was.
+    None if it wrote none, or if one of its files is gone, damaged or changed. A warning is logged if
+    cross_validation.json or an ensemble.json is damaged, or the table of predictions is missing or changed.
     """
     record = _record_there(plan.folder / RECORD_NAME)
     held_out = _judged(plan, record)
     if held_out is None:
         return None
-    return held_out, {name: value for name, value in record.items() if name not in _ASKED}
+    return held_out, {name: value for name, value in record.items() if name not in _NOT_FIGURES}
 
 
 def left_out_before(plans: Sequence[CrossValidation], folder: Path) -> list[HeldOut] | None:
-    """What the models of data sets left out said, plan by plan, as leave_one_out.finish has written it into `folder`.
+    """The predictions for left-out data sets, plan by plan, that leave_one_out.finish wrote in an earlier run.
 
-    None where that was not of the same plans or is not as it was written, as with `judged_before`.
+    `folder`: where it wrote leave_one_dataset_out.json. None if that is not from the same plans, or if a file is gone,
+    damaged or changed, with the same warnings as `judged_before`.
     """
     record = _record_there(folder / run_folder.LEFT_OUT_NAME)
     all_jobs, all_temperatures = record.get("jobs"), record.get(TEMPERATURES_KEY)
     tables, labels = record.get(held_out_table.SHA256_KEY), record.get(run_folder.LABELS_KEY)
     if not (isinstance(all_jobs, list) and isinstance(all_temperatures, list) and isinstance(tables, dict)):
         return None
-    if not (labels and len(all_jobs) == len(all_temperatures) == len(plans)):  # an earlier version's has none
+    # records of earlier versions have no hash of the labels
+    if not (labels and len(all_jobs) == len(all_temperatures) == len(plans)):
         return None
     found = []
     for plan, jobs, temperatures in zip(plans, all_jobs, all_temperatures, strict=True):
@@ -70,18 +76,18 @@ def left_out_before(plans: Sequence[CrossValidation], folder: Path) -> list[Held
 
 
 def _record_there(path: Path) -> dict[str, Any]:
-    """The record; empty where there is none, or with a warning a damaged one."""
+    """The record in `path`; empty if there is none or, with a warning, if it is damaged."""
     if not path.is_file():
         return {}
     try:
         return run_folder.read_object(path)
     except UserError as e:
-        log.warning(_ANEW, str(e).partition(". Copy it again")[0])
+        log.warning(_JUDGED_AGAIN, str(e).partition(". Copy it again")[0])
         return {}
 
 
 def _judged(plan: CrossValidation, record: Mapping[str, Any]) -> HeldOut | None:
-    """What the plan's models said, where the record is of it and the files are as they were written."""
+    """The plan's predictions; None if `record` is of another plan, or if a file is gone, damaged or changed."""
     ensembles = [plan.folder / fold.name / run_folder.ENSEMBLE_NAME for fold in plan.folds]
     if not all(file.is_file() for file in ensembles):
         return None
@@ -94,11 +100,12 @@ def _judged(plan: CrossValidation, record: Mapping[str, Any]) -> HeldOut | None:
         return None
     try:
         predictions = _read(plan, record)
-        for file in ensembles:  # they are read when other things are gone already
+        # checked now, since they are used only after other files of that run have been removed
+        for file in ensembles:
             if not isinstance(run_folder.read_object(file).get("members"), list):
                 raise run_folder.damaged(file, "it lists no members")
     except (AnotherTableError, UserError) as e:
-        log.warning(_ANEW, str(e).partition(". Copy it again")[0].rstrip("."))
+        log.warning(_JUDGED_AGAIN, str(e).partition(". Copy it again")[0].rstrip("."))
         return None
     return HeldOut(
         predictions,
@@ -108,27 +115,27 @@ def _judged(plan: CrossValidation, record: Mapping[str, Any]) -> HeldOut | None:
     )
 
 
-#: What of the record is not a figure.
-_ASKED = (
+#: Keys of the record whose values are not fields of the summary.
+_NOT_FIGURES = (
     "jobs", run_folder.LABELS_KEY, "views", "members", averaging.EARLY_EXIT_KEY, averaging.CLOSER_LOOK_KEY,
     held_out_table.SHA256_KEY, "generated_samples",
 )  # fmt: skip
 
 
 def _read(plan: CrossValidation, record: Mapping[str, Any]) -> pd.DataFrame:
-    """The plan's predictions. Raises AnotherTableError where they are not those that the record is of."""
+    """The plan's predictions. Raises AnotherTableError if the table is missing or is not the one `record` describes."""
     return held_out_table.read(plan.predictions_path, record, [fold.held_out for fold in plan.folds])
 
 
 def held_out_before(plan: CrossValidation) -> HeldOut:
-    """What cross_validation.finish has written for the same plan, which it must have."""
+    """The predictions that cross_validation.finish wrote for the same plan; it must have done so."""
     known = judged_before(plan)
     assert known, "these folds have been judged"
     return known[0]
 
 
 def _averages_so(record: Mapping[str, Any], averaged: Averaging) -> bool:
-    """Whether the members' average in the record of a cross-validation is this one."""
+    """Whether the folds in `record` averaged logits or probabilities, and had the early exit, as `averaged` says."""
     in_logits = record.get(TEMPERATURES_KEY) is not None
     return averaged.in_logits == in_logits and record.get(averaging.EARLY_EXIT_KEY) == averaged.exit_record()
 
@@ -136,10 +143,10 @@ def _averages_so(record: Mapping[str, Any], averaged: Averaging) -> bool:
 def by_all_members(
     folder: Path, folds: Sequence[str], predictions: pd.DataFrame, averaged: Averaging
 ) -> np.ndarray | None:
-    """The averages (n,) that `predictions` would have without the early exit; None if there is none.
+    """The averages (n,) that `predictions` would have without the early exit; None if `averaged` has none.
 
-    `folds`: their names in `folder`, by the number that `predictions` have. Of each fold with the weights that its
-    members have in its ensemble.json.
+    `folds`: names of the folds' folders below `folder`, in the order of the fold numbers in `predictions`. Each fold's
+    members are weighted as its ensemble.json says.
     """
     if averaged.early_exit is None:
         return None
@@ -154,9 +161,10 @@ def by_all_members(
 
 
 def out_of_fold(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation]) -> pd.DataFrame | None:
-    """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members).
+    """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`; None otherwise.
 
-    Raises UserError where they are gone or not as they were written.
+    `plan`: makes the cross-validation of a number of folds and of members; called with those that the record names.
+    Raises UserError if the record is damaged, or if the table of predictions is missing or changed.
     """
     if not (folder / RECORD_NAME).is_file():
         return None
@@ -165,19 +173,21 @@ def out_of_fold(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValida
         wanted = plan(len(record["folds"]), tuple(record["members"]))
         made = wanted.made(record)
     except (KeyError, TypeError) as e:
-        why = f"it lacks {e}" if isinstance(e, KeyError) else str(e)
+        why = f"missing key: {e}" if isinstance(e, KeyError) else str(e)
         raise run_folder.damaged(folder / RECORD_NAME, why) from e
-    except UserError:  # so many folds cannot be cut of these clips
+    except UserError:
+        # these clips cannot be cut into that many folds
         made = False
-    if not made:  # whatever views judged the clips
-        log.info("%s was made with other clips or settings", folder / RECORD_NAME)
+    # the number of views does not matter
+    if not made:
+        log.info("%s was made with other clips or settings and is not used", folder / RECORD_NAME)
         return None
     try:
         return _read(wanted, record)
     except AnotherTableError as e:
         raise UserError(
-            f"{e}, so nothing can be calibrated on it. --cross-validate {len(wanted.folds)} judges the folds anew and "
-            "trains none that is there"
+            f"{e}, but its predictions are needed. Add --cross-validate {len(wanted.folds)}, which judges the folds "
+            "again without retraining those that are there"
         ) from e
 
 
@@ -187,23 +197,30 @@ def calibration_basis(
     members: tuple[str, ...],
     averaged: Averaging = averaging.PLAIN,
 ) -> CalibrationBasis | None:
-    """The out-of-fold predictions in `folder`, if they are of the clips and settings of `plan` and of these members.
+    """The out-of-fold predictions in `folder`, to calibrate an ensemble on; None if they do not fit it.
 
-    `averaged`: how these members are averaged.
+    They fit if they were made with the clips and settings of `plan`, by these `members`, averaged as `averaged` says,
+    and without closer looks. Raises UserError as `out_of_fold` does.
     """
     predictions = out_of_fold(folder, plan)
     if predictions is None:
         return None
     record = run_folder.read_object(folder / RECORD_NAME)
     if tuple(record["members"]) != members:
-        log.info("%s is of other members: the selection part calibrates", folder / RECORD_NAME)
+        log.info("%s lists other members, so the selection part is used to calibrate", folder / RECORD_NAME)
         return None
     own = record.get(TEMPERATURES_KEY)
-    if record.get(averaging.CLOSER_LOOK_KEY):  # an ensemble that is no final fit takes none
-        log.info("%s is of closer looks: the selection part calibrates", folder / RECORD_NAME)
+    # only final fits take closer looks, and this calibrates another ensemble
+    if record.get(averaging.CLOSER_LOOK_KEY):
+        log.info(
+            "%s was made with closer looks, so the selection part is used to calibrate", folder / RECORD_NAME
+        )
         return None
     if not _averages_so(record, averaged):
-        log.info("%s averages members otherwise: the selection part calibrates", folder / RECORD_NAME)
+        log.info(
+            "%s averages members differently, so the selection part is used to calibrate",
+            folder / RECORD_NAME,
+        )
         return None
     names = [f"fold_{i}" for i in range(len(record["folds"]))]
     return calibrate.out_of_fold(

@@ -1,4 +1,7 @@
-"""The ensemble: members trained on the same clips, averaged with weights that the selection part admits."""
+"""The ensemble: members trained on the same clips, and averaged.
+
+They weigh the same unless the selection part clearly says otherwise, see member_weights.py.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-#: Below an ensemble's folder: members that are trained elsewhere.
-_BROUGHT = "members"
+#: Subfolder of an ensemble's folder for models that were trained in other folders.
+_MEMBERS_FOLDER = "members"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A named share of an ensemble: which model file, and how it did on the selection part."""
+    """One model of an ensemble under its name there. `selection_accuracy`: None if it had no selection part."""
 
     name: str
     model: Path
@@ -52,7 +55,7 @@ class Part:
 def jobs(
     names: Sequence[str], pool: Pool, fold: Fold, settings: Settings, folder: Path, overwrite: bool
 ) -> list[TrainingJob]:
-    """A job a member, each in `<folder>/<name>`, with the features of the backbones that it looks at."""
+    """One job for each member, in `<folder>/<name>`, with the features of the backbones that the member takes."""
     everything = settings.features.backbone
     pools = {everything: pool}
     made = []
@@ -66,7 +69,7 @@ def jobs(
 
 
 def features_of(name: str, features: FeatureConfig) -> FeatureConfig:
-    """Those of the backbones that the member of this name looks at."""
+    """`features` with only the backbones that the member called `name` takes."""
     return replace(features, backbone=tuple(b for b in features.backbone if takes(name, b)))
 
 
@@ -85,10 +88,13 @@ def write(
 ) -> member_weights.Weights:
     """Choose the weights on the selection clips and write `<folder>/ensemble.json`.
 
-    `mined`: rows of further clips whose predictions have decided how the members are trained. `calibrated`: on
-    `out_of_fold`, else on the selection clips; models of folds are not, for their predictions are calibrated on.
-    `averaged`: how they are averaged; of logits the weights are equal, and the temperatures rest on the same.
-    `measured`: the data sets that it selects and is measured on, where that is to be noted.
+    `mined`: rows of clips whose out-of-fold predictions decided which train clips are hard. `calibrated`: whether to
+    calibrate the ensemble, on `out_of_fold` if given, else on the selection clips; models of folds are not calibrated,
+    as the ensemble is calibrated on their predictions. `averaged`: how the members are averaged. If it averages logits,
+    the weights are equal, and with `calibrated` each member also gets a temperature of its own: that in `out_of_fold`,
+    else one fitted to the selection clips. `measured`: data sets to record as those that select and measure.
+
+    Raises UserError if a member's P(fight) of a selection clip is not finite.
     """
     p_fight = np.array(
         [plain_views.predict(trained_model.load_model(part.model), selection) for part in parts]
@@ -146,9 +152,10 @@ def _on_selection(
     averaged: Averaging,
     chosen: Sequence[str],
 ) -> CalibrationBasis:
-    """What the members say together of the selection part: P(fight) (N,) of each, by its own temperature.
+    """The members' averages on the selection part, to calibrate on.
 
-    `chosen`: what of them it has chosen.
+    `by_member`: P(fight) (N,) of each member, already divided by its own temperature if it has one. `chosen`: what the
+    selection part was used to choose, in words.
     """
     average = averaging.together(by_member, weights.values, averaged)
     by_all = averaging.together(by_member, weights.values, averaged.without_exit())
@@ -168,13 +175,14 @@ def write_listed(
     averaged: Averaging = averaging.PLAIN,
     closer_look: bool = False,
 ) -> None:
-    """Write ensemble.json, with what `further` has, and trained_on.csv of the clips that chose the weights, by role.
+    """Write ensemble.json, with the keys of `further` added, and trained_on.csv with the clips of `tuned_on`.
 
-    `temperatures`: the members' own, where their logits are averaged. `averaged`: how its early exit is written.
-
-    A member of another folder is linked into this one: an ensemble is whole by itself.
+    `weighting`: how the weights were chosen. `tuned_on`: rows of the manifest by their role, see trained_clips.py.
+    `temperatures`: the members' own, in the order of `parts`, where their logits are averaged. `averaged`: only its
+    early exit is written. A model that is in another folder is linked into `<folder>/members`, so that the folder holds
+    all that the ensemble needs.
     """
-    shutil.rmtree(folder / _BROUGHT, ignore_errors=True)
+    shutil.rmtree(folder / _MEMBERS_FOLDER, ignore_errors=True)
     members: list[dict[str, object]] = [
         {
             "name": part.name,
@@ -197,10 +205,10 @@ def write_listed(
 
 
 def _own_model(folder: Path, part: Part) -> Path:
-    """The model of a part below `folder`, with what stands beside it."""
+    """The part's model file below `folder`; linked there, with the files that belong to it, if it is elsewhere."""
     if part.model.is_relative_to(folder):
         return part.model
-    own = folder / _BROUGHT / part.name
+    own = folder / _MEMBERS_FOLDER / part.name
     own.mkdir(parents=True, exist_ok=True)
     for file in (
         part.model,
@@ -213,7 +221,7 @@ def _own_model(folder: Path, part: Part) -> Path:
 
 
 def _link(file: Path, to: Path) -> None:
-    """A hard link, or where there are none a copy: models are replaced as a whole, never changed."""
+    """Hard-link the file, or copy it where that fails. Links are safe: models are replaced, never changed in place."""
     with storage.atomic_path(to) as temporary:
         try:
             os.link(file, temporary)

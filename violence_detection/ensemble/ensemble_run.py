@@ -1,4 +1,4 @@
-"""What train_ensemble_models.py does: the ensemble, its cross-validation, fine-tuning on hard clips, the final fit."""
+"""The run of train_ensemble_models.py: ensemble, cross-validation, fine-tuning on hard clips, final fit."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-#: Clips at most on which a shipped model is compared with what it was made of.
-_COMPARED = 500
-#: And numbers of theirs, which are many where they are pictures.
-_COMPARED_NUMBERS = 1 << 28
+#: Most clips on which a shipped model is compared with the final fit it was made from.
+_MOST_COMPARED_CLIPS = 500
+#: Most input values of these clips together. Clips kept as pictures have so many that fewer clips are compared.
+_MOST_COMPARED_VALUES = 1 << 28
 
 
 @dataclass(frozen=True)
 class EnsembleRun:
-    """One call of the script."""
+    """One run of the script, its devices set up and its features extracted; made by `prepare`."""
 
     config: EnsembleConfig
     how: ExtractConfig
@@ -67,7 +67,7 @@ class EnsembleRun:
     command: str = ""
 
     def run(self) -> dict[str, Any]:
-        """Train what is asked for; returns the fields of the script's JSON line."""
+        """Train what was asked for; return the fields of the script's JSON line."""
         config = self.config
         k = config.cross_validate
         if config.final and not config.by_left_out:
@@ -75,7 +75,7 @@ class EnsembleRun:
         asked = self.plan(k, config.members) if k else None
         elsewhere = self._leave_one_out_plans() if config.leave_one_dataset_out else []
         official = [] if config.spends_val or elsewhere else self._official_jobs()
-        # what is there already is read before anything is removed
+        # earlier results are read before `_discard` removes any
         known = (
             earlier_folds.judged_before(asked)
             if asked and config.final and not _is_to_train(asked.jobs())
@@ -92,7 +92,7 @@ class EnsembleRun:
         plans = [*([asked] if asked and not known else []), *([] if known_left_out else elsewhere)]
         folds_ = asked.jobs() if asked else []
         jobs = [*official, *folds_, *(job for plan in elsewhere for job in plan.jobs())]
-        # all of them, so that processes never wait for each other
+        # all jobs in one call, so that no process idles while the last jobs of one part of the run are trained
         trained = self.train(jobs, lambda: self._discard(official, plans))
         fields: dict[str, Any] = {
             "members": [],
@@ -104,10 +104,12 @@ class EnsembleRun:
         }
         first = len(official) + len(folds_)
         of_folds, of_left_out = trained[len(official) : first], trained[first:]
-        # folds first: the ensemble is calibrated on what they say
+        # folds first: the ensemble is calibrated on their predictions
         judged: Mapping[str, Any] = {}
         if asked and known:
-            log.info("%s: judged before", asked.folder / run_folder.FOLDS_RECORD_NAME)
+            log.info(
+                "%s: these folds were judged by an earlier run", asked.folder / run_folder.FOLDS_RECORD_NAME
+            )
             judged = known[1]
         elif asked:
             judged = cross_validation.finish(asked, of_folds, self._saw)
@@ -128,7 +130,7 @@ class EnsembleRun:
         if config.final and elsewhere and config.by_left_out:
             seed = of_left_out[: len(elsewhere[0].jobs())]
             written = known_left_out or earlier_folds.left_out_before(elsewhere, self.output)
-            assert written, "they have been judged"
+            assert written, "the left-out data sets have been judged"
             fields |= self._fit_finally(
                 FinalFit(elsewhere[0], seed, self.final_folder, written[0], judged or None)
             )
@@ -138,7 +140,10 @@ class EnsembleRun:
         return {**fields, **self._written_up(), "generated_samples": self.pool.generated}
 
     def _discard(self, official: Sequence[TrainingJob], plans: Sequence[CrossValidation]) -> None:
-        """Remove what is written last; an ensemble whose members stay may be used while folds are trained."""
+        """Remove the records, each written last, of what this run will make again.
+
+        An ensemble whose members are all finished keeps its ensemble.json, so that it can be used while folds train.
+        """
         if _is_to_train(official):
             (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
         tuned = self.output / hard.FOLDER
@@ -150,14 +155,15 @@ class EnsembleRun:
             (self.output / leave_one_out.FIGURES_NAME).unlink(missing_ok=True)
 
     def _written_up(self) -> dict[str, Any]:
-        """Write the cards, and ship what is to be shipped."""
+        """Write the model cards, and ship the final fit if asked to; return the field `shipped` if so."""
         for folder in (self.output, self.output / hard.FOLDER, self.output / "folds", self.final_folder):
             if not (folder / run_folder.ENSEMBLE_NAME).is_file():
                 continue
             try:
                 model_card.write_trained(folder)
-            except UserError as e:  # of an ensemble of before, which must not cost what this run has made
-                log.warning("%s has no new card: %s", folder, e)
+            except UserError as e:
+                # a damaged ensemble of an earlier run must not cost what this run has made
+                log.warning("%s: no new model card was written: %s", folder, e)
         if not self.config.ship:
             return {}
         clips = self._some_clips()
@@ -165,14 +171,14 @@ class EnsembleRun:
         return {"shipped": str(made)}
 
     def _some_clips(self) -> Inputs:
-        """Plain clips to compare a shipped model on."""
+        """Plain clips to compare a shipped model on, evenly spaced among all clips in the order of their ids."""
         ids = sorted(self.pool.frame.clip_id)
         numbers = sum(math.prod(shape) for shape in self.pool.plain(ids[:1]).shapes().values())
-        most = max(1, min(_COMPARED, _COMPARED_NUMBERS // numbers))
+        most = max(1, min(_MOST_COMPARED_CLIPS, _MOST_COMPARED_VALUES // numbers))
         return self.pool.plain(ids[:: -(-len(ids) // most)]).plain()
 
     def train(self, jobs: Sequence[TrainingJob], before: Callable[[], None] = lambda: None) -> list[Trained]:
-        """See member_jobs.run."""
+        """Run the jobs, see member_jobs.run; first log how long whole networks among them will take."""
         jobs = [replace(job, usd_per_hour=self.how.usd_per_hour) for job in jobs]
         whole = [
             job
@@ -194,7 +200,7 @@ class EnsembleRun:
         return folds.official(self.pool.frame, self.target, train.selection_fraction, train.seed)
 
     def plan(self, k: int, members: tuple[str, ...], folder: Path | None = None) -> CrossValidation:
-        """The cross-validation of k folds on this run's clips."""
+        """The cross-validation of this run's clips in k folds, kept in `folder`, by default the output folder."""
         train = self.settings.train
         folds_ = folds.cross_validation(self.pool.frame, self.target, k, train.selection_fraction, train.seed)
         return CrossValidation(
@@ -212,11 +218,11 @@ class EnsembleRun:
 
     @property
     def final_folder(self) -> Path:
-        """Where the final fit stands."""
+        """The folder of the final fit."""
         return self.output / run_folder.FINAL_FOLDER
 
     def _fit_finally(self, fit: FinalFit) -> dict[str, Any]:
-        """The final fit, when the folds have been judged."""
+        """Train and write the final fit, after its folds have been judged; return its fields of the JSON line."""
         jobs, written_last = fit.jobs(), fit.folder / run_folder.ENSEMBLE_NAME
 
         def discard() -> None:
@@ -243,7 +249,7 @@ class EnsembleRun:
         }
 
     def _leave_one_out_plans(self) -> list[CrossValidation]:
-        """For each seed a plan whose folds each hold out a data set."""
+        """One plan for each seed, in which each fold holds out a data set."""
         plans = []
         for folder, train in run_checks.by_seed(self.config, self.settings.train, self.output):
             left_out = folds.leave_one_dataset_out(
@@ -278,7 +284,7 @@ class EnsembleRun:
     def _write_ensemble(
         self, trained: Sequence[Trained], out_of_fold: CalibrationBasis | None
     ) -> dict[str, Any]:
-        """Write the official ensemble. `out_of_fold`: what it is calibrated on, else its selection part."""
+        """Write the official ensemble, calibrated on `out_of_fold` or, if that is None, on its selection part."""
         parts = [ensemble.Part.of(n, t) for n, t in zip(self.config.members, trained, strict=True)]
         selection = self.pool.plain(self.official.selection)
         weights = ensemble.write(
@@ -312,7 +318,7 @@ class EnsembleRun:
         }
 
     def _look_at_val(self) -> scoring.QuickScore:
-        """Measure the ensemble on val, noted as a look."""
+        """Measure the ensemble on val, and note the look in the ledger."""
         held_out = self.official.held_out
         val = scoring.score_samples(self.output, self.pool.plain(held_out))
         seen = {"accuracy": val.accuracy, "ci95": val.ci95, "n": len(held_out)}
@@ -320,7 +326,7 @@ class EnsembleRun:
         return val
 
     def _saw(self, plans: Sequence[CrossValidation], purpose: str, figures: Mapping[str, Any]) -> None:
-        """Note what held-out clips have shown, where val's are among them."""
+        """Note a look in the ledger if val's clips were among those held out."""
         if self.config.spends_val:
             val = set(val_ledger.val_of(self._combined))
             judged = {clip_id for plan in plans for fold in plan.folds for clip_id in fold.held_out}
@@ -354,14 +360,14 @@ class EnsembleRun:
         return figures
 
     def _judge_out_of_fold(self, folder: Path) -> Any:
-        """Out-of-fold predictions of the first member alone: enough to tell hard clips."""
+        """Make out-of-fold predictions with the first member alone, which is enough to find hard clips."""
 
         def plan(k: int, members: tuple[str, ...]) -> CrossValidation:
             return self.plan(k, members, folder)
 
         wanted = plan(run_checks.folds_there(self.output), self.config.members[:1])
-        log.info("no cross-validation of these clips and settings yet: %d folds of %s", len(wanted.folds),
-                 wanted.members[0])  # fmt: skip
+        log.info("no cross-validation of these clips and settings yet: training %d folds of %s to find hard clips",
+                 len(wanted.folds), wanted.members[0])  # fmt: skip
         cross_validation.finish(wanted, self.train(wanted.jobs()))
         return earlier_folds.out_of_fold(folder, plan)
 
@@ -380,7 +386,11 @@ def prepare(
     overwrite: bool,
     command: str = "",
 ) -> EnsembleRun:
-    """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
+    """Check the settings and the data, set up devices, extract missing features, and return the run.
+
+    Devices come before extraction because TensorFlow cannot change them later. Raises UserError for settings, data or
+    output folders that cannot work.
+    """
     folders = run_checks.check_all(config, how, features, head, train, output)
     if not overwrite:
         run_checks.check_folders(folders, config, how, features, head)
@@ -396,10 +406,10 @@ def prepare(
 
 
 def _open_pool(features: FeatureConfig, how: ExtractConfig, train: TrainConfig, choice: Choice) -> Pool:
-    """The clips with their features, those that are missing extracted.
+    """The chosen clips with their features; missing ones are extracted.
 
-    TensorFlow on CPUs does that in a process of its own: this one has started it with the few threads that heads are
-    trained with, whose number cannot be changed any more.
+    With TensorFlow on CPUs a process of its own extracts: in this one TensorFlow has been started with the few threads
+    that heads are trained with, and their number cannot be changed any more.
     """
     if how.ray is not None or engines.resolved(how.engine) != "tensorflow" or tensorflow_start.gpus():
         return pools.open_pool(features, how, choice)
@@ -417,18 +427,19 @@ def _open_pool_alone(
     choice: Choice,
 ) -> Pool:
     console.log_to(log_files, level)
-    devices.set_up(train)  # as where one model is trained, so that features are the same
+    # as when a single model is trained, so that features are the same
+    devices.set_up(train)
     return pools.open_pool(features, how, choice)
 
 
 def _was_killed(_: Choice) -> Pool:
     raise UserError(
-        "the process that extracted features was killed, most likely for want of memory. Give a smaller --workers; "
-        "the same command goes on where it was"
+        "the process that extracted features was killed, most likely because memory ran out. Use a smaller --workers "
+        "and run the command again: it goes on where it stopped"
     )
 
 
 def finish(run: EnsembleRun) -> list[dict[str, str]]:
-    """Write the failures file; returns the failures."""
+    """Write failures.csv; return its rows."""
     storage.write_failures(run.output / "failures.csv", run.pool.failures)
     return run.pool.failures

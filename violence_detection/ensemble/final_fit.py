@@ -1,13 +1,13 @@
-"""The final fit: members trained on every labelled clip, as long as the folds of a cross-validation were.
+"""The final fit: members trained on every labelled clip, with the steps that the folds of a cross-validation chose.
 
-A fold is a part of the sources, or a data set that was left out. The latter judge as the fit will in places that it has
-not seen, so that thresholds are then for those.
+A fold holds out part of the sources, or a whole data set. A model trained without a data set judges it as the fit will
+judge videos from places that it has not seen, so left-out data sets give thresholds for such places.
 
 <folder>/final/<member>/         the members
-<folder>/final/ensemble.json     they together; under `final_fit` what the folds chose and what they gave
+<folder>/final/ensemble.json     the ensemble; `final_fit` has what the folds chose, and their figures
 
-No clip is left to end training, to calibrate on or to measure with, so the folds say how many steps a member makes,
-how the members weigh, the temperature and the thresholds. Their accuracy is the only one that is known of the fit.
+No clip is left to end training, calibrate or measure with. So the folds decide how many steps each member makes, the
+members' weights, the temperature and the thresholds, and only the accuracy of the folds is known.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ from violence_detection.training.run_folder import Trained
 from violence_detection.training.step_plan import StepPlan
 
 log = logging.getLogger(__name__)
-#: What is kept of the folds' figures: what is said of the model, and no path of the machine that made it but those that
-#: somebody gave in the command. Records of earlier versions have no command.
+#: The figures of the folds that ensemble.json keeps: those that describe the model, without paths of the machine that
+#: made it, except any in the command. Records of earlier versions have no command.
 _FIGURES = (
     "cv_accuracy", "cv_accuracy_ci95", "cv_n", "cv_n_groups", "cv_roc_auc", "cv_average_precision",
     "cv_mean_of_folds", "cv_by_dataset", "cv_members", COMMAND_KEY,
 )  # fmt: skip
+#: What ensemble.json keeps of each fold.
 _OF_A_FOLD = ("fold", "accuracy", "n", "n_groups", "trained_on")
 
 
 @dataclass(frozen=True)
 class FinalFit:
-    """Members trained on all clips that the folds of `plan` have, into `folder`.
+    """Members trained on all clips of the pool of `plan`, into `folder`.
 
-    `trained`: the folds' members, fold by fold. `judged`: what they say of the clips that they held out. `in_set`: the
-    figures of folds by source, where data sets left out decide and such folds were made too.
+    `trained`: the folds' members, fold by fold. `judged`: their predictions for the clips that they held out. `in_set`:
+    the figures of folds by source, where `plan` leaves out data sets and folds by source were made too.
     """
 
     plan: CrossValidation
@@ -60,7 +61,7 @@ class FinalFit:
     in_set: Mapping[str, Any] | None = None
 
     def jobs(self) -> list[TrainingJob]:
-        """A job a member, with the steps that the folds chose for it."""
+        """One job for each member, with the steps that the folds chose for it."""
         plan = self.plan
         jobs = ensemble.jobs(
             plan.members, plan.pool, self._fold(), plan.settings, self.folder, plan.overwrite
@@ -72,9 +73,9 @@ class FinalFit:
         return Fold("final", tuple(sorted(self.plan.pool.frame.clip_id)), (), ())
 
     def steps(self) -> dict[str, StepPlan]:
-        """By member the median over the folds of the steps that its epoch was kept after, and of its schedule.
+        """For each member the median over the folds: steps up to the epoch that was kept, and steps of the schedule.
 
-        A head that is fitted at once, `KERNEL`, does not look at them.
+        `KERNEL`, which is fitted at once, ignores them.
         """
         config, count = self.plan.settings.train, len(self.plan.members)
         return {
@@ -83,7 +84,7 @@ class FinalFit:
         }
 
     def write(self, members: Sequence[Trained]) -> None:
-        """Write ensemble.json."""
+        """Calibrate the fit on the folds' predictions, and write its ensemble.json and trained_on.csv."""
         plan, predictions, own = self.plan, self.judged.predictions, self.judged.temperatures
         names = [fold.name for fold in plan.folds]
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, members, strict=True)]
@@ -127,14 +128,14 @@ class FinalFit:
         )
         self._bring_left_out()
         log.info(
-            "%s: trained on all %d clips of %d sources. What is known of it is what %s gave, %s %%",
+            "%s: trained on all %d clips of %d sources. Its accuracy can only be estimated, by that of %s: %s %%",
             self.folder, len(rows), record["n_groups"],
-            "data sets left out" if figures.get("by_dataset") else "the folds",
+            "left-out data sets" if figures.get("by_dataset") else "the folds",
             percentage(figures["cv_accuracy"]),
         )  # fmt: skip
 
     def _figures(self) -> dict[str, Any]:
-        """What is kept of the figures: those in set where there are such."""
+        """The figures to keep: those of `in_set` if there are any, else those of the plan's own folds."""
         figures = self.in_set or self.judged.figures(self.plan)
         by_dataset = self.plan.by_dataset and not self.in_set
         return {
@@ -147,7 +148,7 @@ class FinalFit:
         }
 
     def _weights(self) -> list[float]:
-        """Each member's weight: the mean of those it has in the folds."""
+        """Each member's weight: the mean of its weights in the folds; they sum to 1."""
         weights = np.zeros(len(self.plan.members))
         for fold in self.plan.folds:
             listed = run_folder.read_object(self.plan.folder / fold.name / run_folder.ENSEMBLE_NAME)[
@@ -157,7 +158,7 @@ class FinalFit:
         return (weights / weights.sum()).tolist()
 
     def _bring_left_out(self) -> None:
-        """Put what leaving out a data set gave beside the fit, if it is of the same clips, settings and members."""
+        """Copy leave_one_dataset_out.json beside the fit, if its models had the same clips, settings and members."""
         own = self.folder / elsewhere.LEFT_OUT_NAME
         own.unlink(missing_ok=True)
         left_out = elsewhere.left_out(self.folder.parent, trained_model.load(self.folder))
@@ -167,9 +168,10 @@ class FinalFit:
 
 
 def _steps_made(config: TrainConfig, fold: Trained) -> StepPlan:
-    """The steps until the epoch that was kept, in a fold of so many clips."""
+    """The steps of a fold's member up to the epoch that was kept; those of its record if the record fixes them."""
     record = run_folder.read_object(fold.folder / run_folder.CONFIG_NAME)
-    if fixed := step_plan.given(record):  # whatever the number of clips
+    # fixed steps do not depend on the number of clips
+    if fixed := step_plan.given(record):
         return fixed
     clips = record["clips"]["train"]
     return step_plan.of_epochs(config, step_plan.steps_an_epoch(config, clips), fold.best_epoch)

@@ -1,4 +1,4 @@
-"""What the clips that folds held out say of them: figures of all clips, of each fold, and means over the folds."""
+"""Figures of a cross-validation: of all held-out clips pooled, of each fold, and means over the folds."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-#: Figures by rank, which folds give each on a scale of its own.
+#: Figures that depend on the order of the clips alone, whatever the scale of a fold's probabilities.
 _RANKED = ("roc_auc", "average_precision")
 
 
 def figures(oof: pd.DataFrame, folds: Sequence[Fold], folder: Path) -> dict[str, Any]:
-    """The summary's fields of out-of-fold predictions, rows as evaluation.metrics has them, with their `fold`.
+    """The summary's fields from out-of-fold predictions.
 
-    `folder`: that the folds' models lie in.
+    `oof`: rows as evaluation.metrics defines them, with their `fold`. `folder`: contains the folders of the folds.
     """
     result = metrics.figures(oof, trained_model.DEFAULT_THRESHOLD)
     rows_of_folds, ranked = [], []
@@ -66,7 +66,7 @@ def figures(oof: pd.DataFrame, folds: Sequence[Fold], folder: Path) -> dict[str,
 
 
 def _ranked(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Column -> the figures by rank of a fold; None where it has one class."""
+    """For one fold: column -> the figures by rank of its predictions; None where it has clips of only one class."""
     is_fight = (rows.label == metrics.FIGHT).to_numpy()
     out = {}
     for column in (metrics.ENSEMBLE_COLUMN, *(f"p_{m}" for m in metrics.member_names(rows))):
@@ -78,9 +78,9 @@ def _ranked(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 def _mean_of_folds(
     ranked: Sequence[Mapping[str, Mapping[str, float | None]]], column: str
 ) -> dict[str, float | int | None]:
-    """Means over the folds that have both classes, with their number.
+    """Means of a column's figures by rank over the folds that have both classes, and `folds`, the number of these.
 
-    Models of different folds need not agree on what 0.7 means, which lowers the figure of all clips pooled (Forman &
+    The models of different folds need not mean the same by 0.7, which lowers the figure of all clips pooled (Forman &
     Scholz 2010, "Apples-to-apples in cross-validation studies", SIGKDD Explorations 12).
     """
     out: dict[str, float | int | None] = {}
@@ -92,7 +92,7 @@ def _mean_of_folds(
 
 
 def tell(figures: Mapping[str, Any]) -> None:
-    """Have the log say them."""
+    """Log the figures."""
     low, high = figures["cv_accuracy_ci95"]
     log.info(
         "cross-validation: %s %% of %d clips from %d sources (95 %% interval %s-%s)",

@@ -1,8 +1,9 @@
 """Which clips a model is trained, selected and measured on: the official split, or folds by source.
 
-Parts are cut so that no source group stands in two of them, and no footage, even where it counts as several sources:
-what selects shows none that is held out, what trains shows none of either. Only clips of the target data sets select
-and measure; clips of added data sets are trained on, unless they share a source or footage with one that does.
+No two parts of a fold share a source group. Nor do they share footage, even where it counts as several sources: the
+selection part shows none of what is held out, and the train part none of either. Only clips of the target data sets
+select and measure. Clips of added data sets are trained on, except those that share a source or footage with a clip
+that selects or measures.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OFFICIAL = "official"
 
 @dataclass(frozen=True)
 class Fold:
-    """Clip ids of each part, ordered. `train` may name a clip several times: it is then drawn so often an epoch."""
+    """Clip ids of each part, ordered. A clip that `train` names several times is drawn that many times an epoch."""
 
     name: str
     train: tuple[str, ...]
@@ -35,12 +36,15 @@ class Fold:
 
     @property
     def sha256(self) -> str:
-        """What decides the trained model, in short: which clips train and select."""
+        """Hash of the clips that train and select, which together decide the trained model."""
         return storage.stable_hash([self.train, self.selection], 64)
 
 
 def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed: int) -> Fold:
-    """Train and selection from train, held out is val. `frame`: the manifest's rows, by clip id."""
+    """The official split: val is held out, and the selection part is cut from train.
+
+    `frame`: the manifest's rows, sorted by clip id. Raises UserError if a part has no clips or lacks a class.
+    """
     aimed = frame.dataset.isin(target)
     val = frame[aimed & (frame.split == split.VAL)]
     manifest.require_both_classes("val", val)
@@ -51,10 +55,10 @@ def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed
 def cross_validation(
     frame: pd.DataFrame, target: Collection[str], k: int, fraction: float, seed: int
 ) -> list[Fold]:
-    """K cuts of the train rows of `frame`; every train clip of a target data set is held out by just one of them.
+    """`k` folds of the train rows of `frame`; each train clip of a target data set is held out by exactly one of them.
 
-    Each fold has a selection part of its own, cut from what it trains on. Raises UserError if there are fewer
-    sources than folds.
+    Each fold has a selection part of its own, cut from the clips that it does not hold out. Raises UserError if there
+    are fewer sources than folds, or if a part of a fold has too few clips or lacks a class.
     """
     rows = frame[frame.dataset.isin(target) & (frame.split == split.TRAIN)]
     strata = list(zip(rows.dataset, rows.label, strict=True))
@@ -62,9 +66,9 @@ def cross_validation(
         fold_of = split.grouped_folds(rows.source_group.tolist(), strata, k, seed, rows.clip_id.tolist())
     except ValueError as e:
         sources = rows.source_group.nunique()
-        remedy = f"at most {sources}" if sources > 1 else "none, or add clips of other sources"
+        remedy = f"Use at most {sources}" if sources > 1 else "Leave it out, or add clips of other sources"
         raise UserError(
-            f"--cross-validate {k}: a source lies in one fold alone, and there are {sources}. Give {remedy}"
+            f"--cross-validate {k}: each fold needs a source of its own, and the clips have {sources} in all. {remedy}"
         ) from e
     shared = SharedFootage(frame)
     return [
@@ -76,10 +80,10 @@ def cross_validation(
 def leave_one_dataset_out(
     frame: pd.DataFrame, target: Collection[str], fraction: float, seed: int
 ) -> list[Fold]:
-    """A fold for each target data set: held out are its train clips, trained on are those of the others.
+    """One fold for each target data set, which holds out its train clips and trains on those of the others.
 
-    What shares a source with a held-out clip is not trained on, nor does it select. Raises UserError if there are fewer
-    than two data sets.
+    A clip that shares a source with a held-out clip neither trains nor selects. Raises UserError if there are fewer
+    than two data sets, or if too little is left without one of them.
     """
     rows = frame[frame.dataset.isin(target) & (frame.split == split.TRAIN)]
     names = sorted(set(rows.dataset))
@@ -101,7 +105,10 @@ def leave_one_dataset_out(
 
 
 def _too_small(frame: pd.DataFrame, rows: pd.DataFrame, left_out: str, fraction: float, seed: int) -> str:
-    """What to say where leaving out a data set leaves too little; `rows`: clips that could be left out."""
+    """The message for when too little is left without the data set `left_out`.
+
+    It suggests dropping the smallest data sets with which this happens. `rows`: train clips of the target data sets.
+    """
     names = sorted(set(rows.dataset), key=lambda name: (int((rows.dataset == name).sum()), name))
     sizes = {
         name: f"{name} ({len(part)} clips of {part.source_group.nunique()} sources)"
@@ -109,7 +116,7 @@ def _too_small(frame: pd.DataFrame, rows: pd.DataFrame, left_out: str, fraction:
     }
     left = ", ".join(sizes[name] for name in names if name != left_out)
     said = (
-        f"--leave-one-dataset-out: without {left_out}, what is left is too little to train and select on, or lacks a "
+        f"--leave-one-dataset-out: without {left_out}, too few clips are left to train and select on, or they lack a "
         f"class: {left}. "
     )
     for dropped in range(1, len(names) - 1):
@@ -118,7 +125,7 @@ def _too_small(frame: pd.DataFrame, rows: pd.DataFrame, left_out: str, fraction:
             leave_one_dataset_out(frame[frame.dataset.isin(kept)], kept, fraction, seed)
         except UserError:
             continue
-        return f"{said}Leave {', '.join(sizes[n] for n in small)} away: --datasets {','.join(sorted(kept))}"
+        return f"{said}Leave out {', '.join(sizes[n] for n in small)}: --datasets {','.join(sorted(kept))}"
     return f"{said}Add data with both classes from more sources, or use a larger --selection-fraction"
 
 
@@ -132,7 +139,10 @@ def _make_fold(
     seed: int,
     shared: SharedFootage,
 ) -> Fold:
-    """`trainable`: clips of other sources than those of `held_out`, of which the selection part is cut."""
+    """Make a fold that holds out `held_out`; its selection part is cut from `trainable`, clips of other sources.
+
+    Raises UserError if train or selection lacks a class, or nothing is held out.
+    """
     trainable = shared.without(held_out, trainable)
     chosen = split.selection_split(trainable, fraction, seed)
     selection = trainable[chosen]
@@ -164,9 +174,10 @@ def _make_fold(
 
 
 def with_repeats(fold: Fold, repeated: np.ndarray, share: float) -> Fold:
-    """`fold` with the train clips where `repeated` (n_train,) bool is True drawn more often, until they are `share`.
+    """`fold` with the train clips where `repeated` (n_train,) bool is True drawn more often, to be `share` of an epoch.
 
-    All others are still drawn once an epoch, so that nothing learnt from them is forgotten.
+    Each of them is drawn at least once, so their share may be larger. All other clips are still drawn once an epoch, so
+    that nothing learnt from them is forgotten.
     """
     ids = np.array(fold.train)
     often, once = ids[repeated], ids[~repeated]

@@ -1,8 +1,9 @@
-"""Go on training the members with more of the clips that models not trained on them misjudge.
+"""Fine-tune the members on hard clips: train clips that models not trained on them misjudge.
 
-Hard clips come from out-of-fold predictions on train: a model's own training clips look easy to it. Every other train
-clip is replayed once an epoch, so that nothing is forgotten. A tuned member stands in for the original only where it
-lowers the selection loss; both stay on disk, `<folder>/<member>` and `<folder>/hard/<member>`, to be compared.
+Hard clips are found by out-of-fold predictions, since its own training clips look easy to a model. Every other train
+clip is still drawn once an epoch, so that nothing is forgotten. The ensemble in `<folder>/hard` has a tuned member only
+if its selection loss is below the original's. Both stay on disk, `<folder>/<member>` and `<folder>/hard/<member>`, to
+be compared.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FOLDER = run_folder.TUNED_FOLDER
-#: In figures of the selection part: on these clips it was chosen which members are tuned ones.
+#: Key in figures of the selection part: these clips chose between tuned and original members.
 CHOSE_KEY = "chose_members"
 
 
 def mine(oof: pd.DataFrame, clip_ids: Sequence[str], below: float) -> np.ndarray:
-    """Which clips get less than `below` for their true class, out of fold: (n,) bool. Clips not in `oof`: False."""
+    """Which clips get less than `below` for their true class out of fold: (n,) bool; False for clips not in `oof`."""
     is_fight = oof.label == metrics.FIGHT
     p_true = oof.p_violent.where(is_fight, 1 - oof.p_violent)
     hard = set(oof.clip_id[p_true < below])
@@ -48,7 +49,7 @@ def mine(oof: pd.DataFrame, clip_ids: Sequence[str], below: float) -> np.ndarray
 
 
 def train_config(train: TrainConfig, config: EnsembleConfig) -> TrainConfig:
-    """How fine-tuning trains: short, with a small learning rate that falls from its second epoch on."""
+    """Settings of fine-tuning: few epochs, and a small learning rate that falls from the second epoch on."""
     return dataclasses.replace(
         train,
         epochs=config.hard_epochs,
@@ -69,10 +70,10 @@ def fine_tune(
     run: Callable[[Sequence[TrainingJob], Callable[[], None]], list[Trained]],
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Tune the members in `folder` and write `<folder>/hard/ensemble.json`; returns what it was worth.
+    """Fine-tune the members in `folder` and write `<folder>/hard/ensemble.json`; return what it gained.
 
-    `val` is None in it unless val is to be shown; where no clip is hard nothing is written, and `model` and `selection`
-    are None too. `run`: trains jobs, and before that calls what it is given, see member_jobs.run.
+    `val` of the figures returned is None unless `config` shows val. If no clip is hard, nothing is written, and `model`
+    and `selection` are None too. `run`: called with jobs to train and a function to call before, see member_jobs.run.
     """
     hard_fold, n_hard = _with_hard_clips(config, fold, oof)
     if not n_hard:
@@ -121,7 +122,7 @@ def fine_tune(
 
 
 def _with_hard_clips(config: EnsembleConfig, fold: Fold, oof: pd.DataFrame) -> tuple[Fold, int]:
-    """The fold with its hard clips drawn more often, and how many these are."""
+    """The fold with its hard clips drawn more often, and the number of hard clips."""
     is_hard = mine(oof, fold.train, config.hard_below)
     n_hard = int(is_hard.sum())
     if not n_hard:
@@ -130,24 +131,28 @@ def _with_hard_clips(config: EnsembleConfig, fold: Fold, oof: pd.DataFrame) -> t
     log.info("%d of %d train clips are hard; %d draws an epoch", n_hard, len(fold.train), len(repeated.train))
     if len(repeated.train) == len(fold.train):
         log.warning(
-            "--hard-share %g changes nothing: %d of %d train clips are hard, so each is drawn once an epoch, as in "
-            "training. A --hard-below lower than %g calls fewer hard",
+            "--hard-share %g changes nothing: %d of %d train clips are hard, which is that share or more, so all clips "
+            "are drawn once an epoch, as in training. With a --hard-below lower than %g, fewer clips count as hard",
             config.hard_share, n_hard, len(fold.train), config.hard_below,
         )  # fmt: skip
     return repeated, n_hard
 
 
 def _say_nothing_is_hard(config: EnsembleConfig, folder: Path) -> None:
-    earlier = f". {folder} is of an earlier run" if (folder / run_folder.ENSEMBLE_NAME).is_file() else ""
+    earlier = (
+        f". {folder} is left over from an earlier run"
+        if (folder / run_folder.ENSEMBLE_NAME).is_file()
+        else ""
+    )
     log.warning(
-        "--fine-tune-hard: no train clip gets less than %g for its class, out of fold, so that none is hard and there "
-        "is nothing to tune. A higher --hard-below calls more clips hard%s",
+        "--fine-tune-hard: no train clip gets less than %g for its class out of fold, so no clip is hard and there is "
+        "nothing to tune. With a higher --hard-below, more clips count as hard%s",
         config.hard_below, earlier,
     )  # fmt: skip
 
 
 def _better(name: str, start: Path, tuned: Path, selection: Samples) -> tuple[ensemble.Part, dict[str, Any]]:
-    """The tuned member where it lowers the selection loss, else the one that it started from; and both figures."""
+    """The tuned member if its selection loss is lower, else the original; and the figures of both."""
     before, after = (_selection_figures(file, selection) for file in (start, tuned))
     kept = after["loss"] < before["loss"]
     part = ensemble.Part(name, tuned if kept else start, (after if kept else before)["accuracy"])
@@ -166,8 +171,8 @@ def _selection_figures(model: Path, selection: Samples) -> dict[str, float]:
 def _compare(folder: Path, samples: Samples, selection: Samples) -> dict[str, Any]:
     """Accuracy of both ensembles on the same clips, and the gain with its 95 % interval over sources.
 
-    In both members' own temperatures, where logits are averaged, are those that the selection part tells: the folds,
-    which tell those of the untuned ensemble, say nothing of tuned members.
+    Where logits are averaged, the members' own temperatures in both ensembles are fitted to the selection part. Those
+    stored with the original ensemble may come from folds, which have none for tuned members.
     """
     right = []
     for model in (_told_by(trained_model.load(folder), selection), trained_model.load(folder / FOLDER)):
@@ -179,7 +184,7 @@ def _compare(folder: Path, samples: Samples, selection: Samples) -> dict[str, An
 
 
 def _told_by(model: TrainedModel, selection: Samples) -> TrainedModel:
-    """The model with its members' own temperatures, if they have any, told by the selection part."""
+    """The model with its members' own temperatures, if it averages logits, fitted to the selection part."""
     if not model.averaged.in_logits:
         return model
     without = model.with_own({member.name: 1.0 for member in model.members})
@@ -189,9 +194,10 @@ def _told_by(model: TrainedModel, selection: Samples) -> TrainedModel:
 
 
 def compared(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """The figures of `_compare`, from what was right: (n,) bool, of sources (n,).
+    """The figures of `_compare`.
 
-    `gain_ci95` is None where all clips are of one source.
+    `before`, `after`: which clips were judged rightly, (n,) bool; `groups` (n,): their sources. `gain_ci95` is None if
+    all clips are of one source.
     """
 
     def figure(right: np.ndarray) -> Figure:
@@ -212,7 +218,7 @@ def compared(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[
 
 
 def log_figures(figures: dict[str, Any]) -> None:
-    """Say what fine-tuning was worth, on val where that was asked for."""
+    """Log what fine-tuning gained on the selection part and, if it was measured, on val."""
     for part in ("selection", "val"):
         if (f := figures[part]) is None:
             continue
@@ -222,5 +228,5 @@ def log_figures(figures: dict[str, Any]) -> None:
         log.info(
             "fine-tuned on hard clips, %s: %s -> %s %% (gain %+.1f points, %s)%s",
             part, percentage(f["before"]), percentage(f["after"]), 100 * f["gain"], said,
-            ", on the clips that chose which members are tuned ones: no measurement" if CHOSE_KEY in f else "",
+            ", on the clips that chose which members are tuned ones, so it measures nothing" if CHOSE_KEY in f else "",
         )  # fmt: skip

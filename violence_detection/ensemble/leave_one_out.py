@@ -1,9 +1,9 @@
-"""Each data set judged by models that were trained, selected and tuned on the others alone, over several seeds.
+"""Leave one data set out: judge each data set by models trained, selected and tuned on the others, with several seeds.
 
-What a detector is worth on videos from elsewhere: a data set stands for a place that nobody trained on. Clips of val
-take no part (but with --all-clips), so that this may steer choices. Which epoch and weights are taken is decided on a
-selection part of the other data sets ("training-domain validation set": Gulrajani & Lopez-Paz, "In Search of Lost
-Domain Generalization", ICLR 2021), and the threshold is fixed beforehand.
+This measures what a detector is worth on videos from elsewhere: each data set stands for a place that was not trained
+on. Choices may be made by it, since clips of val take no part, except with --all-clips or --final. A selection part of
+the other data sets decides on epoch and weights ("training-domain validation set": Gulrajani & Lopez-Paz, "In Search of
+Lost Domain Generalization", ICLR 2021); the threshold is fixed beforehand.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def finish(
 ) -> dict[str, Any]:
     """Judge each left-out data set with each seed's models and write `<folder>/leave_one_dataset_out.json`.
 
-    `plans`: one a seed; `trained`: their jobs' results, seed by seed; `in_set`: figures of a cross-validation on the
-    same clips, to stand beside. `seen` is told before anybody is shown what was seen. `known`: of each plan what its
-    models said in an earlier run, which is no other look. Returns {"leave_one_dataset_out": the figures}.
+    `plans`: one for each seed. `trained`: the results of their jobs, seed by seed. `in_set`: figures by data set of a
+    cross-validation on the same clips, to be set beside. `seen`: called before any figure is written or logged, unless
+    `known` is given: each plan's predictions in an earlier run, which are not another look. Returns
+    {"leave_one_dataset_out": the figures}.
     """
     each = len(trained) // len(plans)
     judged = known or [
@@ -100,19 +101,22 @@ def finish(
 
 
 def _selected_by(plan: CrossValidation) -> str:
-    """What chose the epochs of the members."""
+    """In words, how the members' epochs were chosen."""
     keep = plan.settings.train.keep
     return elsewhere.left_out_epoch(plan.members, SELECTED_BY if keep == "best" else elsewhere.EPOCH[keep])
 
 
 def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Figures of the left-out data sets, the worst first, from predictions (a frame a seed, see evaluation.metrics).
+    """Figures of the left-out data sets, the least accurate first, and their means over data sets.
 
-    Of each data set the mean over the seeds with its standard deviation between them (`accuracy_sd`, `roc_auc_sd`).
-    `ci95`, and `roc_auc_ci95`, count both sources and seeds as draws: see intervals.interval_over_seeds.
-    `accuracy_at_median`: had the threshold been the median of what the data set's own clips get, which needs no
-    labels where classes are about even; None of one class. `in_set`: its figures where it was trained on too.
-    `n_groups_shared`: how many of its sources have clips in another data set, too; these are left out with both.
+    `predictions`: one frame for each seed, rows as evaluation.metrics defines them. `in_set`: see `finish`.
+
+    A data set's figures are means over the seeds, with the standard deviation between seeds (`accuracy_sd`,
+    `roc_auc_sd`). `ci95` and `roc_auc_ci95` count both sources and seeds as draws, see intervals.interval_over_seeds.
+    `accuracy_at_median`: with the median P(fight) of the data set's own clips as the threshold, which needs no labels
+    if the classes are about even; None for clips of one class. `in_set`: figures of models that were trained on clips
+    of the data set too. `n_groups_shared`: how many of its sources have clips in another data set too; those clips are
+    not trained on while this data set is left out.
     """
     names = ["p_violent", *(f"p_{m}" for m in metrics.member_names(predictions[0]))]
     datasets = []
@@ -180,9 +184,10 @@ def _over_seeds(frames: Sequence[pd.DataFrame], column: str) -> dict[str, Any]:
 def _with_seeds(
     spread: str, interval: str, figures: Sequence[Figure | None], groups: np.ndarray
 ) -> dict[str, Any]:
-    """The standard deviation between seeds (None for one) and the interval that counts seeds too, under these names."""
+    """Under the two names: the standard deviation between seeds (None for one seed), and the interval over seeds."""
     known = [f for f in figures if f is not None]
-    if not known:  # one class
+    # the figure is not defined for clips of one class
+    if not known:
         return {spread: None, interval: None}
     return {
         spread: float(np.std([f.value for f in known], ddof=1)) if len(known) > 1 else None,
@@ -208,7 +213,7 @@ def _log(figures: dict[str, Any]) -> None:
     counted = elsewhere.of_both_classes(figures["datasets"])
     for d in figures["datasets"]:
         if d not in counted:
-            log.info("%s has clips of one class alone, and no part in the mean", d["dataset"])
+            log.info("%s has clips of only one class, and does not count in the mean", d["dataset"])
     titles = ("left out", "clips", "accuracy", "95 %", "AUC", "at median", "in set")
     log.info("%-24s %6s %14s %15s %8s %10s %8s", *titles)
     n = sum(d["n"] for d in counted)

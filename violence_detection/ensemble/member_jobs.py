@@ -1,9 +1,10 @@
-"""Train many heads: one after another here, several processes at once (one a GPU), or over a Ray cluster.
+"""Train many heads: one after another in this process, in several processes at once, or over a Ray cluster.
 
-A job is one head on one fold of the clips in a folder of its own. Wherever it runs, it uses the same number of CPU
-threads, since their number changes the last digits of a sum: so on CPUs the models are the same, bit for bit. On GPUs
-they are not: sums are not ordered there, and a job in this process is mirrored on all of them, another has one. A
-worker that is killed has its job done again, from the checkpoint of its last epoch; finished jobs are kept.
+A job trains one head on one fold of the clips, into a folder of its own. Wherever it runs, it uses the same number of
+CPU threads, since that number changes the last digits of sums. So on CPUs the models are the same, bit for bit. On GPUs
+they are not: the order of sums varies there, and a job in this process is mirrored on all the GPUs that are used, while
+a job elsewhere has one. If a worker is killed, its job goes on from the checkpoint of its last epoch; finished jobs are
+kept.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: CPU threads of a job, on any machine.
+#: CPU threads that TensorFlow uses in a job, on any machine.
 THREADS = 2
 
 
@@ -52,9 +53,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Train `architecture` on `fold` into `folder`. `start`: a trained model to go on from instead of fresh weights.
+    """Train `architecture` on `fold` into `folder`.
 
-    `plan`: its steps, where the fold has no selection part to end training.
+    `start`: a trained model file to go on from instead of fresh weights. `overwrite`: whether a run with other settings
+    or data, or a damaged one, may be replaced. `plan`: the steps to make, if the fold has no selection part to end
+    training.
     """
 
     architecture: str
@@ -64,20 +67,21 @@ class TrainingJob:
     settings: Settings
     start: Path | None = None
     overwrite: bool = False
-    usd_per_hour: float = 0.0  # of the machine, for what the log says is left to pay
+    #: Price of the machine, from which the log estimates what is left to pay.
+    usd_per_hour: float = 0.0
     plan: StepPlan | None = None
 
     def with_absolute_paths(self) -> TrainingJob:
         """The same job for a process with another working folder, or on another machine.
 
-        Links stay: what a volume is mounted as is the same everywhere, where a link leads is not.
+        Symbolic links are not resolved: all machines mount a volume at the same path, but links may differ.
         """
         pool, start = self.pool.with_absolute_paths(), self.start and self.start.absolute()
         return dataclasses.replace(self, folder=self.folder.absolute(), pool=pool, start=start)
 
     @functools.cached_property
     def given(self) -> dict[str, str]:
-        """What its record says of weights that lie in its folder and need no training; empty where there are none."""
+        """What its record says of given weights in its folder, which need no training; empty if there are none."""
         if self.architecture not in PICTURES_OF:
             return {}
         from violence_detection.training import given_weights
@@ -86,14 +90,14 @@ class TrainingJob:
 
     @functools.cached_property
     def key(self) -> str:
-        """Hash of all that decides the outcome; the folder's config.json carries it."""
+        """Hash of all that decides the outcome, except labels; the folder's config.json has it."""
         from violence_detection.training import run_folder
 
         return self._key_with(self.start and run_folder.stored(self.start))
 
     @functools.cached_property
     def key_before(self) -> str:
-        """The same as earlier versions made it: of the `.keras` file to start from, which has its time in it."""
+        """`key` as earlier versions computed it: from the `.keras` file to start from, which contains a time stamp."""
         return self._key_with(self.start) if self.start and self.start.is_file() else self.key
 
     def _key_with(self, start: Path | None) -> str:
@@ -119,8 +123,8 @@ class TrainingJob:
 
     @functools.cached_property
     def labels_sha256(self) -> str:
-        """Hash of what its clips are taken for; config.json carries it beside the key."""
-        # whole networks draw clips evenly from data sets, and the kernel head weighs them so
+        """Hash of its clips' labels, for some heads also of their data sets; config.json has it beside the key."""
+        # whole networks draw clips evenly from data sets, and the kernel head weighs these evenly
         return self._labels(self.architecture in (*PICTURES_OF, KERNEL))
 
     def _labels(self, with_dataset: bool) -> str:
@@ -128,10 +132,10 @@ class TrainingJob:
         return self.pool.labels_sha256([*self.fold.train, *self.fold.selection], columns)
 
     def is_of_labels(self, config: Mapping[str, Any]) -> bool:
-        """Whether a config.json is of clips that were taken for the same.
+        """Whether the model with this config.json was trained with the labels that the job's clips have now.
 
-        What an earlier version trained has no hash of the labels; they are then taken to be the same. That of a kernel
-        head had no data sets in it; the table of its clips has them.
+        If an earlier version trained it and recorded no hash, the labels count as the same. For the kernel head earlier
+        versions hashed the labels without the data sets; these are then compared with the table beside the model.
         """
         from violence_detection.training import run_folder
 
@@ -143,7 +147,7 @@ class TrainingJob:
         )
 
     def _is_of_noted_datasets(self) -> bool:
-        """Whether its clips are of the data sets that the table beside its model says."""
+        """Whether its clips are from the data sets that trained_on.csv beside the model names."""
         from violence_detection.training import trained_clips
 
         try:
@@ -163,18 +167,18 @@ def run(
     strategy: Any = None,
     before: Callable[[], None] = lambda: None,
 ) -> list[Trained]:
-    """Train what is not finished; the results in the order of the jobs.
+    """Train the jobs that are not finished; return the results of all jobs, in their order.
 
-    `before`: called once, when nothing is left that could refuse the jobs, and before any of them changes its folder:
-    what rests on models that are now replaced is removed there.
+    `at_once`: processes at a time; 1: only this one; 0: one per GPU, or without GPUs one per two cores, at least two.
+    `ray`: "local" or the address of a cluster, which is then used instead of processes. `strategy`: the distribution
+    strategy for jobs in this process. `before`: called once, after the checks that may refuse the jobs and before any
+    job changes its folder, to remove what rests on models that will be replaced.
 
-    `at_once`: processes at a time, 1 for none but this one, 0 for one a GPU, or without
-    GPUs one for every two cores, at least two. `ray`: local or an
-    address, instead of processes. `strategy`: what models are mirrored on in this process. Raises UserError where a
-    folder holds another model that is not to be replaced, where a job does, or if it was killed three times; the other
-    jobs' checkpoints are kept.
+    Raises UserError if a folder has another model that may not be replaced, if a job raises one, or if the process of a
+    job was killed three times; the checkpoints of the other jobs are kept.
     """
-    from violence_detection.ensemble import member_processes  # which starts jobs of this module
+    # not at the top, as it imports this module
+    from violence_detection.ensemble import member_processes
 
     todo = [job for job in jobs if finished(job) is None]
     log.info("%d of %d models are trained already", len(jobs) - len(todo), len(jobs))
@@ -191,8 +195,8 @@ def run(
     done = [finished(job) for job in jobs]
     if lost := [job.folder for job, trained in zip(jobs, done, strict=True) if trained is None]:
         raise UserError(
-            f"no trained model in {lost[0]}, though its job ended. Over Ray, --output must be a folder that all nodes "
-            "share"
+            f"there is no trained model in {lost[0]} although its job has ended. With --ray, --output must be a folder "
+            "that all nodes share"
         )
     for job in jobs:
         _note_clips(job)
@@ -201,7 +205,7 @@ def run(
 
 
 def _note_clips(job: TrainingJob) -> None:
-    """Write the table of its clips beside a model that was trained before there was one."""
+    """Write trained_on.csv beside a model of an earlier version, which wrote none."""
     from violence_detection.training import trained_clips
 
     if not trained_clips.has_table(job.folder):
@@ -212,7 +216,7 @@ def _note_clips(job: TrainingJob) -> None:
 
 
 def _note_ranges(job: TrainingJob) -> None:
-    """Measure what judging in 8 bits needs of a whole network that was trained by a run that was killed before it."""
+    """Write a whole network's activation_ranges.json if the run that trained it was killed before it did so."""
     from violence_detection.training import activation_ranges, run_folder
 
     if job.architecture in PICTURES_OF and not (job.folder / run_folder.RANGES_NAME).is_file():
@@ -220,12 +224,13 @@ def _note_ranges(job: TrainingJob) -> None:
 
 
 def finished(job: TrainingJob) -> Trained | None:
-    """The result of a job that was done before, by the same settings, clips and labels, its files there and whole."""
+    """The job's result if it is done, with the same settings, clips and labels, and its files are whole; else None."""
     from violence_detection.training import damaged_run, run_folder
 
     result, config = job.folder / run_folder.RESULT_NAME, job.folder / run_folder.CONFIG_NAME
     if not (result.is_file() and config.is_file()) or damaged_run.fault(job.folder):
-        return None  # what is wrong with it, `_check` says
+        # `_check` reports what is wrong with it
+        return None
     found = run_folder.read_object(config)
     if found.get(run_folder.JOB_KEY) not in (job.key, job.key_before) or not job.is_of_labels(found):
         return None
@@ -233,18 +238,19 @@ def finished(job: TrainingJob) -> Trained | None:
 
 
 def has_other_labels(job: TrainingJob) -> bool:
-    """Whether its folder holds its model, made of clips that were taken for something else."""
+    """Whether its folder has the job's model, but trained with other labels than its clips have now."""
     from violence_detection.training import run_folder
 
     try:
         found = run_folder.read_object(job.folder / run_folder.CONFIG_NAME)
-    except UserError:  # none is there, or it is damaged, which `_check` says
+    except UserError:
+        # there is none, or it is damaged, which `_check` reports
         return False
     return found.get(run_folder.JOB_KEY) in (job.key, job.key_before) and not job.is_of_labels(found)
 
 
 def _check(job: TrainingJob, replicas: int) -> None:
-    """Raise UserError, with nothing changed, where the job's folder or its batches will be refused."""
+    """Raise UserError, before anything is changed, if the job's folder or its batches would be refused."""
     from violence_detection.training import damaged_run, fine_tuning, run_folder, trainer
 
     config, train = job.folder / run_folder.CONFIG_NAME, job.settings.train
@@ -252,7 +258,7 @@ def _check(job: TrainingJob, replicas: int) -> None:
         raise damaged_run.refusal(wrong)
     if not job.overwrite and config.is_file():
         is_other = run_folder.read_object(config).get(run_folder.JOB_KEY) not in (job.key, job.key_before)
-        # one that was begun: whether all the rest is the same too, which needs its clips, but not their features
+        # of runs only begun, the whole record is compared too; it needs the clips, but not their features in memory
         record = _record(job, job.pool.data(job.fold, False))
         if is_other or run_folder.holds_another(job.folder, record):
             raise run_folder.refusal(job.folder, record)
@@ -262,7 +268,7 @@ def _check(job: TrainingJob, replicas: int) -> None:
 
 
 def _record(job: TrainingJob, data: Data) -> dict[str, Any]:
-    """The config.json of the job on its fold's data."""
+    """The content of the job's config.json. `data`: its fold's clips."""
     from violence_detection.training import run_folder, trainer
 
     s = job.settings
@@ -278,19 +284,20 @@ def _record(job: TrainingJob, data: Data) -> dict[str, Any]:
 
 
 def _key_there(job: TrainingJob) -> str:
-    """Its key; where an earlier version has begun it, the one that it has there, so that it goes on."""
+    """The job's key; if an earlier version has begun it, the key that is in its folder, so that the run goes on."""
     from violence_detection.training import run_folder
 
     config = job.folder / run_folder.CONFIG_NAME
     try:
         there = run_folder.read_object(config).get(run_folder.JOB_KEY) if config.is_file() else None
-    except UserError:  # it is damaged, and trained anew
+    except UserError:
+        # damaged, and to be overwritten
         there = None
     return job.key_before if there == job.key_before else job.key
 
 
 def train(job: TrainingJob, data: Data, strategy: Any) -> None:
-    """Do a job in this process, on its fold's data."""
+    """Do a job in this process. `data`: its fold's clips."""
     from violence_detection.training import trainer
 
     log.info("%s: %s on %d clips", job.folder, job.architecture, len(data.train))
@@ -315,17 +322,21 @@ def _here(jobs: Sequence[TrainingJob], strategy: Any) -> None:
 
 
 def _data(job: TrainingJob) -> Data:
-    """The clips of its fold; those that nobody trains on are left on disk."""
+    """The clips of the job's fold; they are left on disk if given weights spare it the training."""
     return job.pool.data(job.fold, in_memory=False if job.given else None)
 
 
 def fix_threads() -> None:
-    """Have TensorFlow compute with THREADS threads in this process; called before it starts. GPUs need no such care."""
+    """Make TensorFlow use THREADS threads in this process; to be called before it starts. Does nothing if it sees GPUs.
+
+    Raises RuntimeError if TensorFlow has been started with another number.
+    """
     import tensorflow as tf
 
     if tensorflow_start.gpus():
         return
-    with contextlib.suppress(RuntimeError):  # started already, with this number, by an earlier job
+    # raised if an earlier job has started TensorFlow; with how many threads is checked below
+    with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     if (threads := tf.config.threading.get_intra_op_parallelism_threads()) != THREADS:
         raise RuntimeError(
@@ -334,7 +345,7 @@ def fix_threads() -> None:
 
 
 def train_alone(job: TrainingJob) -> None:
-    """Do a job in a process that has nothing set up."""
+    """Do a job in a new process: set up threads and devices, load its clips and train."""
     from violence_detection.training import devices
 
     fix_threads()
@@ -378,7 +389,10 @@ def _over_ray(jobs: Sequence[TrainingJob], address: str, before: Callable[[], No
 
 
 def _train_there(mark: Path, job: TrainingJob) -> None:
-    """Do a job on a machine that sees what the one that gave it sees. `mark`: a file in the folder of the output."""
+    """Do a job on a machine of a Ray cluster. `mark`: a file that the starting machine has put into the output folder.
+
+    Raises UserError if this machine does not see that file or the feature caches.
+    """
     caches = [store.folder for store in job.pool.stores.values()]
     if unseen := [path for path in (mark, *caches) if not path.exists()]:
         flag, folder = ("--output", mark.parent) if unseen[0] == mark else ("the data root", unseen[0])

@@ -1,6 +1,6 @@
-"""Train heads in several processes of this machine at once, one a GPU where there are any.
+"""Train heads in several processes of this machine at once, each with one GPU if there are any.
 
-A process that is killed has its job done again, from the checkpoint of its last epoch.
+If a process is killed, its job is started again and goes on from the checkpoint of its last epoch.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from violence_detection.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
+#: How often a job is started before its process counts as killed for good.
 _ATTEMPTS = 3
-#: Characters of an error that a worker tells; a pipe takes 64 KiB before its reader must be there.
-_MOST_TEXT = 15_000
+#: Most characters of an error that a worker sends: with up to 4 bytes each they fit into the 64 KiB that a pipe takes
+#: before anybody reads it, so the worker need not wait for that.
+_MOST_ERROR_CHARACTERS = 15_000
 
 
 @dataclass
 class _Worker:
-    """A process with a job, and the way it says why it failed."""
+    """A process that does a job. `device`: its GPU, empty if none; `says`: receives the error that it failed with."""
 
     job: TrainingJob
     device: str
@@ -48,21 +50,21 @@ def visible_gpus() -> list[str]:
 
 
 def check(train: TrainConfig) -> None:
-    """Raise UserError where a model is to be mirrored on several GPUs: its process has one."""
+    """Raise UserError if models are to be mirrored on several GPUs: each process has only one."""
     if train.devices > 1 and visible_gpus():
         raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
 
 
 def number_at_once(asked: int) -> int:
-    """The number of processes asked for; 0: one a GPU, or without GPUs one for every two cores, at least two."""
+    """The number of processes: `asked`; if that is 0, one per GPU, or without GPUs one per two cores, at least two."""
     return asked or len(visible_gpus()) or max(2, worker_count(0) // member_jobs.THREADS)
 
 
 def run(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -> None:
-    """Do the jobs in so many processes at a time, 0: one a GPU, or without GPUs one for every two cores, at least two.
+    """Do the jobs, `at_once` processes at a time (0: see `number_at_once`).
 
-    `before` is called when nothing is left that could refuse them. Raises UserError where a job does, or if its process
-    was killed three times.
+    `before` is called after the checks that may refuse the jobs, and before any job starts. Raises UserError if a job
+    raises one or its process was killed three times, RuntimeError if it failed otherwise; the others are then ended.
     """
     if jobs:
         check(jobs[0].settings.train)
@@ -71,7 +73,8 @@ def run(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -
     jobs = [
         dataclasses.replace(job, pool=job.pool.shared_by(max(1, min(at_once, len(jobs))))) for job in jobs
     ]
-    free = [(gpus or [""])[i % max(len(gpus), 1)] for i in range(at_once)]  # several share a GPU if asked to
+    # with more processes than GPUs, several share one
+    free = [(gpus or [""])[i % max(len(gpus), 1)] for i in range(at_once)]
     waiting, attempts = list(jobs), dict.fromkeys((job.folder for job in jobs), 0)
     running: list[_Worker] = []
     try:
@@ -88,8 +91,8 @@ def run(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -
                     continue
                 if attempts[worker.job.folder] == _ATTEMPTS:
                     raise UserError(
-                        f"{worker.job.folder}: its process was killed {_ATTEMPTS} times, most likely for want of "
-                        "memory. Give a smaller --parallel; what is done is kept"
+                        f"{worker.job.folder}: its process was killed {_ATTEMPTS} times, most likely because memory "
+                        "ran out. Use a smaller --parallel; what has been trained is kept"
                     )
                 log.warning("%s: its process was killed; going on from its checkpoint", worker.job.folder)
                 waiting.insert(0, worker.job)
@@ -107,27 +110,31 @@ def _start(job: TrainingJob, gpu: str) -> _Worker:
         arguments = (job, says, console.log_files(), console.log.level)
         process = context.Process(target=_work, name=job.folder.name, args=arguments, daemon=True)
         process.start()
-    says.close()  # so that the worker's end shows here
+    # now only the worker has this end, so the pipe ends with the worker
+    says.close()
     return _Worker(job, gpu, process, hears)
 
 
 def _work(job: TrainingJob, says: Connection, log_files: Sequence[str], level: int) -> None:
-    """A worker process from start to end: its errors go to the process that started it."""
+    """What a worker process runs: do the job, and send an error to the process that started this one."""
     follow_parent()
     console.log_to(log_files, level)
     try:
         member_jobs.train_alone(job)
     except UserError as e:
-        says.send((True, str(e)[-_MOST_TEXT:]))
+        says.send((True, str(e)[-_MOST_ERROR_CHARACTERS:]))
         sys.exit(1)
-    except Exception as e:  # noqa: BLE001 - told to the process that started this one, which raises it
+    except Exception as e:  # noqa: BLE001 - sent to the process that started this one, which raises it
         trouble = disks.disk_trouble(e)
-        says.send((trouble is not None, (trouble or traceback.format_exc())[-_MOST_TEXT:]))
+        says.send((trouble is not None, (trouble or traceback.format_exc())[-_MOST_ERROR_CHARACTERS:]))
         sys.exit(1)
 
 
 def _succeeded(worker: _Worker) -> bool:
-    """Whether the job is done; False if its process was killed. Raises what the job raised."""
+    """Whether the job of an ended worker is done; False if its process was killed.
+
+    Raises UserError or RuntimeError with the message that the worker sent.
+    """
     worker.process.join()
     if worker.process.exitcode == 0:
         return True

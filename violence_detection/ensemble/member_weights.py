@@ -1,8 +1,8 @@
-"""Weights of an ensemble's members: equal, unless the selection clips clearly say otherwise.
+"""Weights of an ensemble's members: equal, unless the selection clips clearly favour others.
 
-Clearly means: weights fitted on some sources of the selection part predict its other sources better than equal weights
-do, by log loss, and the 95 % interval of the gain, over sources, is above 0. Weights that merely fit the clips they
-were fitted on prove nothing; with few sources nothing is clear.
+Clearly means: weights fitted on some sources of the selection part predict its other sources with a lower log loss than
+equal weights do, and the 95 % interval of that gain, over sources, lies above 0. How well weights fit the clips that
+they were fitted on proves nothing. With few sources the weights are always equal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from violence_detection.combine import split
 from violence_detection.evaluation import paired
 
-#: Sources below which no weights but equal ones are thought of.
+#: With fewer sources than this the weights are always equal.
 FEWEST_SOURCES = 10
 _FOLDS = 5
 _ITERATIONS = 200
@@ -25,7 +25,12 @@ _TINY = 1e-7
 
 @dataclass(frozen=True)
 class Weights:
-    """`values` (M,) sum to 1. `gain` is the fall of the log loss on sources they were not fitted on, with interval."""
+    """The weights of M members: `values` (M,), which sum to 1.
+
+    `uniform`: whether they are equal; `why`: the reason, in words. `gain`: by how much fitted weights lower the log
+    loss against equal ones on sources that they were not fitted on, with its 95 % interval over sources; None where
+    nothing was fitted.
+    """
 
     values: tuple[float, ...]
     uniform: bool
@@ -34,17 +39,20 @@ class Weights:
     gain_ci95: tuple[float, float] | None = None
 
     def record(self) -> dict[str, Any]:
-        """What ensemble.json says about them."""
+        """What ensemble.json has under `weighting`."""
         return {"uniform": self.uniform, "why": self.why, "gain": self.gain, "gain_ci95": self.gain_ci95}
 
 
 def equal(members: int, why: str) -> Weights:
-    """The same weight for each."""
+    """Equal weights for that many members. `why`: the reason, in words."""
     return Weights((1 / members,) * members, True, why)
 
 
 def choose(p_fight: np.ndarray, labels: np.ndarray, groups: Sequence[str], seed: int) -> Weights:
-    """Weights for members that give the selection clips `p_fight` (M, n); `labels` (n,) 0 or 1, `groups` (n,)."""
+    """Choose the members' weights on the selection clips: fitted ones if they are clearly better, else equal ones.
+
+    `p_fight` (M, n): the members' P(fight); `labels` (n,): 0 or 1; `groups` (n,): source groups.
+    """
     members, sources = len(p_fight), len(set(groups))
     if members == 1:
         return equal(members, "one member")
@@ -69,9 +77,9 @@ def choose(p_fight: np.ndarray, labels: np.ndarray, groups: Sequence[str], seed:
 
 
 def fit(likelihood: np.ndarray) -> np.ndarray:
-    """The mixture weights (M,) of greatest likelihood, for members' P(true class) (M, n), by EM from equal ones.
+    """The mixture weights (M,) of greatest likelihood for the members' P(true class) (M, n), by EM from equal weights.
 
-    Dempster, Laird & Rubin 1977; the problem is convex.
+    Dempster, Laird & Rubin 1977. The problem is convex, so EM does not end at a local optimum.
     """
     weights = np.full(len(likelihood), 1 / len(likelihood))
     for _ in range(_ITERATIONS):

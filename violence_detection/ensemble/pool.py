@@ -1,4 +1,4 @@
-"""The clips of the manifest with their cached features: what the parts of a training run are read from."""
+"""The clips of the manifest with their cached features, from which the parts of a training run are read."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ REST = "rest"
 
 @dataclass(frozen=True)
 class Pool:
-    """Readable clips (rows of the manifest, by clip id) and their feature caches; small enough to be sent about.
+    """Readable clips (rows of the manifest, sorted by clip id) and where their features are cached.
 
-    `memory_gb`: what features may take of the memory; 0: a share of what is free. `sharers`: processes of one machine
-    that load them at the same time and divide that.
+    It has no features itself, so it can be sent to other processes. `memory_gb`: memory that features may take; 0: a
+    share of what is free. `sharers`: the number of processes of one machine that load features at the same time and
+    share that memory.
     """
 
     frame: pd.DataFrame
@@ -45,28 +46,29 @@ class Pool:
     generated: bool
     memory_gb: float = 0.0
     sharers: int = 1
-    backbone_weights: Path | None = None  # the file given, for a member that trains a network on
+    #: The file given with --backbone-weights, for members that fine-tune a network.
+    backbone_weights: Path | None = None
 
     def rows(self, clip_ids: Sequence[str]) -> pd.DataFrame:
-        """The manifest's rows of these clips, in this order; a clip named twice is there twice."""
+        """The manifest's rows of these clips, in this order; a clip that is named twice has two rows."""
         return self.frame.set_index("clip_id", drop=False).loc[list(clip_ids)].reset_index(drop=True)
 
     def labels_sha256(self, clip_ids: Sequence[str], columns: Sequence[str] = ("label",)) -> str:
-        """Hash of what the manifest takes these clips for, in this order: their labels, or these columns."""
+        """Hash of what the manifest has in `columns`, by default the label, for these clips in this order."""
         return storage.stable_hash(self.rows(clip_ids)[list(columns)].astype(str).to_numpy().tolist(), 64)
 
     def judged_sha256(self, folds: Sequence[Fold]) -> str:
-        """Hash of what the clips that the folds hold out are taken for."""
+        """Hash of the data set, label and source group of each clip that the folds hold out."""
         held_out = [clip_id for fold in folds for clip_id in fold.held_out]
         return self.labels_sha256(held_out, ("dataset", "label", "source_group"))
 
     def plain(self, clip_ids: Sequence[str]) -> Samples:
-        """The clips without augmentation, (N, 1, T, C) an input."""
+        """The clips without augmentation: (N, 1, T, C) per input."""
         rows = self.rows(clip_ids)
         return training_data.load(self.stores, rows, self.variants[:1], self._fits_memory([(rows, 1)]))
 
     def views(self, clip_ids: Sequence[str], count: int, closer_look: bool = False) -> Samples:
-        """The clips plain, in `count` - 1 test-time views, and last in the closer look if asked: (N, V, T, C) each."""
+        """The clips in `count` test-time views, plain first, then the closer look if asked: (N, V, T, C) per input."""
         names = augment.views(count, closer_look)
         rows = self.rows(clip_ids)
         return training_data.load(self.stores, rows, names, self._fits_memory([(rows, len(names))]))
@@ -74,7 +76,7 @@ class Pool:
     def data(self, fold: Fold, in_memory: bool | None = None) -> Data:
         """Load the parts of a fold: train with every variant, selection and held-out (as `val`) plain.
 
-        `in_memory` None: if they fit.
+        `in_memory`: whether to read the features into memory; None: if they fit.
         """
         once, positions = np.unique(np.array(fold.train), return_inverse=True)
         parts = [
@@ -87,7 +89,8 @@ class Pool:
         ]
         if in_memory is None:
             counted = [(rows, len(variants)) for rows, variants in parts]
-            if len(once) < len(fold.train):  # clips that are drawn more than once are copied, below
+            # `take` below copies clips that are drawn more than once
+            if len(once) < len(fold.train):
                 counted.append((self.rows(fold.train), len(self.variants)))
             in_memory = self._fits_memory(counted)
         loaded = [
@@ -116,7 +119,7 @@ class Pool:
         return training_data.fits_memory(self.stores, parts, self.memory_gb, self.sharers)
 
     def shared_by(self, processes: int) -> Pool:
-        """The same pool for one of several processes, on this machine or another, with its part of the memory."""
+        """The same pool for one of `processes` on a machine, which share the memory for features."""
         return replace(self, sharers=processes)
 
     def with_absolute_paths(self) -> Pool:
@@ -128,31 +131,34 @@ class Pool:
 def datasets(
     frame: pd.DataFrame, asked: Collection[str], added: Collection[str]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """The data sets to measure on and those only to train on.
+    """The data sets to measure on, and those only to train on.
 
-    Raises UserError for names not in the manifest, for added ones that are measured on, and for `rest` where
-    there is no other.
+    `asked`, `added`: what --datasets and --add-datasets name; without `asked`, all are measured on. Raises UserError
+    for names that the manifest does not have, for an added data set that is measured on already, and for `rest` if all
+    are.
     """
     there = sorted(set(frame.dataset))
     if unknown := sorted({*asked, *(name for name in added if name != REST)} - {*there}):
         raise UserError(f"no clips of data set {unknown[0]!r} in manifest.csv. There are: {', '.join(there)}")
     if both := sorted({*asked} & {*added}):
         raise UserError(
-            f"--add-datasets {both[0]} would do nothing: --datasets has it, and so it is trained on already"
+            f"--add-datasets {both[0]} would do nothing: --datasets names it, so it is trained on already. Leave it out"
         )
     target = frozenset(asked) or frozenset(there)
     if REST in added and target == frozenset(there):
-        raise UserError(f"--add-datasets {REST} would do nothing: --datasets has all that manifest.csv has")
+        raise UserError(
+            f"--add-datasets {REST} would do nothing: --datasets has all of manifest.csv. Leave it out"
+        )
     rest = frozenset(there) if REST in added else frozenset(added)
     return target, rest - target
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What of the manifest is used: the data sets to measure on, and those added to train on.
+    """Which clips of the manifest are used, and which views of them.
 
-    `all_clips`: val counts as train. `views`: test-time views of the target's train clips, the plain one included;
-    `closer_look`: and that.
+    `target`: the data sets to measure on; `added`: those only to train on. `all_clips`: val counts as train. `views`:
+    test-time views of the target's train clips, the plain one included; `closer_look`: whether they get that too.
     """
 
     target: Collection[str]
@@ -162,16 +168,16 @@ class Choice:
     closer_look: bool = False
 
     def rows(self, combined: Path) -> pd.DataFrame:
-        """The manifest's rows of these clips."""
+        """The rows of these clips in the manifest of the folder `combined`."""
         return self.rows_of(manifest.read(combined))
 
     def rows_of(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The same of the manifest's rows."""
+        """The rows of these clips among `frame`, the rows of the manifest; with `all_clips`, all are in train."""
         frame = frame[frame.dataset.isin({*self.target, *self.added})]
         return frame.assign(split=split.TRAIN) if self.all_clips else frame
 
     def clips(self, frame: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[extract.WantedClip]:
-        """The clips of those rows, each with the variants and views that are needed of it."""
+        """The clips of `frame`, the rows chosen, each with the variants and views that are needed of it."""
         variants = tuple(variants)
         test_time = augment.views(self.views, self.closer_look)[1:]
         is_train, is_target = frame.split == split.TRAIN, frame.dataset.isin(self.target)
@@ -183,7 +189,7 @@ class Choice:
 
 
 def open_pool(features: FeatureConfig, how: ExtractConfig, choice: Choice) -> Pool:
-    """Extract what is missing of the chosen clips."""
+    """Extract the missing features of the chosen clips, and return those that could be read as a pool."""
     combined = how.data_root / "combined_all"
     whole, sha256 = manifest.read_hashed(combined)
     frame = choice.rows_of(whole)

@@ -1,18 +1,18 @@
-"""The feature cache: one file a clip and stream, one member a variant, a checksum in each member.
+"""The feature cache: one file per clip and stream, in it one member per variant, each with a checksum.
 
     <root>/features/<backbone>-<confighash>/record.json       everything that changes the values
     <root>/features/<backbone>-<confighash>/<clip_id>.npz     members v0, v1, ..., w1, ...: (T, C) float16
-    <root>/features/<backbone>-<confighash>/engine-<name>.json   what may write here
-    <root>/features/<backbone>-<confighash>/verified.json     entries whose checksums were compared
-Each stream has a folder of its own, since its record differs. A member of the zip carries a CRC-32, which every reading
-compares, so a damaged entry is noticed at the latest when it is read; it is then named and made again.
+    <root>/features/<backbone>-<confighash>/engine-<name>.json   an engine that may write here
+    <root>/features/<backbone>-<confighash>/verified.json     entries whose checksums have been compared
+Each stream has a folder of its own, because its record differs. Each member of the zip has a CRC-32, which every read
+compares. So a damaged entry is noticed at the latest when it is read; it is then named in the log and extracted again.
 
-Several processes, on several machines that share the volume, may write: an entry appears whole, by a rename, and what
-joins an entry is read, merged and written under the folder's lock.
+Several processes, on several machines that share the volume, may write at the same time. An entry appears whole, by a
+rename. To add variants to an entry, a process reads, merges and writes it under the folder's lock.
 
-An entry counts as verified while its size and time of change are those noted in verified.json, so that a start need not
-read the whole cache. These are notes alone: losing them costs one pass over the cache. Damage that leaves size and time
-alone is found when the entry is read.
+An entry counts as verified while its size and modification time are those in verified.json, so that a run need not read
+the whole cache when it starts. That file only saves time: without it, the next run reads the whole cache once. Damage
+that changes neither size nor time is found when the entry is read.
 """
 
 from __future__ import annotations
@@ -39,20 +39,23 @@ log = logging.getLogger(__name__)
 RECORD_NAME = "record.json"
 VERIFIED_NAME = "verified.json"
 LOCK_NAME = "write.lock"
-#: Notes that are written together, and which part of all of them: each writing reads and writes all.
-_SAVE_AFTER, _SAVE_PART = 500, 10
+#: The least number of new notes for which verified.json is written.
+_SAVE_AFTER = 500
+#: In a large cache it takes more: one for this many notes in the file, since each writing reads and rewrites them all.
+_SAVE_PART = 10
 
-#: Held while NumPy reads the header of an array: it compiles it, which in Python 3.11 several threads at once can break
-#: ("AST constructor recursion depth mismatch").
+#: Held while NumPy reads the header of an array. NumPy compiles the header, which in Python 3.11 can fail if several
+#: threads do it at once ("AST constructor recursion depth mismatch").
 READING_HEADERS = threading.Lock()
-_mutex = threading.RLock()  # one for all: the notes must stay picklable
+#: Shared by all indexes, because an index with a lock of its own could not be pickled.
+_mutex = threading.RLock()
 
 Stamp = tuple[int, int]
 Note = tuple[Stamp, frozenset[str]]
 _ENGINE_PREFIX = "engine-"
-#: A member, and a note among the variants, of an entry whose frames were found by their time stamps.
+#: Marks an entry whose frames were found by their time stamps: a member of the zip, and a name among the variants.
 BY_TIME = "_by_time"
-_MADE_BY = "_made_by"  # a member that is no variant: JSON as bytes, variant -> engine and precision
+_MADE_BY = "_made_by"  # a member that is not a variant: JSON as bytes, variant -> engine and precision
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
 
@@ -60,7 +63,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyErr
 class FeatureStore:
     """The cached features of one backbone and stream.
 
-    `reextract` extracts a clip's features again, given its id, when reading finds its entry missing or damaged.
+    `reextract`: extracts a clip's features again, given its id. Called when a clip's entry is missing or damaged.
     """
 
     folder: Path
@@ -74,9 +77,9 @@ class FeatureStore:
     def open(
         cls, root: Path, record: Mapping[str, Any], reextract: Callable[[str], None] | None = None
     ) -> FeatureStore:
-        """The store for that record below `<root>/features`, made if there is none.
+        """The store for a record, in its folder below `<root>/features`, which is made if need be.
 
-        Raises UserError where a folder has the record's name.
+        Raises UserError if there is a folder where record.json belongs.
         """
         folder = key.folder_of(root, record)
         if not _is_recorded(folder / RECORD_NAME, record):
@@ -87,27 +90,30 @@ class FeatureStore:
         return self.folder / f"{clip_id}.npz"
 
     def engines(self) -> dict[str, dict[str, Any]]:
-        """The engines that may write here, with what was measured of each when it joined others (see engine_check)."""
+        """The engines that may write here, each with what was measured when it was compared with others' features.
+
+        See engine_check.
+        """
         files = sorted(self.folder.glob(f"{_ENGINE_PREFIX}*.json"))
         return {path.stem.removeprefix(_ENGINE_PREFIX): _measured(path) for path in files}
 
     def is_empty(self) -> bool:
-        """Whether it holds no entry."""
+        """Whether the store has no entries."""
         return not any(self.folder.glob("[!.]*.npz"))
 
     def note_engine(self, name: str, **measured: Any) -> None:
-        """Let an engine write here. `measured`: relative_error to what others made, on which clips.
+        """Record that an engine may write here. `measured`: its relative_error to others' features, on which clips.
 
-        Raises UserError where a folder has the note's name.
+        Raises UserError if there is a folder where engine-<name>.json belongs.
         """
         _write_note(self.folder / f"{_ENGINE_PREFIX}{name}.json", {"relative_error": None, **measured})
 
     def variants(self, clip_id: str, *, verify: bool = True) -> frozenset[str] | None:
-        """The whole variants of a clip: empty if there is no entry, None if the entry is damaged.
+        """The variants in a clip's entry, all undamaged: empty if there is no entry, None if the entry is damaged.
 
-        Among them BY_TIME, where the frames were found by their time stamps. Raises UserError where a folder has the
-        entry's name.
-        `verify`: compare the checksums even of an entry that has not changed since that was last done.
+        Among them is BY_TIME if the frames were found by their time stamps. `verify`: compare the checksums even if the
+        entry has not changed since they were last compared. Raises UserError if there is a folder where the entry
+        belongs.
         """
         path = self.path(clip_id)
         now = stamp(path)
@@ -130,14 +136,15 @@ class FeatureStore:
     def add(
         self, clip_id: str, values: Mapping[str, np.ndarray], engine: str, *, by_time: bool = False
     ) -> None:
-        """Write variants, keeping those that the entry has already. `values`: name -> (T, C), finite in float16.
+        """Write variants, keeping those that the entry already has. `values`: name -> (T, C).
 
-        `by_time`: the frames were found by their time stamps; variants whose frames were not go.
+        `by_time`: the frames were found by their time stamps; variants in the entry whose frames were not are dropped.
+        Raises ValueError if a value is not finite in float16.
         """
         new = {name: v.astype(np.float16) for name, v in values.items()}
         for name, value in new.items():
             if not np.isfinite(value).all():
-                raise ValueError(f"{clip_id} {name}: values that are not finite in float16")
+                raise ValueError(f"{clip_id} {name}: some values are not finite in float16")
         path = self.path(clip_id)
         with locks.locked(self.folder / LOCK_NAME):
             before = self._whole_members(clip_id)
@@ -153,9 +160,9 @@ class FeatureStore:
             self.index.note(clip_id, now, _variants(merged))
 
     def read(self, clip_id: str, variants: Sequence[str]) -> np.ndarray:
-        """Variants of a clip as (V, T, C) float16; an entry that is missing or damaged is made again.
+        """Variants of a clip as (V, T, C) float16. An entry that is missing or damaged is extracted again.
 
-        Raises UserError naming the entry if it cannot be made.
+        Raises UserError, naming the entry, if that fails.
         """
         try:
             return self._stacked(clip_id, variants)
@@ -165,20 +172,20 @@ class FeatureStore:
             return self._stacked(clip_id, variants)
         except _DAMAGE as e:
             raise UserError(
-                f"{self.path(clip_id)} was made again and is damaged again ({e}). Check the disk"
+                f"{self.path(clip_id)} was extracted again and is damaged again ({e}). Check the disk"
             ) from e
 
     def restore(self, clip_id: str, reason: object) -> None:
-        """Make an entry again that reading found missing or damaged, and say so.
+        """Extract again an entry that was found missing or damaged, and log that.
 
-        Raises UserError naming it if this store cannot do that; the next extraction then makes it.
+        Raises UserError, naming the entry, if this store cannot extract; then the next extraction makes the entry.
         """
         self.index.forget(clip_id)
         self.index.save()
         found = f"the cached feature {self.path(clip_id)} is missing or damaged ({reason})"
         if self.reextract is None:
-            raise UserError(f"{found}. Run the same command again: it is found and made anew")
-        log.warning("%s: made again", found)
+            raise UserError(f"{found}. Run the same command again, which extracts it again")
+        log.warning("%s: extracting it again", found)
         self.reextract(clip_id)
 
     def _stacked(self, clip_id: str, variants: Sequence[str]) -> np.ndarray:
@@ -186,18 +193,18 @@ class FeatureStore:
         return np.stack([members[v] for v in variants])
 
     def _whole_members(self, clip_id: str) -> dict[str, np.ndarray]:
-        """All members of an entry; none if there is no entry, or a damaged one."""
+        """All members of an entry; none if there is no entry or it is damaged."""
         try:
             return self._members(clip_id)
         except _DAMAGE:
             return {}
 
     def engines_of(self, clip_id: str) -> dict[str, str]:
-        """The engine and precision that made each variant of a clip, by variant."""
+        """Variant -> the name of the engine, which includes its precision, that made this variant of a clip."""
         return _made_by(self._members(clip_id, [_MADE_BY]))
 
     def _members(self, clip_id: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Members by name, all by default; the checksum of each is checked before its bytes are interpreted."""
+        """Members by name, all by default. The checksum of each is compared before its bytes are interpreted."""
         with _opened(self.path(clip_id)) as archive:
             if names is None:
                 names = [n.removesuffix(".npy") for n in archive.namelist()]
@@ -207,7 +214,7 @@ class FeatureStore:
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
-    """An entry's file. Raises UserError where a folder has its name: no other can be written, and it is not ours."""
+    """Open an entry's file. Raises UserError if there is a folder of that name, which is not the cache's to remove."""
     try:
         return zipfile.ZipFile(path)
     except IsADirectoryError as e:
@@ -216,19 +223,19 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 def _in_the_way(path: Path, what: str) -> UserError:
     return UserError(
-        f"{path} is a folder, where {what} belongs. Move it away, and run the same command again"
+        f"{path} is a folder, but {what} belongs there. Move the folder away and run the same command again"
     )
 
 
 def _write_note(path: Path, value: Mapping[str, Any]) -> None:
-    """As storage.write_json does. Raises UserError where a folder has its name."""
+    """Write `value` as storage.write_json does. Raises UserError if there is a folder of that name."""
     if path.is_dir():
         raise _in_the_way(path, "a file of the feature cache")
     storage.write_json(path, value)
 
 
 def _is_recorded(path: Path, record: Mapping[str, Any]) -> bool:
-    """Whether the file is there, and says what the folder is named after: it may have been copied half."""
+    """Whether the file contains the record; in a folder that was copied only in part it may not."""
     try:
         return storage.as_json(storage.read_json(path), sort_keys=True) == storage.as_json(
             record, sort_keys=True
@@ -238,7 +245,7 @@ def _is_recorded(path: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _measured(path: Path) -> dict[str, Any]:
-    """What was measured of an engine; of a note that is damaged nothing, so that it is measured again."""
+    """What was measured of an engine; nothing if the file is damaged, so that the engine is measured again."""
     nothing = {"relative_error": None}
     try:
         found = storage.read_json(path)
@@ -248,7 +255,10 @@ def _measured(path: Path) -> dict[str, Any]:
 
 
 def outdated(variants: frozenset[str], by_time: bool) -> bool:
-    """Whether the variants of an entry show frames that were found by number, of a clip whose time stamps count."""
+    """Whether an entry has variants whose frames were found by number although they must be found by time stamp.
+
+    `variants`: of the entry, as FeatureStore.variants returns them. `by_time`: the clip needs time stamps.
+    """
     return by_time and bool(variants) and BY_TIME not in variants
 
 
@@ -257,7 +267,7 @@ def _variants(members: Iterable[str]) -> frozenset[str]:
 
 
 def engines_by_input(stores: Mapping[str, FeatureStore]) -> dict[str, list[str]]:
-    """The engines that may have made features in each cache, by model input."""
+    """Model input -> the engines that may have made features in its store."""
     return {name: sorted(store.engines()) for name, store in stores.items()}
 
 
@@ -266,7 +276,7 @@ def _made_by(members: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """(size in bytes, time of change in ns) of a file; None if there is none."""
+    """(size in bytes, modification time in ns) of a file; None if it does not exist."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -275,7 +285,7 @@ def stamp(path: Path) -> Stamp | None:
 
 
 class VerifiedIndex:
-    """The notes of one folder, to which several processes may add. Safe to use from several threads."""
+    """The notes in one folder's verified.json, to which several processes may add. Safe to use from several threads."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -285,7 +295,7 @@ class VerifiedIndex:
         self._save_after = self._together()
 
     def reload(self) -> None:
-        """See what others have noted since."""
+        """Read what other processes have noted since."""
         with _mutex:
             self._known = _read(self.folder / VERIFIED_NAME)
             for clip_id, note in self._changed.items():
@@ -295,25 +305,25 @@ class VerifiedIndex:
                     self._known.pop(clip_id, None)
 
     def variants(self, clip_id: str, now: Stamp) -> frozenset[str] | None:
-        """The variants of an entry that was verified and has not changed since; None otherwise."""
+        """The variants of an entry that was verified and has not changed since; otherwise None. `now`: its stamp."""
         noted = self._known.get(clip_id)
         return noted[1] if noted and noted[0] == now else None
 
     def note(self, clip_id: str, now: Stamp, variants: Iterable[str]) -> None:
-        """Note an entry, read or written whole, as it is `now`."""
+        """Note that an entry with stamp `now` is whole: it was read without damage, or has just been written."""
         with _mutex:
             self._known[clip_id] = self._changed[clip_id] = (now, frozenset(variants))
             if len(self._changed) >= self._save_after:
                 self.save()
 
     def forget(self, clip_id: str) -> None:
-        """The entry is damaged or gone, whatever its size and time say."""
+        """Drop the note on an entry that is damaged or gone, even if its size and time are those noted."""
         with _mutex:
             self._known.pop(clip_id, None)
             self._changed[clip_id] = None
 
     def save(self) -> None:
-        """Write what is new beside what others have noted meanwhile; where that cannot be written, say so and go on."""
+        """Add new notes to the file, keeping those that other processes have added. Logs a warning if that fails."""
         with _mutex:
             if not self._changed:
                 return
@@ -340,7 +350,7 @@ class VerifiedIndex:
 @functools.cache
 def _warn_not_noted(folder: Path, why: str) -> None:
     log.warning(
-        "%s cannot be written (%s): which entries were compared is not noted, and the next run compares them again",
+        "cannot write %s (%s): it does not record which entries were verified, and the next run verifies them again",
         folder / VERIFIED_NAME, why,
     )  # fmt: skip
 

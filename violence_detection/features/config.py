@@ -1,4 +1,4 @@
-"""The settings of the features: what decides their values, and apart from that how they are made."""
+"""The settings of the features: those that decide their values and, apart from these, how they are made."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Whether an engine may write to a cache: it must reproduce what other engines have made there.
+"""Checks whether an engine may write to a cache: it must reproduce the features that other engines have made there.
 
-An engine joins a cache that others have filled only if its features differ by at most TOLERANCE from theirs; that
+An engine may add to a cache that others have filled only if its features differ from theirs by at most TOLERANCE. That
 measurement is kept beside the features, in engine-<name>.json.
 """
 
@@ -23,11 +23,11 @@ from violence_detection.video import augment, pictures
 log = logging.getLogger(__name__)
 
 _CLIPS_COMPARED = 3
-_ENTRIES_EXAMINED = 100  # in search of clips that another engine made
+_ENTRIES_EXAMINED = 100  # at most, to find clips whose features another engine made
 
 
 def probe_images(wanted: Sequence[WantedClip], run: BackboneRun) -> Mapping[str, np.ndarray]:
-    """Images of the first of the clips that can be read, stream -> (T, S, S, 3) uint8; empty if there is none."""
+    """Images of the first clip that can be read, stream -> (T, S, S, 3) uint8; empty if none can."""
     for clip in wanted:
         try:
             return _images(clip, augment.PLAIN, run)
@@ -37,9 +37,11 @@ def probe_images(wanted: Sequence[WantedClip], run: BackboneRun) -> Mapping[str,
 
 
 def compare_with_cache(engine: Engine, group: BackboneGroup, wanted: Sequence[WantedClip]) -> None:
-    """See that an engine may write to the group's stores, comparing it with what others made, once.
+    """Compare an engine's features with those that others made in the group's stores, and note that it may write there.
 
-    Raises UserError, naming folder and remedy, if its features differ by more than TOLERANCE.
+    A store is skipped if the engine was compared there before, or is the only one that writes there. If no features can
+    be compared, the engine may write, and the next run compares. Raises UserError if the features differ by more than
+    TOLERANCE.
     """
     for stream in group.config.streams:
         for name, store in group.of_stream(stream).items():
@@ -53,7 +55,7 @@ def compare_with_cache(engine: Engine, group: BackboneGroup, wanted: Sequence[Wa
                 raise UserError(
                     f"{engine.name} differs by {100 * worst:.2g} % from the features in {store.folder}, made by "
                     f"{_other_engines(store, errors, engine)}; at most {100 * TOLERANCE:g} % is allowed in one cache. "
-                    "Use the engine they were made with (--engine), or remove that folder to make all of them again"
+                    "Use the engine they were made with (--engine), or remove that folder to extract all of them again"
                 )
             if worst is not None:
                 log.info(
@@ -79,7 +81,7 @@ def _errors(
         if whole and outdated(whole, clip.by_time):
             continue
         made_by = store.engines_of(clip.clip_id) if whole else {}
-        # a closer look has no pictures of its own where it is the plain clip
+        # a closer look may have no pictures of its own, where it shows the plain clip again
         others = [v for v, by in made_by.items() if by != engine.name and v != augment.CLOSER]
         if not others:
             continue

@@ -1,4 +1,4 @@
-"""What an extraction will take, said before it starts: hours, and money."""
+"""Estimates the time and the cost of an extraction before it starts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def count_variants(clips: Sequence[WantedClip]) -> int:
-    """Variants over all clips; all streams of one are made together and count once."""
+    """The number of variants of all clips. All streams of a variant are made together and count once."""
     return sum(len(clip.variants) for clip in clips)
 
 
 def time_and_cost(seconds: float, usd_per_hour: float) -> str:
-    """`40 s`, `12 min`, `3.2 h`, and the money if there is a price: `3.2 h (2.24 USD)`."""
+    """Duration as `40 s`, `12 min` or `3.2 h`, followed by the cost if there is a price: `3.2 h (2.24 USD)`."""
     text = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
     text = text if seconds >= 90 else f"{seconds:.0f} s"
     return text + (f" ({seconds / 3600 * usd_per_hour:.2f} USD)" if usd_per_hour else "")
@@ -37,26 +37,26 @@ def measured(work: Callable[[], None], clips: Sequence[WantedClip]) -> float:
 
 
 class RateRecord:
-    """The rates of earlier runs, beside the features they made: <folder>/rates.json, by hardware and what ran on it."""
+    """The rates of earlier runs, in rates.json beside the features: by hardware, backbones and streams."""
 
     def __init__(self, folder: Path, run: BackboneRun):
-        """`run`: its backbones and streams, which all are in the rate."""
+        """`run`: the backbones and streams whose common rate this is."""
         self.path = folder / "rates.json"
         self._name = f"{hardware()}: {run.name}, {'+'.join(run.config.streams)}"
 
     def known(self) -> float | None:
-        """Variants per second of the last run of the same on hardware like this; None if there was none."""
+        """Variants per second of the last such run (hardware, backbones and streams); None if there was none."""
         rate = self._read().get(self._name)
         return float(rate) if isinstance(rate, int | float) and rate > 0 else None
 
     def note(self, variants_per_second: float) -> None:
-        """Keep it for the next run. A folder of that name stays, and the next run measures again."""
+        """Keep the rate for the next run, unless there is a folder where rates.json belongs."""
         if self.path.is_dir():
             return
         storage.write_json(self.path, self._read() | {self._name: round(variants_per_second, 3)})
 
     def _read(self) -> dict[str, Any]:
-        """Rates by name; none where the file is absent or damaged, since the next run measures again."""
+        """Rates by name; none if the file is absent or damaged: the rate is then measured again."""
         try:
             found = storage.read_json(self.path)
         except (OSError, UserError):

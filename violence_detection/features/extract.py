@@ -1,6 +1,7 @@
-"""Extract the features that are missing from the cache.
+"""Extracts the features that are missing from the cache.
 
-Finished clips are on disk at once; killed at any moment, the same command goes on with the clips that are missing.
+Each clip is written to disk as soon as it is finished. If a run is killed, the same command goes on with the clips that
+are still missing.
 """
 
 from __future__ import annotations
@@ -36,19 +37,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _EngineMaker: TypeAlias = Callable[[BackboneGroup, Sequence[WantedClip], ExtractConfig], engines.Engine]
-#: What other writers have spoilt meanwhile is made again so often.
+#: Rounds of extraction after which features that are still missing are an error. Another round is needed if other
+#: programs have damaged or deleted what was written.
 _ROUNDS = 3
-#: So many clips a decoding thread make a run long enough to tell its rate; and seconds that one is told after.
-WORTH_MEASURING, WORTH_TELLING_S = 8, 60.0
-#: Of more clips than this share (or one) that the system does not give, a volume that has gone away is the reason.
+#: With at least this many clips per decoding thread, a run is long enough to measure its rate.
+WORTH_MEASURING = 8
+#: The duration of a run is logged if it was at least this many seconds.
+WORTH_TELLING_S = 60.0
+#: If the system cannot read more than this share of the clips (and more than one), their volume must have gone away.
 _NOT_GIVEN_SHARE = 0.01
-#: Bytes of a cache entry beside the values: who made it, the end of the directory; and of each variant.
-_ENTRY_BYTES, _VARIANT_BYTES = 400, 270
+#: Bytes of a cache entry besides its variants: the record of which engine made it, and the end of the zip directory.
+_ENTRY_BYTES = 400
+#: Bytes of a variant besides its values.
+_VARIANT_BYTES = 270
 
 
 @dataclass
 class Extraction:
-    """What is in the cache after a run: a store per model input, and the clips that could not be read."""
+    """The result of a run: a store per model input, and the clips that could not be read."""
 
     stores: dict[str, FeatureStore]
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -59,7 +65,8 @@ class Extraction:
     def report(self, wanted: int) -> None:
         """Log the rate, and each clip that could not be read.
 
-        Raises UserError if that is every one of `wanted`, or if the system did not give more than a few of them.
+        `wanted`: the number of clips. Raises UserError if none of them could be read, or if the system could not read
+        more than a few.
         """
         if self.clips_extracted:
             rate = self.clips_extracted / self.seconds
@@ -75,30 +82,33 @@ class Extraction:
         not_given = [f for f in self.failures if f["reason"].startswith(NOT_READ)]
         if len(not_given) > max(1, wanted * _NOT_GIVEN_SHARE):
             raise UserError(
-                f"the system does not give {len(not_given)} of the {wanted} clips. First: {not_given[0]['path']}: "
-                f"{not_given[0]['reason']}. See whether their volume is mounted and answers; the same command goes on "
-                "with them. Clips that are gone for good are taken out with: python combine_all_datasets.py, with the "
+                f"the system cannot read {len(not_given)} of the {wanted} clips. First: {not_given[0]['path']}: "
+                f"{not_given[0]['reason']}. Check that their volume is mounted and responds; the same command goes on "
+                "with them. To take out clips that are gone for good, run: python combine_all_datasets.py, with the "
                 "flags you combine with"
             )
 
 
 def ensure(wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConfig) -> Extraction:
-    """See that the cache holds every wanted variant of every backbone and stream.
+    """Make sure that the cache contains every wanted variant of every backbone and stream.
 
-    Unreadable clips are named in `failures`. Says beforehand what it takes. Raises UserError where weights or an engine
-    cannot be had, or the disk is too small. An entry that a store finds damaged later, when it is read, is made again
-    there and then.
+    Clips that cannot be read are named in `failures`. Logs the disk space needed before it starts, and for many clips
+    an estimate of the time. Raises UserError if weights or an engine cannot be had, or the disk is too small. The
+    stores returned extract an entry again if it is missing or damaged when it is read.
     """
     return _ensure(wanted, config, how, _engine)
 
 
 def weights_to_hand_on(config: FeatureConfig, how: ExtractConfig) -> Path | None:
-    """What the backbones take of --backbone-weights, see registry.handed_over; machines of a cluster take no more."""
+    """The weights file to pass to every backbone and to the machines of a cluster, or None (registry.handed_over).
+
+    Logs a warning if a file that was given is used on this machine, but not passed to the cluster.
+    """
     given = registry.handed_over(config.backbone, how.backbone_weights)
     if how.ray and how.backbone_weights and given is None:
         log.warning(
-            "%s is kept on this machine alone; the cluster's others look into a cache of their own: KERAS_HOME, set on "
-            "each before `ray start`, can name one folder for all",
+            "%s is kept on this machine only; the other machines of the cluster look in caches of their own. To use "
+            "one folder for all, set KERAS_HOME on each of them before `ray start`",
             how.backbone_weights,
         )
     return given
@@ -110,9 +120,9 @@ def _ensure(
     check(config)
     for name in config.backbone:
         if (taken := key.for_backbone(config, name).streams) != config.streams:
-            log.info("%s takes of the streams only: %s", name, ", ".join(taken))
+            log.info("%s uses only these streams: %s", name, ", ".join(taken))
     given = weights_to_hand_on(config, how)
-    # a worker, or whoever makes a feature again, may have another working folder
+    # absolute, because a worker, or a process that extracts a feature again, may have another working folder
     how = replace(how, backbone_weights=given and given.absolute())
     started = time.monotonic()
     by_id = {clip.clip_id: replace(clip, path=clip.path.absolute()) for clip in wanted}
@@ -136,7 +146,7 @@ def _ensure(
     _check_disk(how.data_root, parts)
     for part, todo in parts:
         _extract_part(part, todo, wanted, out, how, engine_for)
-    named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
+    named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones report it
     out.failures = [named[key] for key in sorted(named)]
     out.seconds = time.monotonic() - started
     if out.seconds >= WORTH_TELLING_S:
@@ -155,7 +165,8 @@ def clips_of(rows: pd.DataFrame, combined: Path, variants: Sequence[str]) -> lis
             combined / path,
             tuple(variants),
             by_time,
-            # a clip that was cut out of a longer video is known by that, and may have been cut anew
+            # The id of other clips begins their checksum. A clip cut out of a longer video gets its id from that video,
+            # and its bytes may differ if it was cut again.
             sha256 if sha256.startswith(clip_id) else "",
         )
         for clip_id, path, by_time, sha256 in zip(*columns, strict=True)
@@ -163,12 +174,12 @@ def clips_of(rows: pd.DataFrame, combined: Path, variants: Sequence[str]) -> lis
 
 
 def all_clips(how: ExtractConfig) -> list[WantedClip]:
-    """What training takes of the whole manifest: all variants of the clips of train, those of val plain."""
+    """The clips of the whole manifest as training needs them: see `training_clips`."""
     return training_clips(manifest.read(how.data_root / "combined_all"), how)
 
 
 def training_clips(frame: pd.DataFrame, how: ExtractConfig) -> list[WantedClip]:
-    """The same of the manifest's rows."""
+    """The clips of the manifest's rows as training needs them: all variants of train clips, the plain clip of val."""
     combined, variants = how.data_root / "combined_all", augment.variant_names("v", how.augment)
     is_train = frame.split == "train"
     return clips_of(frame[is_train], combined, variants) + clips_of(frame[~is_train], combined, variants[:1])
@@ -191,16 +202,17 @@ def check(config: FeatureConfig) -> None:
         if not names or len(set(names)) != len(names):
             raise UserError(f"{flag} needs at least one name, each once. Received: {','.join(names)!r}")
     for name in config.backbone:
-        registry.get(name)  # which says what names there are
+        registry.get(name)  # raises for an unknown name, listing those that exist
     if config.focus and "crop" in config.streams:
-        raise UserError("--focus and the stream crop are two ways to look at a part of the picture: give one")
+        raise UserError("--focus and the stream crop both show a part of the picture: use one or the other")
     if config.focus and not 0.25 <= config.focus <= 0.9:
         raise UserError("--focus must be from 0.25 to 0.9, or 0 for the whole picture only")
 
 
 def check_taken(config: FeatureConfig) -> None:
-    """Raise UserError for a setting other than the default that none of the backbones takes; of what a model was
-    trained with there may be some, which earlier versions took.
+    """Raise UserError for a setting that is not the default and that none of the backbones uses.
+
+    Not to be called for the settings of a trained model, which may include some that only earlier versions used.
     """
     samplings = [registry.get(name).sampling for name in config.backbone]
     passed_over = ["frames"] if all(s.frames for s in samplings) else []
@@ -209,19 +221,19 @@ def check_taken(config: FeatureConfig) -> None:
     for name in passed_over:
         if getattr(config, name) != getattr(FeatureConfig, name):
             raise UserError(
-                f"--{name.replace('_', '-')} would do nothing: none of --backbone {','.join(config.backbone)} takes it "
+                f"--{name.replace('_', '-')} would do nothing: none of --backbone {','.join(config.backbone)} uses it "
                 f"with --streams {','.join(config.streams)}. Leave it out"
             )
 
 
 def _lacking(wanted: Sequence[WantedClip], store: FeatureStore, verify: bool = False) -> list[frozenset[str]]:
-    """Of each clip the wanted variants that its entry lacks; `verify`: compare the checksums of all entries."""
+    """For each clip, the wanted variants that its entry lacks. `verify`: compare the checksums of all entries."""
     with ThreadPoolExecutor() as pool:
         present = list(pool.map(lambda clip: store.variants(clip.clip_id, verify=verify), wanted))
     lacking = []
     for clip, there in zip(wanted, present, strict=True):
         if there is None:
-            log.warning("damaged cache entry %s: made again", store.path(clip.clip_id))
+            log.warning("damaged cache entry %s: extracting it again", store.path(clip.clip_id))
         whole = there if there and not outdated(there, clip.by_time) else frozenset()
         lacking.append(frozenset(clip.variants) - whole)
     store.index.save()
@@ -229,7 +241,7 @@ def _lacking(wanted: Sequence[WantedClip], store: FeatureStore, verify: bool = F
 
 
 def _to_do(wanted: Sequence[WantedClip], lacking: Sequence[Sequence[frozenset[str]]]) -> list[WantedClip]:
-    """The clips whose entry in any store lacks variants, with those. `lacking`: of each store what `_lacking` says."""
+    """The clips of which some store lacks variants, each with only those. `lacking`: the `_lacking` of each store."""
     todo = []
     for clip, *by_store in zip(wanted, *lacking, strict=True):
         missing = frozenset[str]().union(*by_store)
@@ -241,10 +253,10 @@ def _to_do(wanted: Sequence[WantedClip], lacking: Sequence[Sequence[frozenset[st
 def _parts(
     group: BackboneGroup, wanted: Sequence[WantedClip], verify: bool
 ) -> list[tuple[BackboneGroup, list[WantedClip]]]:
-    """What the group lacks: parts of it, each with the clips that it has to extract.
+    """What has to be extracted for a group: parts of it, each with its clips.
 
-    A clip is decoded once for all that it lacks, and what it has is not computed again, unless another stream or
-    backbone of the same part lacks more variants of it.
+    A clip is decoded once for each part that lacks variants of it. Variants that are cached are not computed again,
+    unless another stream or backbone of the same part lacks them.
     """
     lacking = {name: _lacking(wanted, store, verify) for name, store in group.stores.items()}
     alike: dict[tuple[str, ...], list[int]] = {}
@@ -258,8 +270,8 @@ def _parts(
             n_outdated += any(outdated(v or frozenset(), True) for v in there)
     if n_outdated:
         log.info(
-            "%d clips of variable frame rate or with a wrong header: their features, of frames found by number, are "
-            "made anew by time stamps",
+            "%d clips with a variable frame rate or a wrong header: their features are from frames found by number and "
+            "are extracted again from frames found by time stamp",
             n_outdated,
         )
     return [
@@ -270,29 +282,29 @@ def _parts(
 
 
 def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> int:
-    """Bytes that one store will take for the variants (steps, feature_dim) float16 of these clips."""
+    """Bytes that one store needs for the variants of these clips, each (steps, feature_dim) float16."""
     variants = sum(len(clip.variants) for clip in clips)
     return len(clips) * _ENTRY_BYTES + variants * (2 * steps * feature_dim + _VARIANT_BYTES)
 
 
 def _check_disk(data_root: Path, parts: Sequence[tuple[BackboneGroup, Sequence[WantedClip]]]) -> None:
-    """Log what is needed; raise UserError if the data root's disk takes nothing, or not that much and a reserve."""
+    """Log the disk space needed; raise UserError if the data root is not writable or lacks it (and a reserve)."""
     needed = sum(_needed_bytes(part, todo) for part, todo in parts)
     if not needed:
         return
     disks.check_writable(data_root / "features", "--data-root")
     free = free_bytes_of(data_root / "features")
-    log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
+    log.info("features to extract: %s; %s free", gigabytes(needed), gigabytes(free))
     if needed + RESERVE_BYTES > free:
         raise UserError(
-            f"{data_root}/features: {gigabytes(free)} free, {gigabytes(needed)} of features to come and a reserve of "
-            f"{gigabytes(RESERVE_BYTES)}. Take a smaller --augment (to measure: a smaller --tta), have a "
-            "training script delete what is no longer used with --prune, or give a --data-root on a bigger disk"
+            f"{data_root}/features: {gigabytes(free)} free, but {gigabytes(needed)} of features and a reserve of "
+            f"{gigabytes(RESERVE_BYTES)} are needed. Use a smaller --augment (when measuring: a smaller --tta), run a "
+            "training script with --prune yes to delete unused features, or choose a --data-root on a bigger disk"
         )
 
 
 def _needed_bytes(group: BackboneGroup, todo: Sequence[WantedClip]) -> int:
-    """Bytes on the disk of the features to come."""
+    """Bytes of disk space that the group's features of the clips `todo` will need."""
     streams = len(group.config.streams)
     return sum(
         streams * needed_bytes(todo, b.steps(group.config.frames), b.feature_dim) for b in group.backbones
@@ -307,7 +319,10 @@ def _extract_part(
     how: ExtractConfig,
     engine_for: _EngineMaker,
 ) -> None:
-    """Extract what is to do, and look whether it is all there."""
+    """Extract the clips `todo` and check that the cache then has them, up to _ROUNDS times.
+
+    Raises UserError if features are still missing.
+    """
     missing = todo
     for _ in range(_ROUNDS):
         if not missing:
@@ -329,8 +344,8 @@ def _extract_part(
     if missing:
         folders = " and ".join(str(store.folder) for store in part.stores.values())
         raise UserError(
-            f"features of {len(missing)} clips (first: {missing[0].path}) are gone from {folders} as soon as they are "
-            "written. See whether something else writes or deletes there, and whether the disk is sound"
+            f"features of {len(missing)} clips (first: {missing[0].path}) disappear from {folders} as soon as they are "
+            "written. Check whether another program writes or deletes files there, and whether the disk is sound"
         )
 
 
@@ -341,7 +356,7 @@ def _extract_here(
     how: ExtractConfig,
     engine_for: _EngineMaker,
 ) -> extract_ray.ExtractionDone:
-    """Extract with this machine's engine; the first clips, or an earlier run, say how long the others take."""
+    """Extract with this machine's engine. If there are many clips, the time that they take is estimated and logged."""
     engine = engine_for(group, todo, how)
     group.check_engine(engine, wanted)
     run = ExtractionPass(group, engine)
@@ -354,7 +369,7 @@ def _extract_here(
 
 
 def _engine(group: BackboneGroup, todo: Sequence[WantedClip], how: ExtractConfig) -> engines.Engine:
-    """This machine's engine for the group, in the fastest precision that keeps the features of the first clips."""
+    """This machine's engine for the group, in the fastest precision that keeps the features of the first clip."""
     return engines.create(
         how.engine,
         group.backbone,
@@ -368,7 +383,7 @@ def _engine(group: BackboneGroup, todo: Sequence[WantedClip], how: ExtractConfig
 def _extract_measured(
     run: ExtractionPass, todo: Sequence[WantedClip], workers: int, how: ExtractConfig
 ) -> None:
-    """Many clips: an earlier run's rate, or that of the first of them, says how long the others take."""
+    """Extract many clips after logging how long it will take, by the rate of an earlier run or of the first few."""
     from violence_detection.features import estimate
 
     group = run.group
@@ -389,7 +404,7 @@ def _log_folder(group: BackboneGroup, how: ExtractConfig) -> Path:
 
 
 class _Remaker:
-    """Extracts a clip anew, given its id. Its engines are built once for all clips; another process builds its own.
+    """Extracts a clip again, given its id. Engines are built once for all clips; another process builds its own.
 
     Raises UserError if the clip can no longer be read.
     """
@@ -405,7 +420,7 @@ class _Remaker:
         for failure in _ensure([self.by_id[clip_id]], self.config, self.how, self._engine).failures:
             raise UserError(
                 f"the cached feature of {failure['path']} is lost, and the clip cannot be read ({failure['reason']}). "
-                "Run the same command again: it leaves the clip out"
+                "Run the same command again, which leaves the clip out"
             )
 
     def _engine(self, group: BackboneGroup, todo: Sequence[WantedClip], how: ExtractConfig) -> engines.Engine:

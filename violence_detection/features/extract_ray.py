@@ -1,7 +1,7 @@
-"""Extraction spread over a Ray cluster whose machines share the data root: a task is a shard of clips.
+"""Spreads an extraction over a Ray cluster whose machines share the data root. A task is a shard of the clips.
 
-Every machine writes into the same cache. A shard that is begun again, because its worker or machine died, goes on with
-the clips that are missing from it.
+Every machine writes to the same cache. If a worker or machine dies, its shard is started again and goes on with the
+clips that are still missing.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from violence_detection.features.meter import Meter
 from violence_detection.system import console, processes, ray_cluster
 
 log = logging.getLogger(__name__)
-#: Shards each worker gets, so that the last ones end at about the same time; and the most clips in one.
+#: Shards for each worker: several, so that all workers finish at about the same time.
 _SHARDS_PER_WORKER = 8
-_MOST_CLIPS = 1024  # on GPUs each costs the start of a process; what a dead one has finished is kept
+#: The most clips in a shard. Large, because on GPUs a process is started for each shard; if it dies, the clips that it
+#: has finished are kept.
+_MOST_CLIPS = 1024
 
 
 @dataclass
 class ExtractionDone:
-    """How a shard, or all of them, went."""
+    """The outcome of an extraction."""
 
     failures: list[dict[str, str]] = field(default_factory=list)
     clips_extracted: int = 0
@@ -46,9 +48,9 @@ class ExtractionDone:
 
 @dataclass(frozen=True)
 class _Shard:
-    """How a shard went on a machine.
+    """The outcome of a shard on a machine.
 
-    `busy_s`: in which the worker did not wait for the decoder, what it takes to start included.
+    `busy_s`: seconds in which the worker did not wait for the decoder, including its start.
     """
 
     machine: str
@@ -60,7 +62,7 @@ class _Shard:
 
 @dataclass
 class _Workers:
-    """What all workers did so far (see meter.Counts). `n_runners`: workers."""
+    """What all workers together have done so far: a meter.Counts. `n_runners`: the number of workers."""
 
     n_runners: int
     images_done: int = 0
@@ -69,9 +71,10 @@ class _Workers:
 
 @dataclass(frozen=True)
 class _Task:
-    """All that a worker needs to know. `folders`: by model input, where the cache is for who gave the task.
+    """All that a worker needs to know.
 
-    `cpus`: its part of a machine's processors. `whole`: see BackboneGroup.
+    `folders`: model input -> the cache's folder as the machine that started the work sees it. `workers`: decoding
+    threads. `cpus`: the worker's share of its machine's processors. `whole`: see BackboneGroup.
     """
 
     config: FeatureConfig
@@ -85,9 +88,10 @@ class _Task:
 def extract(
     address: str, todo: Sequence[WantedClip], group: BackboneGroup, how: ExtractConfig, logs: Path
 ) -> ExtractionDone:
-    """Extract all of `todo` into the stores; failures name clips as `todo` does. TensorBoard scalars go to `logs`.
+    """Extract all of `todo` into the stores; failures name clips by the paths there. TensorBoard scalars go to `logs`.
 
-    Raises UserError if a machine sees another data root or other weights, or no clips where this one sees them.
+    Raises UserError if a machine of the cluster has another data root or other weights, or cannot read a clip that this
+    machine can.
     """
     how = replace(how, data_root=how.data_root.absolute())
     as_given = {str(c.path.absolute()): str(c.path) for c in todo}
@@ -102,7 +106,7 @@ def extract(
         shards = _shards([replace(c, path=c.path.absolute()) for c in todo], slots)
         log.info("%s: %d shards for %d workers of the Ray cluster", group.name, len(shards), slots)
         out, extracted, started = ExtractionDone(machines=len(machines)), 0, time.monotonic()
-        did = _Workers(n_runners=min(slots, len(shards)))  # the others have nothing to do
+        did = _Workers(n_runners=min(slots, len(shards)))  # more workers than shards: the rest are idle
         meter = Meter(did, len(todo), logs)
         results = ray_cluster.map_unordered(
             address,
@@ -125,7 +129,7 @@ def extract(
                 if count == slots and extracted < len(todo):
                     left_s = (time.monotonic() - started) / extracted * (len(todo) - extracted)
                     needed = estimate.time_and_cost(left_s, how.usd_per_hour * len(machines))
-                    log.info("the others will take about %s", needed)
+                    log.info("the remaining clips will take about %s", needed)
             meter.finish(extracted)
     for store in group.stores.values():
         store.index.reload()
@@ -133,7 +137,7 @@ def extract(
 
 
 def _share(machines: Sequence[Mapping[str, float]]) -> tuple[float, float]:
-    """(CPUs, GPUs) of a worker: a GPU and its part of the processors where there are GPUs, else a whole machine."""
+    """(CPUs, GPUs) per worker: one GPU and its share of the processors if there are GPUs, otherwise a whole machine."""
     with_gpu = [m for m in machines if m.get("GPU", 0) >= 1]
     if with_gpu:
         return max(1.0, min(m.get("CPU", 1) // m["GPU"] for m in with_gpu)), 1.0
@@ -146,7 +150,7 @@ def _shards(clips: Sequence[WantedClip], slots: int) -> list[list[WantedClip]]:
 
 
 def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
-    """Run by a worker: what the shard still lacks."""
+    """Run by a worker: extract the clips of the shard that are still missing."""
     begun = time.monotonic()
     (group,) = open_groups(task.config, task.how.backbone_weights, functools.partial(_store, task))
     group = replace(group, whole=task.whole)
@@ -170,16 +174,16 @@ def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
 
 
 def _check_seen(done: _Shard) -> None:
-    """Raise UserError where the machine of a shard got no clip from the system which this one gets.
+    """Raise UserError if the shard's machine could not read a clip from disk that this machine can read.
 
-    Such a clip is no unreadable one: that machine would have all of its shards left out.
+    Such a clip is not unreadable. A machine without access to the clips would cause all of its shards to be left out.
     """
     for failure in done.failures:
         if failure["reason"].startswith(NOT_READ) and _is_read_here(failure["path"]):
             raise UserError(
-                f"{done.machine} does not see {failure['path']} ({failure['reason']}), which this machine reads: --ray "
-                "needs the clips, and what they are links to, on a volume that every machine of the cluster mounts at "
-                "the same path"
+                f"{done.machine} does not see {failure['path']} ({failure['reason']}), but this machine does. With "
+                "--ray, put the clips, and the files they link to, on a volume that every machine of the cluster "
+                "mounts at the same path"
             )
 
 
@@ -192,18 +196,18 @@ def _is_read_here(path: str) -> bool:
 
 
 def _store(task: _Task, backbone: str, stream: str, weights: Path) -> FeatureStore:
-    """The shared store, if this machine sees it as the one who gave the task does."""
+    """The shared store. Raises UserError unless this machine sees it as the one that started the work does."""
     folder = task.folders[key.input_name(backbone, stream)]
     record = key.record(task.config, backbone, stream, weights)
     if (here := key.folder_of(task.how.data_root, record)) != folder:
         raise UserError(
-            f"{platform.node()} would write to {here.name} where {folder.name} is meant: it has other weights of "
-            f"{backbone} ({weights}) than the machine that gave the work. Install the same on both"
+            f"{platform.node()} would write to {here.name} instead of {folder.name}: its weights of {backbone} "
+            f"({weights}) differ from those of the machine that started the work. Install the same weights on both"
         )
     if not (folder / RECORD_NAME).is_file():
         raise UserError(
-            f"{platform.node()} does not see {folder}: --ray needs one data root, a volume that every machine of the "
-            "cluster mounts at the same path"
+            f"{platform.node()} does not see {folder}. With --ray, the data root must be on a volume that every "
+            "machine of the cluster mounts at the same path"
         )
     return FeatureStore(folder)
 
@@ -217,7 +221,7 @@ _engines: dict[tuple[Any, ...], engines.Engine] = {}
 
 
 def _engine(task: _Task, group: BackboneGroup, clips: Sequence[WantedClip]) -> engines.Engine:
-    """Built once a process. On CPUs that takes one shard after another; on GPUs Ray starts one a shard."""
+    """The worker's engine, built once per process. On CPUs a process works on several shards, on GPUs on one."""
     kind, backbone, frames = task.how.engine, group.backbone, group.config.frames
     built = (kind, backbone.name, group.weights, frames)
     if built not in _engines:

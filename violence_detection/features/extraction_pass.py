@@ -1,6 +1,6 @@
 """One pass over clips: threads decode and augment while the engine runs the backbones.
 
-Finished clips are on disk at once, so that a run killed at any moment loses only the clips in flight.
+Each clip is written to disk as soon as it is finished, so that a run that is killed loses only the clips in progress.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from violence_detection.video import augment, pictures
 if TYPE_CHECKING:
     from violence_detection.features.meter import Meter
 
-#: Seconds from one report of an extraction's rates to the next; a run that is over before has none.
+#: Seconds between reports of an extraction's rates. A run that ends sooner reports none.
 REPORT_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
 class WantedClip:
-    """A clip and the variants of it that are wanted. `by_time`: its frames are found by their time stamps. `sha256`:
-    of the file; empty where that is not known.
+    """A clip and the variants of it that are wanted.
+
+    `by_time`: its frames are found by their time stamps. `sha256`: of the file; empty if not known.
     """
 
     clip_id: str
@@ -47,8 +48,8 @@ class WantedClip:
     sha256: str = ""
 
     def check_unchanged(self) -> None:
-        """Raise UnreadableVideo where the file has become another: its features are kept under what it was."""
-        with contextlib.suppress(OSError):  # decoding says why
+        """Raise UnreadableVideo if the file's content has changed: its features are cached under the old one's id."""
+        with contextlib.suppress(OSError):  # decoding the clip will report it
             if self.sha256 and self.path.is_file() and storage.sha256_file(self.path) != self.sha256:
                 raise UnreadableVideo(
                     self.path,
@@ -61,7 +62,7 @@ class WantedClip:
 class BackboneGroup(BackboneRun):
     """Backbones that run together, with their caches. `stores`: by model input.
 
-    `whole`: the settings with all streams, of a part that has some of them.
+    `whole`: if this is a part of a group, with only some of its streams: the settings with all streams.
     """
 
     stores: Mapping[str, FeatureStore]
@@ -69,7 +70,7 @@ class BackboneGroup(BackboneRun):
 
     @property
     def probed(self) -> BackboneGroup:
-        """What the precision is chosen by: all streams, so that a part has the engine that the whole would have."""
+        """The group with all streams, by which the precision is chosen, so that a part gets the engine of the whole."""
         return replace(self, config=self.whole or self.config)
 
     def of_stream(self, stream: str) -> dict[str, FeatureStore]:
@@ -77,9 +78,9 @@ class BackboneGroup(BackboneRun):
         return {name: self.stores[name] for name in self.inputs(stream)}
 
     def check_engine(self, engine: engines.Engine, wanted: Sequence[WantedClip]) -> None:
-        """See that an engine may write to the stores: alone, or because it reproduces what others made there.
+        """Make sure that an engine may write to the stores, and note it there.
 
-        Raises UserError, naming folder and remedy, if it does not.
+        It may if no other engine has written to them, or if it reproduces what others made. Raises UserError if not.
         """
         for store in self.stores.values():
             others = store.engines().keys() - {engine.name}
@@ -92,7 +93,7 @@ class BackboneGroup(BackboneRun):
                 store.note_engine(engine.name, relative_error=None, clips=[], tolerance=precision.TOLERANCE)
 
     def parts(self, inputs: Collection[str]) -> list[BackboneGroup]:
-        """The backbones and streams of these model inputs and no others: together those that can run together."""
+        """Groups for exactly these model inputs. Streams that need the same backbones are in one group."""
         streams: dict[tuple[str, ...], list[str]] = {}
         for stream in self.config.streams:
             if names := tuple(name for name in self.inputs(stream) if name in inputs):
@@ -115,9 +116,9 @@ def open_groups(
     weights_file: Path | None,
     open_store: Callable[[str, str, Path], FeatureStore],
 ) -> list[BackboneGroup]:
-    """The backbones of the settings with their caches. `open_store`: (backbone, stream, weights) -> its store.
+    """The backbones of the settings with their caches. `open_store`: (backbone, stream, weights file) -> the store.
 
-    Raises UserError where a backbone is unknown or its weights cannot be had.
+    Raises UserError if a backbone is unknown or its weights cannot be had.
     """
     groups = []
     for run in key.backbone_runs(config, weights_file):
@@ -131,12 +132,12 @@ def open_groups(
 
 
 def default_workers() -> int:
-    """Threads that decode and augment: two a core, since they also wait for the engine."""
+    """The number of threads that decode and augment: two per core, since they also wait for the engine."""
     return 2 * processes.worker_count(0)
 
 
 class _Pace:
-    """The rates of a run that lasts: the meter is there once there is something to report."""
+    """Reports the rates of a run. The meter is made when the first report is due, which a short run never reaches."""
 
     def __init__(self, engine: engines.Engine, clips: int, logs: Path | None):
         self.engine, self.clips, self.logs = engine, clips, logs
@@ -162,7 +163,7 @@ class _Pace:
 
 
 class ExtractionPass:
-    """A bounded number of clips is in flight. `failures` and `clips_extracted` say how it went."""
+    """Extracts clips, a bounded number at a time. `failures` and `clips_extracted` are the outcome."""
 
     def __init__(self, group: BackboneGroup, engine: engines.Engine):
         self.group, self.engine = group, engine
@@ -171,10 +172,10 @@ class ExtractionPass:
         self._lock = threading.Lock()
 
     def extract(self, todo: Sequence[WantedClip], workers: int, logs: Path | None = None) -> None:
-        """Extract all of `todo` into the stores; TensorBoard scalars of its speed go to the folder `logs`.
+        """Extract all of `todo` into the stores by `workers` threads. TensorBoard scalars of the speed go to `logs`.
 
-        What the system did not give is tried once more at the end: the next run may read it, and have other clips than
-        this one. An error other than an unreadable clip ends it, and is raised.
+        Clips that the system could not read are tried once more at the end. Otherwise a later run that can read them
+        would have other clips than this one. Any error but an unreadable clip ends the pass and is raised.
         """
         before = self.failures
         self.failures = []
@@ -188,14 +189,15 @@ class ExtractionPass:
     def _extract(self, todo: Sequence[WantedClip], workers: int, logs: Path | None = None) -> None:
         in_flight: set[Future[None]] = set()
         pace = _Pace(self.engine, len(todo), logs)
-        # clips are decoded side by side: OpenCV's own threads would only be in their way
+        # clips are decoded in parallel, so threads of OpenCV's own would only slow them down
         cv2.setNumThreads(1)
         pool = ThreadPoolExecutor(workers)
         try:
             with console.progress(total=len(todo), unit="clip", desc="features") as bar:
                 clips_left = iter(todo)
                 while True:
-                    room = workers + 1 - len(in_flight)  # one more, so that no worker waits for the next
+                    # one more than there are workers, so that none has to wait for its next clip
+                    room = workers + 1 - len(in_flight)
                     in_flight |= {
                         pool.submit(self._clip, clip) for clip in itertools.islice(clips_left, room)
                     }
@@ -207,7 +209,7 @@ class ExtractionPass:
             pace.finish(bar.n)
         finally:
             cv2.setNumThreads(-1)
-            pool.shutdown(cancel_futures=True)  # an error or an interrupt does not wait for clips not begun
+            pool.shutdown(cancel_futures=True)  # after an error or interrupt, waiting clips are dropped
             pace.close()
 
     def _collect(self, done: set[Future[None]]) -> int:
@@ -229,11 +231,11 @@ class ExtractionPass:
             self.clips_extracted += 1
 
     def _features(self, clip: WantedClip) -> dict[str, dict[str, np.ndarray]]:
-        """{model input: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
+        """{model input: {variant: (T, C) float32}} of one clip; waits until the engine has computed all."""
         clip.check_unchanged()
         size = self.group.backbones[0].input_size
         wanted, kept = clip.variants, {}
-        if augment.CLOSER in wanted and augment.PLAIN not in wanted:  # it may be the same
+        if augment.CLOSER in wanted and augment.PLAIN not in wanted:  # a closer look may be the plain clip
             kept = {name: s.read(clip.clip_id, [augment.PLAIN])[0] for name, s in self.group.stores.items()}
         variants = pictures.clip_variants(clip.path, clip.clip_id, wanted, size, self.group.config)
         jobs: list[tuple[str, str, Future[np.ndarray]]] = []
@@ -253,7 +255,7 @@ class ExtractionPass:
 
 
 def _check_finite(clip: WantedClip, values: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Raise UnreadableVideo naming the clip if the cache, which holds float16, cannot hold its features as numbers."""
+    """Raise UnreadableVideo, naming the clip, if a feature is not finite in float16, as which it would be cached."""
     for name, variants in values.items():
         for variant, features in variants.items():
             with np.errstate(over="ignore"):
@@ -262,5 +264,5 @@ def _check_finite(clip: WantedClip, values: Mapping[str, Mapping[str, np.ndarray
                 wrong = features[~finite].flat[0]
                 raise UnreadableVideo(
                     clip.path,
-                    f"its features by {name} ({variant}) are not finite in float16: {wrong:g} among them",
+                    f"its features by {name} ({variant}) are not finite in float16, such as {wrong:g}",
                 )

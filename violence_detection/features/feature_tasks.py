@@ -1,4 +1,4 @@
-"""What a training script does instead of training: --prune, --preview and --features-only."""
+"""The tasks that a training script does instead of training: --prune, --preview and --features-only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TaskResult:
-    """`summary` is the script's one line; `failures` are named in failures.csv."""
+    """`summary`: the script's one line of JSON. `failures`: the clips named in failures.csv."""
 
     summary: dict[str, Any]
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -40,10 +40,10 @@ def run(
     start_devices: Callable[[], object],
     wanted: Callable[[ExtractConfig], Sequence[WantedClip]] = extract.all_clips,
 ) -> TaskResult | None:
-    """Do the task that is asked for; None if there is none.
+    """Do the task that is asked for; returns None if there is none.
 
-    `wanted`: the clips and variants that the script would train on and judge. `start_devices` is called before anything
-    is extracted. Raises UserError if several tasks are asked for.
+    `wanted`: returns the clips and variants that the script would train on and judge. `start_devices`: called before
+    anything is extracted. Raises UserError if several tasks are asked for.
     """
     if not asked_for(task):
         return None
@@ -60,7 +60,7 @@ def run(
 
 
 def asked_for(task: FeatureTaskConfig, *others: str) -> list[str]:
-    """The flags of the tasks that are asked for. Raises UserError for several; `others`: flags of further tasks."""
+    """The flags of the tasks asked for. Raises UserError if there are several. `others`: flags of further tasks."""
     flags = [
         *others,
         *["--prune"] * bool(task.prune),
@@ -68,7 +68,7 @@ def asked_for(task: FeatureTaskConfig, *others: str) -> list[str]:
         *["--features-only"] * task.features_only,
     ]
     if len(flags) > 1:
-        raise UserError(f"{' and '.join(flags)} are tasks of their own. Give one at a time")
+        raise UserError(f"{' and '.join(flags)} are tasks of their own. Use one at a time")
     return flags
 
 
@@ -81,8 +81,8 @@ def _prune(config: FeatureConfig, how: ExtractConfig, frame: pd.DataFrame, delet
     freed = prune.delete(unused) if delete else 0
     if unused and not delete:
         log.info(
-            "%s are not used by these settings; models trained with other settings would extract theirs again. "
-            "Delete them with the same flags and --prune yes",
+            "%s are not used by these settings. To delete them, use the same flags and --prune yes. Models trained "
+            "with other settings would then have to extract their features again",
             gigabytes(total),
         )
     listed = [{"folder": str(p.folder), "what": p.what, "size_bytes": p.size_bytes} for p in unused]
@@ -92,7 +92,7 @@ def _prune(config: FeatureConfig, how: ExtractConfig, frame: pd.DataFrame, delet
 def _preview(
     config: FeatureConfig, how: ExtractConfig, frame: pd.DataFrame, count: int, output: Path
 ) -> TaskResult:
-    """Contact sheets of some clips of train, prepared as for the first backbone."""
+    """Draw contact sheets of `count` clips of train, as the first backbone sees them."""
     from violence_detection.video import contact_sheet
 
     train = frame[frame.split == "train"].sort_values("clip_id")
@@ -106,7 +106,7 @@ def _preview(
     written, failures = contact_sheet.write_all(output / "preview", chosen, variants, seen, size)
     for failure in failures:
         log.warning("left out, unreadable: %s (%s)", failure["path"], failure["reason"])
-    # beside the sheets: that of the output is of all clips that a training left out
+    # beside the sheets, because <output>/failures.csv lists all clips that a training left out
     storage.write_failures(output / "preview" / "failures.csv", failures)
     return TaskResult({"sheets": [str(path) for path in written]}, failures)
 
@@ -126,7 +126,7 @@ def _extract(
 
 
 def summary(done: extract.Extraction, wanted: int, usd_per_hour: float) -> dict[str, Any]:
-    """The JSON line of an extraction."""
+    """The line of JSON that sums up an extraction of `wanted` clips."""
     return {
         "clips": wanted,
         "clips_extracted": done.clips_extracted,

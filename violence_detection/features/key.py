@@ -1,4 +1,4 @@
-"""What a feature's value depends on: the key of its cache, and the settings as each backbone takes them."""
+"""What a feature's value depends on: the cache's key, and the settings as each backbone uses them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 Inputs = dict[str, np.ndarray]
 
 _FORMAT = 5
-#: Frames that I3D took before each backbone had its own sampling; records of trained models still say so.
+#: The number of frames that I3D used before each backbone had its own sampling; still in the records of trained models.
 _I3D_FRAMES = 32
-_MOVING_VERSION = 1  # of pictures.without_still
+#: Version of pictures.without_still. Change it when the pictures of the stream `moving` would.
+_MOVING_VERSION = 1
+#: Settings that a backbone decides and users cannot set.
 _ASKED_BY_BACKBONES = ("burst", "burst_spacing_s", "span_s", "letterbox")
 
 
 def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
-    """The settings as one backbone takes them: a video backbone has its own number of frames, and streams."""
+    """The settings as one backbone uses them: a video backbone has its own number of frames, and its own streams."""
     sampling = registry.get(name).sampling
     return replace(
         config,
@@ -44,7 +46,10 @@ def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
 
 
 def record(config: FeatureConfig, backbone: str, stream: str, weights: Path | None) -> dict[str, Any]:
-    """Everything that changes a feature's value, and so the cache's key; without weights all but them."""
+    """Everything that changes a feature's value, from which the cache's key is made.
+
+    `weights`: the weights file; without it the record lacks `weights_sha256`.
+    """
     config = for_backbone(config, backbone)
     return {
         "format": _FORMAT,
@@ -64,7 +69,7 @@ def record(config: FeatureConfig, backbone: str, stream: str, weights: Path | No
 
 
 def _crop(config: FeatureConfig) -> dict[str, Any]:
-    """How the crop is found. Nothing without one, so that caches made before it was known stay valid."""
+    """How the crop of --focus is found. Empty without it, so that caches older than --focus stay valid."""
     if not config.focus:
         return {}
     from violence_detection.video import focus
@@ -73,7 +78,7 @@ def _crop(config: FeatureConfig) -> dict[str, Any]:
 
 
 def _of_stream(stream: str) -> dict[str, Any]:
-    """How the pictures of the later streams are made; nothing for those that caches have always had."""
+    """How the pictures of `crop` and `moving` are made. Empty for older streams, so that their caches stay valid."""
     from violence_detection.video import focus
 
     if stream == "crop":
@@ -82,7 +87,7 @@ def _of_stream(stream: str) -> dict[str, Any]:
 
 
 def input_name(backbone: str, stream: str) -> str:
-    """The name of a model input: which backbone and stream it takes."""
+    """The name of a model input: the backbone and the stream."""
     return f"{backbone}.{stream}"
 
 
@@ -92,14 +97,14 @@ def backbone_of(input_name: str) -> str:
 
 
 def folder_of(root: Path, record: Mapping[str, Any]) -> Path:
-    """Where the features of that record lie."""
+    """The folder of the features that a record describes. `root`: the data root."""
     return root / "features" / f"{record['backbone']}-{storage.stable_hash(record)}"
 
 
 def as_recorded(config: FeatureConfig) -> dict[str, Any]:
-    """The settings as the records of trained models have always held them, so that those made before stay valid.
+    """The settings in the form that the records of trained models have always had, so that older records stay valid.
 
-    What a backbone asks for by itself is in the record of its features.
+    Settings that a backbone decides are left out; they are in the record of its features.
     """
     settings = {name: value for name, value in asdict(config).items() if name not in _ASKED_BY_BACKBONES}
     return {**settings, "i3d_frames": _I3D_FRAMES}
@@ -107,10 +112,10 @@ def as_recorded(config: FeatureConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class BackboneRun:
-    """Backbones that see the same frames in one run: alone, or several with a common trunk.
+    """Backbones that see the same frames in one run: a single one, or several with a common trunk.
 
-    `config`: the settings as they take them. `judges`: what they give is P(fight) itself, and no features; then the
-    numbers are not rounded as a cache's are.
+    `config`: the settings as they use them. `judges`: their output is P(fight) itself instead of features, and is not
+    rounded to float16 as cached features are.
     """
 
     config: FeatureConfig
@@ -120,32 +125,32 @@ class BackboneRun:
 
     @property
     def name(self) -> str:
-        """The backbones' names, joined."""
+        """The backbones' names, joined by "+"."""
         return "+".join(backbone.name for backbone in self.backbones)
 
     @property
     def backbone(self) -> Backbone:
-        """The backbones as one."""
+        """The backbones as one (registry.together)."""
         return registry.together(self.backbones)
 
     def without_ranges(self) -> BackboneRun:
-        """The same, which may not judge in 8 bits."""
+        """The same without activation ranges, so that it cannot judge in 8 bits."""
         return replace(self, backbones=tuple(replace(b, ranges=()) for b in self.backbones))
 
     def inputs(self, stream: str) -> list[str]:
-        """The model inputs that images of a stream give, in the order of the backbones."""
+        """The model inputs that are made of a stream's images, in the order of the backbones."""
         return [input_name(backbone.name, stream) for backbone in self.backbones]
 
     def by_input(self, stream: str, features: Features) -> dict[str, np.ndarray]:
-        """What the engine gave for images of a stream: (T, C) float32 by model input."""
+        """The features that the engine returned for a stream's images, by model input: (T, C) float32."""
         values = features if len(self.backbones) > 1 else [features]
         return dict(zip(self.inputs(stream), values, strict=True))
 
 
 def backbone_runs(config: FeatureConfig, weights_file: Path | None) -> list[BackboneRun]:
-    """The backbones of the settings, those with one trunk together.
+    """The backbones of the settings, those with a common trunk in one run.
 
-    Raises UserError where a backbone is unknown or its weights cannot be had, or `weights_file` is nobody's.
+    Raises UserError if a backbone is unknown, its weights cannot be had, or `weights_file` fits none of them.
     """
     weights_file = registry.handed_over(config.backbone, weights_file)
     return [

@@ -1,4 +1,4 @@
-"""How fast an extraction goes, and what holds it up: a log line and TensorBoard scalars every half minute."""
+"""Reports how fast an extraction is, and what slows it down: a log line and TensorBoard scalars every half minute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY_S = 30.0
 
 
 class Counts(Protocol):
-    """What an engine, or several together, did so far. `busy_s`: of all runners together."""
+    """What an engine, or several together, have done so far. `busy_s`: busy seconds, summed over all runners."""
 
     @property
     def images_done(self) -> int: ...
@@ -30,7 +30,10 @@ class Counts(Protocol):
 
 @dataclass(frozen=True)
 class ExtractionRates:
-    """Over a stretch of time. `waited` is the share of it in which the engine had nothing to do, for want of images."""
+    """Rates over a stretch of time. `waited`: the share of it in which the engine was idle, waiting for images.
+
+    `gpu_percent`: utilisation of each GPU. `left_s`: estimated seconds to the end, 0 if unknown.
+    """
 
     clips_per_s: float
     frames_per_s: float
@@ -48,9 +51,10 @@ class ExtractionRates:
 
 
 class Meter:
-    """Call `tick` often; it reports when it is time. Scalars go to `folder`, their step is the clips done so far.
+    """Reports rates when `tick` is called and a report is due, so call it often.
 
-    It holds a file open there: use it in a `with`, or close it.
+    TensorBoard scalars go to `folder`; their step is the number of clips done. A file there stays open until `close`,
+    or the end of a `with` statement.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class Meter:
         every_s: float = EVERY_S,
         began: tuple[float, int, float] | None = None,
     ):
-        """`began`: when, by the monotonic clock, and what `images_done` and `busy_s` were then; now by default."""
+        """`began`: the monotonic time of the start, and `images_done` and `busy_s` at that time; by default now."""
         self.engine, self.clips, self.folder, self.every_s = engine, clips, folder, every_s
         then, images, busy_s = began or (time.monotonic(), engine.images_done, engine.busy_s)
         self._start = self._last = (then, 0, images, busy_s)
@@ -74,12 +78,12 @@ class Meter:
         self.close()
 
     def close(self) -> None:
-        """Write no more scalars."""
+        """Close the file of scalars, if any were written."""
         if self._writer is not None:
             self._writer.close()
 
     def tick(self, clips_done: int) -> None:
-        """Report what was done since the last report, if that is long enough ago."""
+        """Report what was done since the last report, if that was at least `every_s` ago."""
         if time.monotonic() - self._last[0] < self.every_s:
             return
         rates = self._rates(self._last, clips_done)
@@ -88,10 +92,10 @@ class Meter:
         self._write_scalars(rates, clips_done)
 
     def finish(self, clips_done: int) -> ExtractionRates:
-        """Report the whole run."""
+        """Report the rates of the whole run, and return them."""
         rates = self._rates(self._start, clips_done)
         log.info("%d clips in %s: %s", clips_done, _duration(time.monotonic() - self._start[0]), rates)
-        if self._last is not self._start:  # shorter runs are no curve
+        if self._last is not self._start:  # without an earlier report there is no curve to draw
             self._write_scalars(rates, clips_done)
         return rates
 
@@ -104,7 +108,7 @@ class Meter:
         return ExtractionRates(
             per_s,
             (self.engine.images_done - images_then) / seconds,
-            min(max(1.0 - busy, 0.0), 1.0),  # a job counts when it is done: a stretch can end up above 1
+            min(max(1.0 - busy, 0.0), 1.0),  # jobs count when they end, so `busy` may exceed 1
             gpu_percent(),
             (self.clips - clips_done) / overall if overall else 0.0,
         )
@@ -129,7 +133,7 @@ class Meter:
 
 
 def gpu_percent() -> tuple[float, ...]:
-    """Utilisation of each GPU that states it, in percent."""
+    """Utilisation in percent of each GPU that reports it."""
     return tuple(gpu.use_percent for gpu in machine.gpus() if not math.isnan(gpu.use_percent))
 
 

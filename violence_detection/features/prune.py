@@ -1,6 +1,6 @@
-"""Cached features that nothing uses any more: folders of other settings, entries of clips that left the manifest.
+"""Finds and deletes cached features that are no longer used: of other settings, or of clips not in the manifest.
 
-Only folders with a cache's record are looked at, and nothing is deleted that was written to a moment ago.
+Only folders with a cache's record are considered, and nothing is deleted that was written recently.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from violence_detection.system import storage
 from violence_detection.system.disks import gigabytes
 
 log = logging.getLogger(__name__)
-#: A folder or an entry written so recently may have a writer.
+#: A folder or an entry that was written more recently than this, in seconds, may still be in use by a writer.
 _AT_REST_S = 600.0
-#: What stands in a cache's folder beside the record; other files there are somebody's own.
+#: The files that a cache writes to its folder besides the record. Others belong to somebody else and are kept.
 _OWN_FILES = ("*.npz", cache.VERIFIED_NAME, cache.LOCK_NAME, "engine-*.json", "rates.json", ".*.tmp.*")
 
 
 @dataclass(frozen=True)
 class Unused:
-    """Entries of a folder that are not used; all of it if `entries` is None."""
+    """Unused entries of a folder, or if `entries` is None the whole folder.
+
+    `idle_s`: seconds since anything was written to it, if it is a whole folder; otherwise 0.
+    """
 
     folder: Path
     what: str
@@ -44,9 +47,9 @@ class Unused:
 def find(
     data_root: Path, config: FeatureConfig, weights_file: Path | None, clip_ids: Collection[str]
 ) -> list[Unused]:
-    """What the settings and the manifest's clips do not use, below `<root>/features`.
+    """What the settings and the clips `clip_ids` do not use below `<root>/features`.
 
-    Raises UserError if a backbone's weights cannot be had: they are part of a folder's key.
+    Raises UserError if a backbone's weights cannot be had: their checksum is part of a folder's key.
     """
     weights_file = registry.handed_over(config.backbone, weights_file)
     used = {
@@ -60,7 +63,7 @@ def find(
     for record in sorted((data_root / "features").glob(f"*/{cache.RECORD_NAME}")):
         folder = record.parent
         if not _is_cache(record):
-            log.warning("%s is no record of cached features, so %s stays", record, folder)
+            log.warning("%s is not a record of cached features, so %s is kept", record, folder)
         elif folder not in used:
             found.append(_whole_folder(folder, now_s))
         else:
@@ -81,7 +84,7 @@ def _is_cache(record: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    """What the cache has written into its folder, the record last."""
+    """The files that the cache has written to its folder, the record last."""
     ours = [
         p
         for p in sorted(folder.iterdir())
@@ -91,12 +94,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """The finished entries; what is being written has a name that begins with a dot."""
+    """The finished entries. The name of one that is still being written begins with a dot."""
     return sorted(p for p in folder.glob("*.npz") if not p.name.startswith(".") and not p.is_dir())
 
 
 def _statuses(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
-    """Size and time of those that are still there: a run that writes there renames its files meanwhile."""
+    """The status of each file that still exists: a run that writes to the folder renames files meanwhile."""
     found = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -114,14 +117,14 @@ def _whole_folder(folder: Path, now_s: float) -> Unused:
 
 
 def report(unused: Sequence[Unused]) -> None:
-    """Log a line for each."""
+    """Log the size, the folder and the content of each."""
     for part in unused:
         note = f" (written to {part.idle_s:.0f} s ago: kept)" if part.in_use else ""
         log.info("%9s  %s: %s%s", gigabytes(part.size_bytes), part.folder, part.what, note)
 
 
 def delete(unused: Sequence[Unused]) -> int:
-    """Delete what has no writer; returns the bytes that are free now."""
+    """Delete all but folders that may still be written to (`in_use`); returns the number of bytes freed."""
     freed = 0
     for part in unused:
         if part.in_use:
@@ -135,10 +138,13 @@ def delete(unused: Sequence[Unused]) -> int:
 
 
 def _delete_folder(folder: Path) -> None:
-    """Delete a cache, record last; a killed run's next one goes on. The folder stays if it holds anything else."""
+    """Delete a cache's files, and its folder if that is then empty.
+
+    The record goes last, so that after a run that was killed the next one still recognises the folder.
+    """
     for path in _files(folder):
         path.unlink(missing_ok=True)
     try:
         folder.rmdir()
     except OSError:
-        log.warning("%s holds files that are none of the cache's, and stays", folder)
+        log.warning("%s contains files that are not the cache's, and is kept", folder)

@@ -1,12 +1,12 @@
-"""Features that stay on disk while they are trained on: a batch is read from where it lies in the cache.
+"""Features that stay on disk during training: each batch is read directly from the cache.
 
 An entry of the cache is an uncompressed zip, so a variant is a run of bytes with a CRC-32 of its own. Where it begins
-is looked up once per clip; after that a variant costs one open, one read and one checksum. Nothing is copied to another
-place on the disk, and memory holds no values, only where each variant lies (about 150 bytes of each).
+is looked up once per clip; after that, reading a variant costs one open, one read and one checksum. Nothing is copied
+on the disk, and memory holds no values, only the position of each variant (about 150 bytes each).
 
-One thread reads a batch: it first asks the kernel for many variants at once, which the disk then fetches side by side,
-and takes them one after another. Threads that each read some would spend most of their time handing Python's lock to
-each other, and take it from training.
+One thread reads a batch. It first asks the kernel for many variants at once, which the disk then fetches in parallel,
+and reads them one after another. Several reading threads would spend most of their time passing Python's global lock to
+each other, and would take it from the training.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from isal.isal_zlib import crc32  # the checksum of zips, at twenty times zlib's rate
+from isal.isal_zlib import crc32  # the checksum of zips, twenty times as fast as zlib's
 
 from violence_detection.errors import UserError
 from violence_detection.features.cache import READING_HEADERS, FeatureStore
 
-#: Variants that are asked for before the first is taken; each is an open file meanwhile.
+#: Variants that the kernel is asked for before the first is read. Each is an open file meanwhile.
 _ASKED_AT_ONCE = 64
 _LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of name and extra field of a zip member
 _restoring = threading.Lock()
@@ -35,7 +35,7 @@ _DAMAGE = (zipfile.BadZipFile, struct.error, ValueError, OSError, EOFError, KeyE
 
 
 class _Member(NamedTuple):
-    """Where a variant lies in its entry: the zip member's bytes, and its values `header` bytes further on."""
+    """Where a variant is in its entry: the bytes of the zip member, of which the first `header` precede its values."""
 
     offset: int
     size: int
@@ -46,7 +46,7 @@ class _Member(NamedTuple):
 class StoredFeatures:
     """Variants of clips in a store, read like an array (N, V, T, C) float16. Several threads may read.
 
-    An entry found missing or damaged is made again by the store; UserError names it where the store cannot.
+    An entry found missing or damaged is extracted again by the store; if the store cannot, UserError names the entry.
     """
 
     def __init__(self, store: FeatureStore, clip_ids: Sequence[str], variants: Sequence[str]):
@@ -63,14 +63,14 @@ class StoredFeatures:
         return (len(self.clip_ids), len(self.variants), *self._step)
 
     def take(self, clips: np.ndarray, axis: int = 0) -> StoredFeatures:
-        """The same features of some of the clips; nothing is read."""
+        """The same for the clips with these numbers only. Reads nothing."""
         assert axis == 0
         return StoredFeatures(self.store, [self.clip_ids[i] for i in clips], self.variants)
 
     def gather(self, clips: np.ndarray, variants: np.ndarray) -> np.ndarray:
-        """One variant of each clip, both given by number: (n, T, C) float16, finite.
+        """Read one variant of each clip, both given by number: (n, T, C) float16, all finite.
 
-        Raises UserError naming an entry that is not.
+        Raises UserError, naming the entry, if a value is not finite, or a damaged entry cannot be extracted again.
         """
         out = np.empty((len(clips), *self._step), np.float16)
         wanted = list(zip(clips.tolist(), variants.tolist(), out, strict=True))
@@ -80,23 +80,23 @@ class StoredFeatures:
         return out
 
     def _check_finite(self, clips: np.ndarray, variants: np.ndarray, values: np.ndarray) -> None:
-        """Raise UserError naming the entry with a value that is no number: training would learn nothing from it."""
+        """Raise UserError, naming the entry, if a value is not finite: training would learn nothing from it."""
         finite = np.isfinite(values).all(axis=(1, 2))
         if not finite.all():
             i = int(np.argmin(finite))
             raise UserError(
-                f"{self.store.path(self.clip_ids[clips[i]])} holds features that are not finite (nan or infinite), in "
-                f"{self.variants[variants[i]]}. Remove the file, and the same command makes it again"
+                f"{self.store.path(self.clip_ids[clips[i]])} contains features that are not finite (nan or infinite), "
+                f"in {self.variants[variants[i]]}. Remove the file and run the same command again, which makes it again"
             )
 
     def _read_some(self, wanted: Sequence[tuple[int, int, np.ndarray]]) -> None:
-        """Read clip, variant into the array (T, C) that stands beside them."""
+        """Read each (clip, variant, array): the variant's values into the array, (T, C) float16."""
         asked: list[tuple[int, _Member] | None] = []
         try:
             for clip, variant, _ in wanted:
                 asked.append(self._ask(clip, self.variants[variant]))
             for (clip, variant, out), file in zip(wanted, asked, strict=True):
-                if file is None or not _copy_member(*file, out):  # not looked up yet, or replaced since
+                if file is None or not _copy_member(*file, out):  # position not known yet, or out of date
                     self._read(clip, variant, out)
         finally:
             for file in asked:
@@ -104,7 +104,10 @@ class StoredFeatures:
                     os.close(file[0])
 
     def _ask(self, clip: int, name: str) -> tuple[int, _Member] | None:
-        """Open the entry and have the kernel fetch the variant meanwhile. None where it is not known to be there."""
+        """Open the entry and ask the kernel to fetch the variant; returns the open file and the variant's position.
+
+        None if the position is not known yet, or the file cannot be opened.
+        """
         known = self._members[clip]
         if known is None:
             return None
@@ -114,17 +117,17 @@ class StoredFeatures:
             return None
         member = known[name]
         if hasattr(os, "posix_fadvise"):
-            with contextlib.suppress(OSError):  # a file system that takes no advice
+            with contextlib.suppress(OSError):  # not every file system accepts advice
                 os.posix_fadvise(fd, member.offset, member.size, os.POSIX_FADV_WILLNEED)
         return fd, member
 
     def _read(self, clip: int, variant: int, out: np.ndarray) -> None:
-        """Look a variant up and read it into `out` (T, C); an entry that is damaged is made again."""
+        """Look up a variant's position and read it into `out` (T, C). A damaged entry is extracted again."""
         path, name = self.store.path(self.clip_ids[clip]), self.variants[variant]
         try:
             self._look_up(clip, path, name, out)
         except _DAMAGE:
-            with _restoring:  # one at a time; whoever waited may find it done
+            with _restoring:  # one thread at a time; the others may then find the entry whole
                 self._restore(clip, path, name, out)
 
     def _look_up(self, clip: int, path: Path, name: str, out: np.ndarray) -> None:
@@ -136,7 +139,7 @@ class StoredFeatures:
         self._members[clip] = found
 
     def _restore(self, clip: int, path: Path, name: str, out: np.ndarray) -> None:
-        """Have the entry made again unless it is whole by now, and read it."""
+        """Read the variant; if the entry is still damaged, have it extracted again first."""
         try:
             return self._look_up(clip, path, name, out)
         except _DAMAGE as e:
@@ -144,11 +147,11 @@ class StoredFeatures:
         try:
             self._look_up(clip, path, name, out)
         except _DAMAGE as e:
-            raise UserError(f"{path} was made again and is damaged again ({e}). Check the disk") from e
+            raise UserError(f"{path} was extracted again and is damaged again ({e}). Check the disk") from e
 
 
 def _copy_member(fd: int, member: _Member, out: np.ndarray) -> bool:
-    """Read a variant's values into `out`; False if the bytes are not those that the entry's directory promised."""
+    """Read a variant's values into `out`; False if the bytes do not match the size and checksum in `member`."""
     header, values = bytearray(member.header), out.data.cast("B")
     if member.header + len(values) != member.size:
         return False
@@ -160,7 +163,7 @@ def _copy_member(fd: int, member: _Member, out: np.ndarray) -> bool:
 
 
 def _locate_members(path: Path, variants: Sequence[str]) -> dict[str, _Member]:
-    """Where the variants of an entry lie."""
+    """The positions of an entry's variants. Raises an error of _DAMAGE if they are not uncompressed (T, C) float16."""
     found = {}
     with path.open("rb") as f, zipfile.ZipFile(f) as archive:
         for variant in variants:

@@ -1,1 +1,1 @@
-"""New videos judged: verdicts and events."""
+"""Judging new videos: verdicts and events."""

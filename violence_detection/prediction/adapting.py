@@ -1,6 +1,6 @@
-"""A model adapted to a place by its footage, without labels: `--adapt FOOTAGE --save-model DIR`.
+"""Adapt a model to one place by unlabelled footage of it: `--adapt FOOTAGE --save-model DIR`.
 
-What is learnt, and how: models/adapted_head.py. Written is a model folder, used as any other.
+models/adapted_head.py does the learning. The result is a model folder that is used like any other.
 """
 
 from __future__ import annotations
@@ -25,32 +25,34 @@ from violence_detection.prediction.detector import Detector
 from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
-#: Of a video the fingerprints along it, each with the frame that it begins at: combine.fingerprint.along.
+#: Maps a video to the fingerprints along it, each with the frame at which it begins: see combine.fingerprint.along.
 Prints: TypeAlias = Callable[[Path], Sequence[tuple[int, str]]]
-#: With fewer windows nothing is learnt.
+#: Footage with fewer judged windows than this is refused.
 FEWEST_WINDOWS = 20
 NOT_CHECKED = (
-    "not checked: whether it is better here. Footage without labels cannot tell; mark events (--timeline, --learn), or "
-    "measure on clips of the place that are labelled"
+    "not checked: whether the adapted model is better at this place. Footage without labels cannot show that. Mark "
+    "events (--timeline, --learn), or measure on labelled clips of the place"
 )
 
 
 def run(config: PredictConfig, footage: Path, to: Path, prints: Prints) -> dict[str, Any]:
-    """Adapt the model to the footage, and write it to the folder `to`. Returns the summary.
+    """Adapt the model to the footage, write it to the folder `to` and return the summary for the JSON line.
 
-    `prints`: by which an evaluation knows the footage again.
+    `prints`: fingerprints of a video, which are stored so that a later evaluation recognises the footage.
 
-    Raises UserError where the model has no kernel head, the footage is too short, `to` is there already or another run
-    makes it, a camera profile is given (it is of the model as it is), or still windows are to be skipped.
+    Raises UserError if the model does not have exactly one kernel head, the footage has fewer than FEWEST_WINDOWS
+    windows or none that the model is sure of, `to` exists or another run is writing it, a camera profile is given (it
+    belongs to the model before adapting), or still windows are to be skipped.
     """
     if config.profile:
         raise UserError(
-            "--adapt makes another model, for which no --profile holds: make the profile afterwards"
+            "--profile cannot be used with --adapt: a camera profile does not apply to the adapted model. Make the "
+            "profile afterwards"
         )
     if config.skip_still:
-        raise UserError("--adapt learns from every window, the still ones too: leave out --skip-still")
+        raise UserError("--adapt learns from still windows too: leave out --skip-still")
     source = shipped.find(config.model)
-    # before anything is made at the place
+    # both may refuse, so they come before anything is created beside `to`
     member, found = adapted_model.kernel_of(source), batch.find_videos([footage])
     with adapted_model.place(source, to):
         return _run(config, source, member, footage, found, to, prints)
@@ -71,15 +73,15 @@ def _run(
     p = np.concatenate([[], *(video.p for video in seen)])
     if len(p) < FEWEST_WINDOWS:
         raise UserError(
-            f"{footage}: {len(p)} windows could be judged, and it takes {FEWEST_WINDOWS} to adapt to a place. "
-            f"Give more footage{_first(failures)}"
+            f"{footage}: only {len(p)} windows could be judged, but adapting to a place needs at least "
+            f"{FEWEST_WINDOWS}. Give more footage{_first(failures)}"
         )
     units = {n: np.concatenate([video.units[n] for video in seen]) for n in member.head.vectors}
     adapted = adapted_head.adapt(member.head, units, p)
     figures = _figures(adapted, p, [str(video.path) for video in seen])
     if not figures["labelled_quiet"] + figures["labelled_fight"]:
         raise UserError(
-            f"{footage}: the model is sure of none of the {len(p)} windows, so there is nothing to learn"
+            f"{footage}: the model is not sure of any of the {len(p)} windows, so it has nothing to learn from"
         )
     made_from = {**figures, "adapted_from": model_files.identity(source)}
     parts = [part for video in seen for part in video.parts]
@@ -91,9 +93,11 @@ def _run(
 
 @dataclass(frozen=True)
 class _Seen:
-    """A video of the footage: `units` of its windows, name -> (N, C), P(violent) (N,), and what tells it again.
+    """A judged video of the footage, with its N windows in order.
 
-    `warning`: what of it does not decode.
+    `units`: by input name, the means over time that the head compares, (N, C). `p`: P(violent) (N,). `parts`: the
+    records by which a later evaluation recognises the video and clips cut from it. `warning`: which part of the video
+    was not judged and why; empty if all of it was.
     """
 
     path: Path
@@ -110,9 +114,9 @@ def _looked_at(
     prints: Prints,
     failures: list[UnreadableVideo],
 ) -> list[_Seen]:
-    """The videos that could be judged, in their order; the others are added to `failures`.
+    """Judge the videos and return those that could be judged, in order; the others are added to `failures`.
 
-    A copy of one that could, or a link to it, is no other footage: counted twice, a video would vouch for itself where
+    A byte-for-byte copy of a video judged before is left out. Counted twice, a video would be on both sides where
     pieces of the footage are held out.
     """
     seen: list[_Seen] = []
@@ -121,7 +125,7 @@ def _looked_at(
         try:
             sha256 = storage.sha256_file(path)
             if sha256 in known:
-                log.info("%s: left out, it is the same file as %s", path, known[sha256])
+                log.info("%s: left out, because it is the same file as %s", path, known[sha256])
                 continue
             parts = _parts(path, sha256, prints)
             found, warning = detector.windows_of(path, lambda given, p: (head.units(_plain(given, head)), p))
@@ -129,26 +133,29 @@ def _looked_at(
             log.warning("%s: %s", e.path, e.reason)
             failures.append(e)
             continue
-        except OSError as e:  # of the file, or its disk: it must not cost the others
+        except OSError as e:  # a fault of one file or its disk must not stop the others
             failures.append(UnreadableVideo(path, f"cannot be read: {e.strerror or e}"))
             log.warning("%s: %s", path, failures[-1].reason)
             continue
         known[sha256] = path
         units = {n: np.concatenate([some[n] for some, _ in found]) for n in head.vectors}
         seen.append(_Seen(path, units, np.concatenate([p for _, p in found]), parts, warning))
-        log.info("%s: looked at", path)
+        log.info("%s: judged", path)
         if warning:
             log.warning("%s: %s", path, warning)
     return seen
 
 
 def _plain(given: Mapping[str, np.ndarray], head: KernelHead) -> dict[str, np.ndarray]:
-    """What the head looks at, of the plain view alone, (N, T, C), of features (N, V, T, C)."""
+    """Take the head's inputs from features (N, V, T, C), the plain view alone: name -> (N, T, C)."""
     return {name: given[name][:, 0] for name in head.vectors}
 
 
 def _parts(path: Path, sha256: str, prints: Prints) -> list[FootagePart]:
-    """What tells a video, and clips cut from it, again. The first has the id that the file has as a clip."""
+    """Make the records by which an evaluation recognises the video and clips cut from it.
+
+    The one that begins at frame 0 has the clip id that the whole file would have as a clip.
+    """
     video = sha256[:16]
     return [
         FootagePart(storage.stable_hash([sha256, frame], digits=16) if frame else video, video, text)
@@ -160,7 +167,7 @@ def _first(failures: Sequence[UnreadableVideo]) -> str:
     if not failures:
         return ""
     first = failures[0]
-    return f". {len(failures)} could not be judged, the first {first.path}: {first.reason}"
+    return f". Videos that could not be judged: {len(failures)}; the first is {first.path}: {first.reason}"
 
 
 def _figures(adapted: Adapted, p: np.ndarray, videos: Sequence[str]) -> dict[str, Any]:
@@ -176,8 +183,8 @@ def _figures(adapted: Adapted, p: np.ndarray, videos: Sequence[str]) -> dict[str
 
 def _say(figures: Mapping[str, Any], to: Path) -> None:
     log.info(
-        "%d windows: %d were taken for quiet, %d for fights, the rest is left out; the offset is set back by %.3f",
+        "%d windows: %d labelled quiet, %d labelled fight, the rest not used; the head's offset is set back by %.3f",
         figures["windows"], figures["labelled_quiet"], figures["labelled_fight"], figures["offset_set_back"],
     )  # fmt: skip
     log.info("%s", figures["gain"])
-    log.info("%s: give it as --model %s", to, shlex.quote(str(to)))
+    log.info("%s: use it with --model %s", to, shlex.quote(str(to)))

@@ -1,4 +1,4 @@
-"""A video with what was found in it: a panel below the picture with score, verdict and timeline."""
+"""Annotated videos: below the picture, a panel with the score, the verdict and a timeline."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import decode, writer
 from violence_detection.video.shown import boxed, square
 
-#: A picture narrower than this is shown larger, so that the panel can be read.
+#: A picture narrower than this many pixels is enlarged by a whole factor, so that the panel can be read.
 _LEAST_WIDTH = 320
-#: The panel is drawn for a picture of this width, and grows with it.
+#: The width of picture, in pixels, for which the panel's sizes are given; they grow in proportion to the width.
 _DRAWN_FOR = 640
-#: Durations are rounded to hundredths, and that of a short video to none.
+#: Shortest length of the timeline: durations are rounded to hundredths of a second, so a very short video has 0.
 _LEAST_S = 0.01
 _BACKGROUND, _TEXT, _DIM = (24, 24, 28), (235, 235, 235), (90, 90, 98)
 _VIOLENT, _QUIET, _BAND = (235, 70, 60), (70, 170, 110), (110, 40, 40)
 
 
 def write(verdict: Verdict, path: Path, comment: str = "", written: WrittenFiles | None = None) -> None:
-    """Write the annotated video (H.264). Its times are those of the video: what comes late is black until then.
+    """Write the annotated video (H.264, square pixels) with the times of the original video.
 
-    A stretch of which nothing decodes shows the last picture before it, and the panel says that it was not judged. All
-    has the size of the first picture, with black beside one of another shape, and square pixels. `written`: what is
-    known of the folder, else its record is read.
-    Raises UnreadableVideo, or UserError where it cannot be written or another's file is there.
+    If the pictures begin later than the video, it is black until then. A stretch of which nothing decodes shows the
+    last picture before it, and the panel says "not judged". Every frame has the size of the first; one of another
+    shape gets black borders. `comment` is stored in the file. `written`: the record of the folder, if the caller has
+    it already; by default it is read.
+    Raises UnreadableVideo, and UserError if the file cannot be written or a file that is not this video's is there.
     """
     video = Path(verdict.path)
     info = decode.probe(video)
@@ -58,7 +59,7 @@ def _large_enough(frame: decode.Frame) -> decode.Frame:
 
 
 class Panel:
-    """The strip below the picture, (height, width, 3) uint8 RGB, at any moment of the video."""
+    """Draws the strip below the picture, (height, width, 3) uint8 RGB, for any moment of the video."""
 
     def __init__(self, verdict: Verdict, width: int):
         self._verdict, self._width = verdict, width
@@ -70,7 +71,7 @@ class Panel:
         self._still = self._drawn_once()
 
     def at(self, time_s: float) -> np.ndarray:
-        """The panel at a moment."""
+        """Draw the panel for the moment `time_s`, in seconds of the video."""
         out = self._still.copy()
         p = self.score(time_s)
         violent = bool(event_at(self._events, time_s))
@@ -89,14 +90,14 @@ class Panel:
         return out
 
     def score(self, time_s: float) -> float | None:
-        """P(violent) of the window that stands for a moment; None where none does."""
+        """Return P(violent) of the window whose stretch contains the moment; None if there is none."""
         i = bisect.bisect_right(self._starts, time_s) - 1
         if i < 0 or time_s >= self._stretches[i][1] + 1e-6:
             return None
         return self._verdict.windows[i].p_violent
 
     def _drawn_once(self) -> np.ndarray:
-        """All that does not change: frames, events, the curve of scores and the verdict on the whole."""
+        """Draw what stays the same: the outlines, the events, the bar chart of scores and the whole video's verdict."""
         out = np.full((self.height, self._width, 3), _BACKGROUND, np.uint8)
         left, right = self._bar()
         cv2.rectangle(out, (left, self._px(8)), (right, self._px(24)), _DIM, self._px(1))
@@ -114,11 +115,11 @@ class Panel:
         return out
 
     def _bar(self) -> tuple[int, int]:
-        """Where the score's bar begins and ends."""
+        """Left and right edge of the score bar, in pixels."""
         return self._px(128), self._width - self._px(142)
 
     def _x(self, time_s: float) -> int:
-        """Where a moment stands on the timeline."""
+        """The x coordinate of a moment on the timeline, in pixels."""
         long_s = self._verdict.duration_s or max(self._verdict.windows[-1].end_s, _LEAST_S)
         return round(time_s / long_s * (self._width - 1))
 

@@ -1,6 +1,6 @@
-"""Many videos: which files are meant, and a verdict for each or the reason why there is none.
+"""Judge many videos: find the files that are meant, and give each a verdict or the reason why it has none.
 
-Videos are judged in a process of its own, which keeps the model and is started again where a video takes it down.
+Videos are judged in one separate process, which keeps the model loaded and is restarted if a video crashes it.
 """
 
 from __future__ import annotations
@@ -33,26 +33,27 @@ from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
 
-#: A video whose judging makes no progress for so long, not one frame, is given up. How long it takes does not count.
+#: A video is abandoned if its judging makes no progress for this long, not even a frame. Total time is not limited.
 SILENCE_LIMIT_S = 120.0
 
+#: A log line names at most this many of the paths that are left out.
 _SHOWN = 3
-#: The file with all verdicts, in a folder of outputs.
+#: Name of the file with all verdicts, where `--output` names a folder.
 OUTPUT_NAME = "verdicts.json"
-#: Of the failures file of a run, behind the name of that file.
+#: Takes the place of the suffix of a run's output in the name of its failures file.
 _FAILURES_ENDING = "_failures.csv"
 _OUTPUT_TAKES = "--output takes a folder or a .json file; for the annotated video use --annotate FOLDER"
 
-#: Judges a file, of which an earlier run may have judged the first windows.
+#: Judges a video file, given the first windows as far as an earlier run has judged them.
 Judge = Callable[[Path, Sequence[JudgedWindow]], Verdict]
 _Asked = tuple[Path, tuple[JudgedWindow, ...]]
 
 
 @dataclass(frozen=True)
 class FoundVideos:
-    """The videos that are meant, in the order given, those of a folder sorted.
+    """The videos that are meant, in the order given; those of a folder are sorted.
 
-    failures: folders that cannot be listed.
+    `failures`: folders that cannot be listed.
     """
 
     videos: tuple[Path, ...]
@@ -60,31 +61,34 @@ class FoundVideos:
 
 
 def find_videos(given: Sequence[Path | str]) -> FoundVideos:
-    """Files as given, whatever they are, those of patterns and lists, and the videos below folders.
+    """Find the videos that paths, patterns, lists and folders stand for.
 
-    A file that is meant by several paths is one video, by the first of them. That is logged, and what is skipped below
-    folders, and what was made of other videos there. Raises UserError for a path that is not there, and for a folder
-    without videos.
+    A file given by its own path is taken whatever its type; below a folder only videos are. Left out, and logged, are
+    further paths of a file already found, files below a folder that are not videos, and files that earlier runs made
+    from videos of that folder (annotated videos, clips of events, copies for the review page).
+    Raises UserError for a path that does not exist, a folder without videos, and a camera or stream.
     """
     found: dict[Path, None] = {}
     failures: dict[str, UnreadableVideo] = {}
     for text in video_lists.expanded([str(item) for item in given]):
         path = Path(text)
         if sources.is_stream(sources.named(text)[1]) and not video_lists.is_there(path):
-            raise UserError(f"{redaction.mistyped(text)} is a camera or stream, and here videos are judged")
+            raise UserError(
+                f"{redaction.mistyped(text)} is a camera or stream, but only video files can be judged here"
+            )
         if path.is_dir():
             search = VideoSearch(everywhere=True)
             inside = sorted(search.below(path))
             if made := _made_of_others(inside):
-                log.info("skipped below %s: %d that such a run made of videos there", path, len(made))
+                log.info("skipped below %s: %d made by earlier runs from videos there", path, len(made))
                 inside = [video for video in inside if video not in made]
             skipped = search.skipped_text()
             if skipped:
                 log.info("skipped below %s: %s (no videos)", path, skipped)
             if not inside and not search.unlisted:
                 raise UserError(
-                    f"no video files below {path} ({f'skipped: {skipped}' if skipped else 'it holds no files'}). "
-                    "Unpack archives first; a file that is given by its own path is always tried"
+                    f"no video files below {path} ({f'skipped: {skipped}' if skipped else 'it contains no files'}). "
+                    "Unpack archives first, or give a file by its own path: then it is always tried"
                 )
             found |= dict.fromkeys(inside)
             failures |= {f["path"]: UnreadableVideo(f["path"], f["reason"]) for f in search.unlisted}
@@ -98,7 +102,7 @@ def find_videos(given: Sequence[Path | str]) -> FoundVideos:
 
 
 def _each_once(found: Iterable[Path]) -> tuple[Path, ...]:
-    """Each file by the first path that leads to it."""
+    """Keep the first of the paths that lead to the same file, and log the others."""
     first: dict[str, Path] = {}
     again = [
         f"{path} is {other}"
@@ -107,22 +111,22 @@ def _each_once(found: Iterable[Path]) -> tuple[Path, ...]:
     ]
     if again:
         log.info(
-            "%s left out, as another leads to the same video: %s%s",
+            "%s left out, because another one leads to the same video: %s%s",
             plural(len(again), "path"), ", ".join(again[:_SHOWN]), " ..." if again[_SHOWN:] else "",
         )  # fmt: skip
     return tuple(first.values())
 
 
 def _made_of_others(inside: Sequence[Path]) -> set[Path]:
-    """Those that such a run has made of others of them: annotated videos, clips of events, copies for the page."""
+    """Return the files that earlier runs made from others of `inside`: annotated videos, clips, copies for the page."""
     real = {os.path.realpath(path) for path in inside}
     written = {folder: WrittenFiles(folder) for folder in {path.parent for path in inside}}
     return {path for path in inside if written[path.parent].source_of(path) in real}
 
 
 def load_judge(config: PredictConfig) -> Judge:
-    """Load the model, in the process that is to judge."""
-    # heavy, and the caller's process needs none of it
+    """Load the model in the current process, and return its function that judges a file."""
+    # a heavy import, which only the judging process needs
     from violence_detection.prediction.detector import Detector
 
     return Detector(config).judge
@@ -133,15 +137,15 @@ def judge_all(
     config: PredictConfig,
     journal: Path | None = None,
 ) -> Iterator[Verdict | UnreadableVideo]:
-    """A verdict for each video, or the reason why there is none, in order. Each is logged as it comes.
+    """Yield for each video, in order, its verdict or the reason why it has none. Each is logged as it comes.
 
-    `journal`: a file in which verdicts are kept as they come; what it has is not judged again. Beside it are the
-    windows of the video in hand, so that a long one goes on where it was (see begun_videos). A process of its own
-    judges (load_judge). A video that takes it down, or makes no progress for SILENCE_LIMIT_S, is a failure of its own.
-    Raises UserError where there is no such model or it cannot be loaded, and OSError where the journal cannot be
-    written.
+    `journal`: a file in which verdicts are stored as they come; a video with a verdict in it is not judged again. The
+    windows of an unfinished video are stored beside it, so that a stopped run resumes within a long video (see
+    begun_videos). Judging is done in a separate process (load_judge). A video that crashes that process, or makes no
+    progress for SILENCE_LIMIT_S, becomes a failure, and the others are still judged.
+    Raises UserError if there is no such model or it cannot be loaded, and OSError if the journal cannot be written.
     """
-    # told before anything is loaded
+    # what is wrong with the model or the profile is said before the slow loading
     if config.model is None:
         default, why = shipped.default()
         log.info("%s", why)
@@ -181,15 +185,16 @@ def judge_all(
                 if kept and begun and key and isinstance(judged, Verdict):
                     kept.keep(key, judged)
                     begun.done(key)
-            finally:  # on a full disk, too
+            finally:  # even when the disk is full, the caller gets the verdict
                 yield judged
 
 
 def events_by(config: PredictConfig) -> EventConfig:
-    """The settings of events, with the threshold of the operating point or of the camera profile.
+    """Return the event settings, with the threshold of the operating point or of the camera profile.
 
-    Raises UserError where the model has none, where the point is a model's own and there is no such model, or where the
-    profile is of another model.
+    The model is read only if a profile is given or the operating point is not `balanced`. Raises UserError if that
+    model does not exist or lacks the operating point, the profile was made for another model, or the given offset is
+    above that threshold.
     """
     if profile := profile_of(config):
         return profile.settings(config)
@@ -200,11 +205,12 @@ def events_by(config: PredictConfig) -> EventConfig:
 
 
 def kept(given: Path, config: PredictConfig) -> list[Verdict]:
-    """Verdicts of windows that were kept, see kept_windows.read, with the thresholds of these settings.
+    """Read stored windows (see kept_windows.read) and make verdicts of them by the thresholds of these settings.
 
-    Raises UserError, too, where another model than the one that is named judged, and where a profile or an operating
-    point of the model is of other probabilities than these: with its early exit, or without. A threshold that was given
-    is taken for what is there, and that is logged, and where a profile is of windows that were made otherwise.
+    Raises UserError as kept_windows.read does. If a model is named, also where another model judged the windows, and
+    where the profile or the operating point applies to probabilities with the early exit and these were judged without
+    it, or the reverse. For a plain threshold that mismatch is only logged, and so is a profile that was measured on
+    windows with another stride or with still windows skipped.
     """
     if config.model is None:
         return kept_windows.read(given, events_by(config))
@@ -218,22 +224,23 @@ def kept(given: Path, config: PredictConfig) -> list[Verdict]:
         known = config.profile or (config.operating_point if config.operating_point != BALANCED else "")
         if known:
             raise UserError(
-                f"{other.path} was judged {was} the model's early exit, and {known} is for probabilities {wanted} it: "
-                "judge the video itself"
+                f"{other.path} was judged {was} the model's early exit, but {known} is for probabilities {wanted} it. "
+                "Judge the video itself"
             )
         log.warning(
-            "%s was judged %s the model's early exit, and stays so; with the threshold %g the video itself would be "
-            "judged %s it",
+            "%s was judged %s the model's early exit, and its probabilities are used as they are; with the threshold "
+            "%g the video itself would be judged %s it",
             other.path, was, config.threshold, wanted,
         )  # fmt: skip
     return verdicts
 
 
 def unjudged(given: Path, verdicts: Sequence[Verdict]) -> list[UnreadableVideo]:
-    """What is named in the failures files beside kept windows, and has no verdict among these. Each is logged.
+    """Return what the failures files beside stored windows name and `verdicts` does not cover, sorted by path.
 
-    `given`: as of `kept`; of a journal its own run's file counts, of another file of windows, which are one video's,
-    none. Sorted by path.
+    `given`: the file or folder that `kept` read. For a folder, all failures files beside files of windows are read;
+    for a journal, that of its own run; for any other file, which holds the windows of one video, none. Each failure is
+    logged.
     """
     if given.is_dir():
         folders = sorted({file.parent for file in kept_windows.files_below(given)})
@@ -256,7 +263,10 @@ def unjudged(given: Path, verdicts: Sequence[Verdict]) -> list[UnreadableVideo]:
 
 
 def profile_of(config: PredictConfig) -> CameraProfile | None:
-    """The camera profile that is asked for, if any. Raises UserError where it is none, or of another model."""
+    """Read the camera profile that the settings name, if any.
+
+    Raises UserError if the file is missing, is not a camera profile, or was made for another model.
+    """
     if config.profile is None:
         return None
     return camera_profile.read_for(config.profile, shipped.find(config.model), config)
@@ -284,7 +294,7 @@ def _judge(
 
 
 def _have_ready(worker: SupervisedWorker[_Asked, Verdict]) -> None:
-    """Have the model loaded; a process that dies of it is tried once more, since memory may have been short."""
+    """Wait until the model is loaded. If the process dies while loading, try once more: memory may have been short."""
     with contextlib.suppress(WorkerLost):
         return worker.ready()
     try:
@@ -299,8 +309,8 @@ def _have_ready(worker: SupervisedWorker[_Asked, Verdict]) -> None:
 def _reason(lost: WorkerLost) -> str:
     if lost.silent:
         return (
-            f"made no progress for {SILENCE_LIMIT_S:.0f} s and was given up. Copy it to a faster disk if that is why, "
-            "else convert it (ffmpeg -i OLD NEW.mp4), and run the same command again"
+            f"made no progress for {SILENCE_LIMIT_S:.0f} s and was abandoned. If its disk is slow, copy it to a faster "
+            "one; otherwise convert it (ffmpeg -i OLD NEW.mp4). Then run the same command again"
         )
     return f"{video_files.CRASHED} ({lost}{_memory(lost)})"
 
@@ -320,16 +330,16 @@ def _say(judged: Verdict | UnreadableVideo) -> None:
 
 
 def on_samples(config: PredictConfig | None) -> dict[str, Any]:
-    """The field of the JSON line that says that the model was trained on generated sample clips; none where it was not.
+    """Return the JSON line's field which says that the model was trained on generated sample clips, else no field.
 
-    `config`: None where no model is named. Raises UserError where there is no such model.
+    `config`: None if no model is named; then there is no field. Raises UserError if there is no such model.
     """
     found = config is not None and model_files.trained_on_samples(shipped.find(config.model))
     return {"generated_samples": True} if found else {}
 
 
 def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, Any]:
-    """The fields of the JSON line: `{videos: [...], failures: [...]}`."""
+    """Return the fields of the JSON line, `{videos: [...], failures: [...]}`."""
     videos: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
     for item in judged:
@@ -341,9 +351,9 @@ def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, Any]:
 
 
 def output_file(output: Path) -> Path:
-    """The JSON file that `--output` means: the one named, or verdicts.json in a folder.
+    """Return the JSON file that `--output` means: the one named, or OUTPUT_NAME in the folder named.
 
-    A folder is what is one, and what is not there and has no name that ends in .json, or in that of a video.
+    A path that does not exist means a folder unless it ends in .json or in the suffix of a video.
     """
     is_file = output.suffix.lower() in (".json", *video_files.VIDEO_SUFFIXES)
     is_folder = output.is_dir() or (not is_file and not output.exists())
@@ -351,27 +361,30 @@ def output_file(output: Path) -> Path:
 
 
 def check_output(output: Path, given: Sequence[str] = ()) -> None:
-    """Raise UserError where the summary could not be written, or would replace what is no summary of such a run.
+    """Raise UserError if the summary could not be written, or would replace a file that is not such a summary.
 
-    `given`: the videos, and what else the run reads. To be asked before videos are judged for hours.
+    Checks the failures file in the same way. `given`: the videos and whatever else the run reads. Meant to be called
+    before videos are judged for hours.
     """
     if output.is_dir():
         raise UserError(f"--output {output} is a folder. Name a file in it: {output / OUTPUT_NAME}")
     real = os.path.realpath(output)
     if any(os.path.realpath(path) == real for path in given):
-        raise UserError(f"--output {output} is what the run reads, and would be replaced. {_OUTPUT_TAKES}")
+        raise UserError(
+            f"--output {output} is a file that this run reads, and would be replaced. {_OUTPUT_TAKES}"
+        )
     if output.suffix.lower() in video_files.VIDEO_SUFFIXES:
         raise UserError(f"--output {output} has the name of a video. {_OUTPUT_TAKES}")
-    own_files.check_file(output, "--output", "the JSON of such a run", _is_summary, _OUTPUT_TAKES)
+    own_files.check_file(output, "--output", "the JSON summary of an earlier run", _is_summary, _OUTPUT_TAKES)
     if output.name.endswith(kept_windows.ENDINGS):
         raise UserError(
-            f"--output {output} is called as the files are that keep a video's windows. Give it another name, as "
+            f"--output {output} ends like the files that store a video's windows. Give it another name, such as "
             f"{output.with_name(OUTPUT_NAME)}"
         )
     own_files.check_file(
         failures_path(output),
         "--output: the failures file",
-        "one of such a run",
+        "that of an earlier run",
         _lists_failures,
         "Give another --output, or move it away",
     )
@@ -389,12 +402,12 @@ def _is_summary(path: Path) -> bool:
 
 
 def failures_path(output: Path) -> Path:
-    """Where the failures of the run that writes `output` are listed."""
+    """Path of the failures file of the run that writes `output`."""
     return output.with_name(f"{output.stem}{_FAILURES_ENDING}")
 
 
 def write(output: Path, found: dict[str, Any]) -> None:
-    """Write the summary and the failures file, which names what was judged in part, too."""
+    """Write the summary and the failures file, which also names videos of which only a part was judged."""
     in_part = [{"path": v["path"], "reason": v["warning"]} for v in found["videos"] if v.get("warning")]
     storage.write_json(output, found)
     storage.write_failures(failures_path(output), [*found["failures"], *in_part])

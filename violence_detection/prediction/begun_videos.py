@@ -1,8 +1,8 @@
-"""Windows of long videos as they are judged, kept on the disk, so that a stopped run goes on within a video.
+"""Store the windows of long videos as they are judged, so that a run that was stopped resumes within a video.
 
-A line has the windows that came at once, under the key of the video (see verdict_journal) and the number of their
-first. A video that has its verdict needs them no more: when the run ends, the others' lines alone stay, and with none
-the file goes.
+Each line of the file holds the windows that were judged together. Its key is that of the video (see verdict_journal)
+and the number of the first of these windows. When the run ends, only the lines of videos without a verdict are kept;
+if there are none, the file is deleted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ _FIELDS = frozenset({_WINDOWS})
 
 
 def path_for(journal: Path) -> Path:
-    """The file that stands beside a journal of verdicts."""
+    """Path of the file of begun videos that belongs to a journal of verdicts, in the same folder."""
     return journal.with_name(f"{journal.name.removesuffix('.journal.jsonl')}.begun.jsonl")
 
 
 class BegunVideos:
-    """The windows that are known of videos without a verdict, and a place for those of the video in hand."""
+    """The stored windows of videos that have no verdict yet. New windows of the current video are added.
+
+    `record` appends a line (key, fields) to the file `path`.
+    """
 
     def __init__(self, path: Path, record: Callable[[str, Mapping[str, Any]], None]):
         self.path, self._record = path, record
@@ -37,17 +40,21 @@ class BegunVideos:
         self._key, self._starts_s = "", [0.0]
 
     def begin(self, key: str) -> tuple[JudgedWindow, ...]:
-        """Take the video of this key in hand; returns its first windows, as far as they are known without a gap."""
+        """Make the video with this key the current one; return its stored windows, from the first up to any gap."""
         self._key, self._starts_s = key, []
         windows: list[JudgedWindow] = []
-        with contextlib.suppress(KeyError, TypeError, ValueError):  # there is no next line, or it is not ours
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # no further line, or a damaged one
             while some := self._known[_line(key, len(windows))][_WINDOWS]:
                 windows += [JudgedWindow(**window) for window in some]
         return tuple(windows)
 
     def tell(self, news: JudgingNews) -> None:
-        """Keep what is new of the video in hand, unless its verdict comes next. A full disk costs no verdict."""
-        while self._starts_s and self._starts_s[-1] >= news.windows[0].start_s:  # it is judged anew
+        """Store the new windows of the current video, unless they end it: then its verdict comes next.
+
+        A full disk is only logged, so that the video still gets its verdict.
+        """
+        # windows that come a second time, because judging began again from the start, replace the earlier ones
+        while self._starts_s and self._starts_s[-1] >= news.windows[0].start_s:
             self._starts_s.pop()
         first = len(self._starts_s)
         self._starts_s += [window.start_s for window in news.windows]
@@ -57,15 +64,18 @@ class BegunVideos:
         try:
             self._record(_line(self._key, first), {_WINDOWS: windows})
         except OSError as e:
-            log.warning("cannot keep how far this video was judged (%s): stopped now, it begins anew", e)
+            log.warning(
+                "cannot store the progress of this video (%s). If this run is stopped, the next judges the rest again",
+                e,
+            )
             self._key = ""
 
     def done(self, key: str) -> None:
-        """The video of this key has its verdict."""
+        """Note that the video with this key has its verdict, so that its lines can be dropped."""
         self._done.add(key)
 
     def tidy(self) -> None:
-        """Leave the lines of videos without a verdict alone."""
+        """Drop the lines of videos that have a verdict; delete the file if no line is left."""
         left = {
             line: entry
             for line, entry in storage.read_journal(self.path, _FIELDS).items()
@@ -84,11 +94,14 @@ def _line(key: str, first: int) -> str:
 
 @contextlib.contextmanager
 def kept(path: Path) -> Iterator[BegunVideos]:
-    """The file, made if need be, for one run at a time. Raises OSError if it cannot be written."""
+    """Open the file, creating it if needed, and tidy it at the end. Raises OSError if it cannot be written.
+
+    Two runs must not use it at once; the lock of the journal sees to that.
+    """
     with storage.appending_journal(path) as record:
         begun = BegunVideos(path, record)
         try:
             yield begun
         finally:
-            with contextlib.suppress(OSError):  # it is as good with the lines of videos that are done
+            with contextlib.suppress(OSError):  # superfluous lines do no harm
                 begun.tidy()

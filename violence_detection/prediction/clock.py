@@ -1,10 +1,10 @@
-"""Seconds of a video as people, subtitles and editors write them."""
+"""Format seconds of a video for people, for subtitles and for video editors."""
 
 from __future__ import annotations
 
 
 def minutes(seconds: float) -> str:
-    """`0:07.5`, `1:02:03.0`: hours only where there are any."""
+    """Format seconds with tenths, as `0:07.5` or `1:02:03.0`; hours only if there are any."""
     tenths = round(seconds * 10)
     whole, tenth = divmod(tenths, 10)
     left, second = divmod(whole, 60)
@@ -13,7 +13,7 @@ def minutes(seconds: float) -> str:
 
 
 def subtitle_time(seconds: float) -> str:
-    """`01:02:03,450`, as SubRip has it."""
+    """Format seconds as a SubRip time, `01:02:03,450`."""
     left, thousandth = divmod(round(seconds * 1000), 1000)
     left, second = divmod(left, 60)
     hour, minute = divmod(left, 60)
@@ -21,7 +21,10 @@ def subtitle_time(seconds: float) -> str:
 
 
 def timecode(frame: int, fps: float) -> str:
-    """`01:02:03:12` of a frame's number, counted without drop frames: of 29.97 fps, 30 make a second of it."""
+    """Format a frame number as a non-drop-frame timecode, `01:02:03:12`.
+
+    `fps` is rounded to whole frames a second: at 29.97, a second of timecode has 30 frames.
+    """
     whole_fps = max(round(fps), 1)
     left, number = divmod(frame, whole_fps)
     left, second = divmod(left, 60)

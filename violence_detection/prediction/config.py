@@ -1,4 +1,4 @@
-"""The settings of judging new videos, of events, and of what is written."""
+"""Settings for judging new videos, for making events, and for the files that are written."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from violence_detection.system.settings import BaseConfig, Limits, option
 
 @dataclass(frozen=True)
 class EventConfig(BaseConfig):
-    """How events are made of the windows' probabilities. events.find_events says in which order.
+    """How events are made from the windows' probabilities; events.find_events documents the order of the steps.
 
-    The terms are those of voice activity detection (pyannote's Binarize, faster-whisper's VadOptions). The
-    defaults only join what flickers: a video gets the label of its most violent window. A video of one window is
-    judged by its threshold alone.
+    The terms are those of voice activity detection (pyannote's Binarize, faster-whisper's VadOptions). The defaults
+    only join violent stretches that lie close together, so that the label of a video is that of its most violent
+    window. For a video of one window only the threshold counts.
     """
 
     HEADING: ClassVar[str] = "events"
@@ -45,32 +45,32 @@ class EventConfig(BaseConfig):
     cooldown_s: float = option(0.0, "seconds after an event in which no other begins")
 
     def __post_init__(self) -> None:
-        """Raises UserError for a setting that cannot work."""
+        """Raise UserError for a setting that cannot work."""
         super().__post_init__()
         if self.offset is not None and self.has_threshold and self.offset > self.threshold:
             raise UserError(
-                f"offset must be from 0 to the threshold, {self.threshold:g}, or an event would end where it begins. "
-                f"Received: {self.offset}"
+                f"offset must be from 0 to the threshold, {self.threshold:g}; above it an event would end where it "
+                f"begins. Received: {self.offset}"
             )
 
     @property
     def has_threshold(self) -> bool:
-        """Whether the threshold is known, and not that of an operating point or a camera profile."""
+        """Whether `threshold` is the one that applies, not that of an operating point or a camera profile."""
         return True
 
     @property
     def ends_below(self) -> float:
-        """The offset: the one given, else the probability with half the odds of the threshold."""
+        """The offset: the given one, or by default the probability with half the odds of the threshold."""
         return self.threshold / (2 - self.threshold) if self.offset is None else self.offset
 
     def of_one_window(self) -> EventConfig:
-        """What decides on a video of one window: its thresholds alone."""
+        """The settings for a video of one window: the threshold and the offset, all others at their defaults."""
         return EventConfig(self.threshold, self.offset)
 
     def at(self, threshold: float) -> EventConfig:
-        """The settings of events alone, with the threshold of an operating point.
+        """Return the event settings alone, with this threshold.
 
-        Raises UserError where the offset that was given lies above it.
+        Raises UserError if a given offset is above it.
         """
         values = {f.name: getattr(self, f.name) for f in fields(EventConfig)}
         return EventConfig(**(values | {"threshold": threshold}))
@@ -78,7 +78,7 @@ class EventConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class PredictConfig(EventConfig, RuntimeConfig):
-    """How new videos are judged. The model itself says how frames are sampled and how long a window is."""
+    """How new videos are judged. The sampling of frames and the length of a window come from the model itself."""
 
     HEADING: ClassVar[str] = "judging"
 
@@ -115,16 +115,19 @@ class PredictConfig(EventConfig, RuntimeConfig):
     )
 
     def __post_init__(self) -> None:
-        """Raises UserError for a setting that cannot work."""
+        """Raise UserError for a setting that cannot work."""
         super().__post_init__()
         self.check_one_threshold(self.threshold != DEFAULT_THRESHOLD, self.operating_point != BALANCED)
 
     def check_one_threshold(self, threshold: bool, operating_point: bool) -> None:
-        """Raise UserError where one of the two is given, whatever its value, beside what has a threshold of its own."""
+        """Raise UserError if a threshold is given together with a setting that has a threshold of its own.
+
+        `threshold`, `operating_point`: whether each was given, even if with its default value.
+        """
         if self.operating_point != BALANCED and threshold:
             raise UserError(
-                f"threshold {self.threshold} and operating_point {self.operating_point}, which has one of its own: "
-                "give one of the two"
+                f"threshold {self.threshold} and operating_point {self.operating_point} cannot be combined, because "
+                "the operating point has a threshold of its own: give one of the two"
             )
         if self.profile and (threshold or operating_point):
             raise UserError(
@@ -134,13 +137,13 @@ class PredictConfig(EventConfig, RuntimeConfig):
 
     @property
     def has_threshold(self) -> bool:
-        """See EventConfig."""
+        """Whether `threshold` is the one that applies; see EventConfig."""
         return self.operating_point == BALANCED and self.profile is None
 
 
 @dataclass(frozen=True)
 class QuietConfig(BaseConfig):
-    """A camera's own threshold from its quiet footage."""
+    """Setting a camera's own threshold by its quiet footage."""
 
     HEADING: ClassVar[str] = "a camera's own threshold"
 
@@ -156,7 +159,7 @@ class QuietConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class AdaptConfig(BaseConfig):
-    """A model adapted to one place, from footage of it without labels."""
+    """Adapting a model to one place by unlabelled footage of it."""
 
     HEADING: ClassVar[str] = "a model of its own for a place"
 
@@ -173,7 +176,7 @@ class AdaptConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class OutputConfig(BaseConfig):
-    """What is written besides the JSON line. The formats are those of prediction/outputs/."""
+    """What is written besides the JSON line. prediction/outputs/ implements the formats."""
 
     HEADING: ClassVar[str] = "written files"
 

@@ -1,7 +1,7 @@
 """Judge new videos with a trained model and the model's own preprocessing.
 
-A video of up to one window is judged as a training clip is; a longer one in overlapping windows, of which
-events.find_events makes events. The video's probability is that of its most violent window.
+A video no longer than one window is judged as a training clip is. A longer one is judged in overlapping windows, from
+which events.find_events makes events. The video's probability is that of its most violent window.
 """
 
 from __future__ import annotations
@@ -36,16 +36,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-#: Windows of a file that the heads judge together, and those that backbones may have in hand meanwhile.
-_WINDOWS_AT_ONCE, _AHEAD = 16, 2
+#: Windows of a file that the heads judge together, as one batch.
+_WINDOWS_AT_ONCE = 16
+#: Windows, at most, that the first runs of backbones have been given and the others have not.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class _WindowAtWork:
-    """A window whose features are being made, by run of backbones, view and stream.
+    """A window whose features are being made.
 
-    `sure`: the member that judges first has done so alone, and no other run of backbones sees it. `still`: nothing
-    moves in it, and none sees it. `seen`: as long as others may.
+    `jobs`: the features by run of backbones (its index), view and stream. `seen`: the window's frames, until all runs
+    of backbones have been given it; then None. `sure`: the member that judges first was sure, so it judges alone and
+    the other runs of backbones do not see the window. `still`: nothing moves in it, so no run sees it.
     """
 
     window: sampling.Window
@@ -56,18 +59,18 @@ class _WindowAtWork:
 
 
 class Detector:
-    """A trained model with its backbones running: it judges video files and streams.
+    """A trained model with its backbones running, which judges video files and streams.
 
-    `model`: the trained model, with its members, their record, and the threshold of the operating point.
+    `model`: the TrainedModel with its members, their records, and the threshold of the operating point.
     """
 
     def __init__(self, config: PredictConfig):
         """Load the model and start its backbones.
 
-        Raises UserError if there is no such model, it has no such operating point, its backbone's weights cannot be
-        had, its windows are shorter than a stride that was asked for, or the camera profile is of another model.
+        Raises UserError if there is no such model, it lacks the operating point, the weights of its backbones cannot be
+        obtained, the requested stride is longer than its windows, or the camera profile is for another model.
         """
-        from violence_detection.models import shipped, whole_networks  # needed once, to find the model
+        from violence_detection.models import shipped, whole_networks  # needed only while loading
 
         self.config = config
         loaded = trained_model.load(shipped.find(config.model), config.backbone_weights)
@@ -79,17 +82,17 @@ class Detector:
         self.model = loaded.at(config.operating_point, config.threshold)
         self.profile: CameraProfile | None = None
         if config.profile:
-            from violence_detection.prediction import camera_profile  # most runs have none
+            from violence_detection.prediction import camera_profile  # most runs use no profile
 
             self.profile = camera_profile.read_for(config.profile, shipped.find(config.model), config)
             if not self.profile.early_exit:
                 self.model = self.model.by_all_members()
         self.events_by = self.profile.settings(config) if self.profile else config.at(self.model.threshold)
         if self.model.by_all:
-            log.info("all members judge every window: the early exit would decide at this threshold")
+            log.info("all members judge every window: at this threshold the first member alone would decide")
         found = self.model.calibration
         if found and not config.profile and (other := found.other_views(config.tta)):
-            log.warning("the model is %s. --tta %d judges as then", other, found.views)
+            log.warning("the model is %s. Use --tta %d to judge as it was calibrated", other, found.views)
         self.views = augment.views(config.tta, self.model.closer_look)
         self.stride_s = stride_s(config, self.model.features.window_s)
         if self.profile and config.profile:
@@ -117,7 +120,10 @@ class Detector:
         self._heads = threading.Lock()
 
     def _in_turn(self) -> tuple[list[int], list[int]]:
-        """The runs of backbones that see every window, and those that see it where the first member is not sure."""
+        """Indices of the runs of backbones that see every window, and of those for windows that the early exit leaves.
+
+        Without an early exit the second list is empty.
+        """
         asked = {name for member in self.model.first for name in self.model.inputs_of(member)}
         every = list(range(len(self.runs)))
         first = [
@@ -130,8 +136,8 @@ class Detector:
     def judge(self, path: Path | str, begun: Sequence[JudgedWindow] = ()) -> Verdict:
         """Judge one video file. Raises UnreadableVideo naming it, and UserError for an address.
 
-        `begun`: its first windows, as an earlier run with these settings has judged them. They are not judged again,
-        but where the file decodes otherwise than its packets say: whether they are of before that showed, nobody knows.
+        `begun`: its first windows, if an earlier run with the same settings has judged them. They are not judged again,
+        unless the file turns out to decode differently from what its packets say: then their times may be wrong.
         """
         path = _file(path)
         try:
@@ -140,13 +146,13 @@ class Detector:
             return self._judge(path, decode.probe(path), ())
 
     def windows_of(self, path: Path | str, keep: Callable[[Inputs, np.ndarray], T]) -> tuple[list[T], str]:
-        """What `keep` makes of the windows of a video file, which it is given some at a time, in their order.
+        """Call `keep` with the windows of a video file, a batch at a time in order; return its results and a warning.
 
-        With it what a verdict would have as its warning: what of the file does not decode.
-
-        It gets all features, name -> (N, V, T, C), also those that judging does without where a member is sure, and
-        P(violent) (N,), by no camera profile. Nothing else of them is held, whatever the length. This is no iterator: a
-        file may turn out to decode otherwise than it says, and is then begun again. Raises UnreadableVideo naming it.
+        `keep` gets the features of all backbones, input name -> (N, V, T, C), even where judging would take the early
+        exit, and the model's P(violent) (N,), without a camera profile. Only its results are kept, so that memory does
+        not grow with the features. They are returned together rather than yielded, because a file may turn out to
+        decode differently from what its packets say, and is then judged again from its beginning. The warning is that
+        of a verdict: which part of the file was not judged and why, or empty. Raises UnreadableVideo naming the file.
         """
         path = _file(path)
         try:
@@ -176,7 +182,10 @@ class Detector:
     def _laid(
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming
     ) -> tuple[list[sampling.Window], list[sampling.Window]]:
-        """Every window of a file, and those that show movement. Raises UnreadableVideo where none does."""
+        """Return all windows of a file, and those with enough different frames to judge.
+
+        Raises UnreadableVideo if there are none of the latter.
+        """
         info = decode.info_of(found)
         every = sampling.sliding_windows(info, self.model.features.window_s, self.stride_s)
         windows = [window for window in every if sampling.shows_movement(info, window)]
@@ -190,7 +199,7 @@ class Detector:
         every: Sequence[sampling.Window],
         windows: Sequence[sampling.Window],
     ) -> str:
-        """What of a file does not decode, or shows too few frames; empty where all is looked at."""
+        """Say what part of a file does not decode, or has too few frames to judge; empty if all of it is judged."""
         too_still = len(windows) < len(every)
         return info.shortfall() or (
             sampling.too_still(info, self.model.features.window_s) if too_still else ""
@@ -202,7 +211,7 @@ class Detector:
         found: decode.VideoInfo | decode.PacketTiming,
         windows: Sequence[sampling.Window],
     ) -> Iterable[SeenWindow]:
-        # the plain view and the closer look are the same whatever the clip
+        # only test-time views depend on the clip id, so the file is hashed only for them
         clip_id = storage.sha256_file(path)[:16] if self.config.tta > 1 else ""
         return window_pictures.of_file(path, found, windows, self.viewers, clip_id, self.views)
 
@@ -239,13 +248,14 @@ class Detector:
         )
 
     def watch(self, source: Source | Path | str | int) -> Iterator[JudgedWindow]:
-        """Judge a source as its frames come: each window once all its frames are there, the last ones at the end.
+        """Judge a source while its frames arrive: each window as soon as it is complete, the last ones at the end.
 
-        They are those that the same footage has as a file. A text or path is opened as sources.open_source does, a
-        number is that of a camera of this machine. Raises UnreadableVideo, SourceError if the source cannot be opened,
-        breaks, or ends before anything could be judged, and UserError for a text that means no source.
+        The windows are the same as those of the footage in a file. `source`: an open source, a path or text for
+        sources.open_source, or the number of a camera of this machine. Raises UnreadableVideo; SourceError if the
+        source cannot be opened, breaks off, or ends before anything could be judged; and UserError for a text that is
+        not a source.
         """
-        from violence_detection.prediction.window_stream import StreamJudge  # files have no need of it
+        from violence_detection.prediction.window_stream import StreamJudge  # not needed for files
         from violence_detection.video.sources import CameraSource, FileSource, open_source
 
         if isinstance(source, int):
@@ -265,28 +275,34 @@ class Detector:
         if not judged + len(last):
             seen = stream.frames_seen if stream else 0
             raise SourceError(
-                source.name, f"ended after {seen} frames, none of it with enough of them to judge"
+                source.name, f"ended after {seen} frames, and no part of it has enough frames to judge"
             )
 
     def judged(self, name: str, seen: Iterable[SeenWindow]) -> Iterator[tuple[sampling.Window, float | None]]:
-        """The windows of a stream with P(violent), None of still ones, each by itself. Threads may call it.
+        """Judge the windows of a stream one by one; yield each with P(violent), or None if it is still. Thread-safe.
 
-        Raises UnreadableVideo where that is no number.
+        Raises UnreadableVideo, naming `name`, if a feature or P(violent) is not a finite number.
         """
         for window in seen:
             (p,) = self._probabilities(name, [self._go_on(self._begin(window))])
             yield window.window, p
 
     def profiled(self, window: JudgedWindow) -> JudgedWindow:
-        """The window as it is by the camera profile, if there is one."""
+        """Return the window with the camera profile applied, if there is a profile."""
         return self.profile.window(window) if self.profile else window
 
     def features(self, seen: Sequence[SeenWindow]) -> Inputs:
-        """Features of windows, whatever was changed in them: input name -> (N, V, T, C), as `_features` has them."""
+        """Return the features of windows by all backbones, input name -> (N, V, T, C), with dtypes as in `_features`.
+
+        The windows may have been changed, as for an explanation.
+        """
         return self._features([self._given(window, self._others) for window in seen])
 
     def _probabilities(self, name: str, windows: Sequence[_WindowAtWork]) -> list[float | None]:
-        """P(violent), None of still windows. Raises UnreadableVideo naming what is not a number."""
+        """Return P(violent) of each window, None for still ones, without the camera profile.
+
+        Raises UnreadableVideo, naming `name`, if a feature or P(violent) is not a finite number.
+        """
         p = np.full(len(windows), np.nan)
         for sure in (True, False):
             rows = [row for row, window in enumerate(windows) if window.sure == sure and not window.still]
@@ -304,7 +320,7 @@ class Detector:
         return [float(value) if moved else None for value, moved in zip(p, moves, strict=True)]
 
     def _at_work(self, seen: Iterable[SeenWindow]) -> Iterator[Sequence[_WindowAtWork]]:
-        """Some windows at a time, given to all the backbones that are to see them, while these have the next ones."""
+        """Yield batches of windows that all their backbones have been given, and start on the next ones meanwhile."""
         begun: deque[_WindowAtWork] = deque()
         ready: deque[_WindowAtWork] = deque()
         for window in seen:
@@ -318,9 +334,9 @@ class Detector:
             yield [ready.popleft() for _ in range(min(_WINDOWS_AT_ONCE, len(ready)))]
 
     def _begin(self, seen: SeenWindow) -> _WindowAtWork:
-        """Give a window to the runs of backbones that see every one, unless it is still and these are to be skipped."""
+        """Give a window to the runs of backbones that see every window, unless it is still and skip_still is set."""
         if self.config.skip_still:
-            from violence_detection.video import stillness  # most runs look at every window
+            from violence_detection.video import stillness  # most runs skip no windows
 
             if stillness.is_still(seen.whole_frames()):
                 processes.beat()
@@ -328,11 +344,11 @@ class Detector:
         return self._given(seen)
 
     def _given(self, seen: SeenWindow, and_to: Sequence[int] = ()) -> _WindowAtWork:
-        """Give a window to the runs of backbones that see every one, and to these."""
+        """Give a window to the runs of backbones that see every window, and to the runs `and_to`."""
         return _WindowAtWork(seen.window, seen, self._submit(seen, [*self._first, *and_to]))
 
     def _go_on(self, begun: _WindowAtWork) -> _WindowAtWork:
-        """Give it to the others as well, unless the first member is sure."""
+        """Give the window to the other runs of backbones as well, unless the first member is sure or it is still."""
         seen, exits = begun.seen, self.model.exits
         if not self._others or begun.still:
             return replace(begun, seen=None)
@@ -345,11 +361,13 @@ class Detector:
         return replace(begun, seen=None, jobs={**begun.jobs, **self._submit(seen, self._others)})
 
     def _submit(self, seen: SeenWindow, runs: Sequence[int]) -> dict[tuple[int, str, str], Future[Any]]:
-        """Give a window to runs of backbones, one view after another, so that few pictures are held at a time."""
+        """Give a window to runs of backbones, one view after another, so that few pictures are in memory at a time."""
         jobs: dict[tuple[int, str, str], Future[Any]] = {}
         for run in runs:
             for view in self.views:
-                if view == augment.CLOSER and seen.closer(run) is None:  # it would see the same again
+                if (
+                    view == augment.CLOSER and seen.closer(run) is None
+                ):  # no closer look here, so the plain view stands for it
                     plain = {
                         stream: jobs[run, augment.PLAIN, stream] for stream in self.runs[run].config.streams
                     }
@@ -361,9 +379,9 @@ class Detector:
         return jobs
 
     def _features(self, windows: Sequence[_WindowAtWork]) -> Inputs:
-        """Features of windows that the same backbones see: input name -> (N, V, T, C) float16, as the cache holds them.
+        """Return the features of windows that the same runs of backbones see, input name -> (N, V, T, C).
 
-        P(fight) is float32.
+        float16 as in the feature cache; float32 from a run that gives P(fight) itself, a network used whole.
         """
         out: Inputs = {}
         seen_by = {run for run, *_ in windows[0].jobs}
@@ -374,7 +392,7 @@ class Detector:
                     made[row].append(run.by_input(stream, windows[row].jobs[number, view, stream].result()))
                     processes.beat()
                 for name in run.inputs(stream):
-                    with np.errstate(over="ignore"):  # is looked for below
+                    with np.errstate(over="ignore"):  # an overflow becomes infinite; callers check that
                         out[name] = np.array(
                             [[by_name[name] for by_name in row] for row in made],
                             np.float32 if run.judges else np.float16,
@@ -390,10 +408,10 @@ def _judged(info: decode.VideoInfo, window: sampling.Window, p: float | None) ->
 def _judged_before(
     info: decode.VideoInfo, windows: Sequence[sampling.Window], begun: Sequence[JudgedWindow]
 ) -> list[JudgedWindow]:
-    """Those of `begun` that need no judging, of the `windows` that the file has: the first ones, as far as they agree.
+    """Return the first windows of `begun` that need not be judged again: those with the times of the file's `windows`.
 
-    So many that the others are judged in the same company as without them. The last are always judged: whether a file
-    decodes as its packets say shows at its end.
+    Only whole batches are taken, so that the remaining windows are judged in the same batches as in an uninterrupted
+    run. The last window is always judged: only the end of a file shows whether it decodes as its packets say.
     """
     alike = 0
     for window, before in zip(windows, begun, strict=False):
@@ -406,62 +424,64 @@ def _judged_before(
 
 
 def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> float:
-    """Seconds of the video that lie in any of the windows and decode."""
+    """Seconds of the video that are in at least one of the windows and decode."""
     starts = [info.start_s + window.start / info.fps for window in windows]
     spans = [(s, s + w.length / info.fps) for s, w in zip(starts, windows, strict=True)]
     return sampling.overlap_s(spans, [(0.0, info.duration_s)]) - sampling.overlap_s(spans, info.lost)
 
 
 def _check_finite(path: str, values: Mapping[str, np.ndarray]) -> None:
-    """Raise UnreadableVideo naming what is not a number: a verdict would be made of it."""
+    """Raise UnreadableVideo for the first array with NaN or infinity, which would else become part of a verdict."""
     for name, array in values.items():
         if not np.isfinite(array).all():
             raise UnreadableVideo(
                 path,
-                f"{name} of it is not a number (NaN or infinite), so there is no verdict. Report the video",
+                f"{name} is not a finite number (NaN or infinite), so there is no verdict. Please report this video",
             )
 
 
 def load(name_or_path: Path | str, **settings: Any) -> Detector:
-    """A detector from a trained folder, a model's file, or the name of a shipped model (see `list_models`).
+    """Load a model and return a Detector that judges with it.
 
+    `name_or_path`: a model or ensemble folder, a model file, or the name of a shipped model (see `list_models`).
     `settings`: fields of PredictConfig, such as threshold, operating_point, stride_s, tta, engine, backbone_weights.
-    Raises UserError if there is no such model or a setting cannot work, or TypeError for one that there is not.
+    Raises UserError if there is no such model or a setting cannot work, and TypeError for an unknown setting.
     """
     check_keywords("violence_detection.load", PredictConfig, settings, {"name_or_path": "model"})
     if not isinstance(name_or_path, str | Path) or not str(name_or_path):
-        raise UserError("no model is named. Give a folder, a file, or a name of list_models()")
+        raise UserError("no model is named. Give a model folder, a model file, or a name from list_models()")
     return Detector(PredictConfig(model=Path(name_or_path), **settings))
 
 
 def _file(path: Path | str) -> Path:
-    """The file that is meant. Raises UserError for an address, without its password."""
+    """Return the path that is meant, with `~` expanded. Raises UserError, without the password, for an address."""
     if isinstance(path, Path) and os.path.exists(path):  # noqa: PTH110 - never an error
-        return path  # of a search, maybe: `~` is a folder of that name
+        return path  # perhaps found in a folder that is really called `~`
     file = expanded(path)
     if isinstance(path, str) and not os.path.exists(file):  # noqa: PTH110
-        from violence_detection.system import redaction  # a file needs neither
+        from violence_detection.system import redaction  # not needed for files
         from violence_detection.video import sources
 
         shown = redaction.mistyped(path)
         if sources.is_stream(path):
             raise UserError(
-                f"{shown} is a camera or a stream, and judge takes a video file: give it to watch(ADDRESS)"
+                f"{shown} is a camera or a stream, but judge takes a video file: use watch(ADDRESS) instead"
             )
         if sources.is_mistyped(path):
-            raise UserError(f"{shown} is no path of a file: give it as the system has it")
+            raise UserError(f"{shown} is not the path of a file: give a plain path, not an address")
     return file
 
 
 def stride_s(config: PredictConfig, window_s: float) -> float:
-    """Seconds from window to window, as they are judged; the default is shorter where windows are.
+    """Return the stride that is used, in seconds: the configured one, or `window_s` if windows are shorter than that.
 
-    Raises UserError where footage between windows would not be seen.
+    Raises UserError if the configured stride is longer than both the window and the default stride: then footage
+    between windows would not be judged.
     """
     default = PredictConfig.stride_s
     if config.stride_s > max(window_s, default):
         raise UserError(
-            f"stride_s (--stride-s) must be at most the model's window, {window_s:g} s: what lies between windows "
-            f"would not be seen. Received: {config.stride_s:g}"
+            f"stride_s (--stride-s) must be at most the model's window, {window_s:g} s: footage between windows would "
+            f"not be judged. Received: {config.stride_s:g}"
         )
     return min(config.stride_s, window_s)

@@ -1,4 +1,4 @@
-"""Each event of a video as a file of its own, with what stands before and after it, and a picture of it."""
+"""Write each event of a video as a clip of its own, with a margin before and after it, and a picture of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from violence_detection.video.shown import square
 
 @dataclass(frozen=True)
 class _Clip:
-    """The moments of a video that a clip has, from `first` up to `end`."""
+    """A clip at `path` of the moments (see video/decode.py) from `first` up to, not including, `end`."""
 
     path: Path
     first: int
@@ -26,7 +26,7 @@ class _Clip:
 
 
 def paths_of(verdict: Verdict, folder: Path, name: str) -> list[Path]:
-    """Those of a verdict's clips; each has a picture beside it."""
+    """Return the paths of a verdict's clips, one for each event. A picture is beside each, with the suffix .jpg."""
     return [folder / f"{name}.event{n:03d}.mp4" for n in range(1, len(verdict.events) + 1)]
 
 
@@ -38,18 +38,20 @@ def write(
     comment: str = "",
     written: WrittenFiles | None = None,
 ) -> list[Path]:
-    """Write `<name>.event001.jpg` and `.mp4` and so on, all pictures before the first clip; returns the clips.
+    """Write `<name>.event001.jpg`, `<name>.event001.mp4` and so on; return the paths of the clips.
 
-    A picture shows the middle of its event's most violent window. Clips begin `margin_s` before the event and end as
-    long after it, as far as there is footage. Those that an earlier run wrote for this video, of more events, are
-    removed. `written`: what is known of the folder, else its record is read. Raises UnreadableVideo, or UserError where
-    something cannot be written or a file is not this video's.
+    A picture shows the middle of its event's most violent window; all pictures are written before the first clip. A
+    clip begins `margin_s` before the event and ends `margin_s` after it, as far as there is footage. Files of further
+    events, which an earlier run wrote for this video, are removed. `comment` is stored in the clips. `written`: the
+    record of the folder, if the caller has it already; by default it is read.
+    Raises UnreadableVideo, and UserError if a file cannot be written or would replace one that was not written for this
+    video.
     """
     video, events, written = Path(verdict.path), verdict.events, written or WrittenFiles(folder)
     paths = paths_of(verdict, folder, name)
     if events:
         info = decode.probe(video)
-        # without the first clip all are made again, whichever run comes next where this one is killed
+        # a run that is killed from here on leaves no first clip, and where that is missing the next run makes all again
         written.remove(paths[0], video)
         _write_pictures(video, info, events, paths, written)
         clips = [_clip(info, event, path, margin_s) for event, path in zip(events, paths, strict=True)]
@@ -80,7 +82,7 @@ def _write_pictures(
 def _write_clips(
     video: Path, info: decode.VideoInfo, clips: Sequence[_Clip], comment: str, written: WrittenFiles
 ) -> None:
-    """All clips in one pass, however they overlap. `clips` in order of their first moments."""
+    """Write all clips in one pass over the video, although they may overlap. `clips` are sorted by `first`."""
     numbers = sorted({n for clip in clips for n in range(clip.first, clip.end)})
     waiting = list(clips)
     with contextlib.ExitStack() as whole:

@@ -1,7 +1,7 @@
-"""Events while their windows still come: what is new of them, under one id from the first news to the last.
+"""Follow events while their windows are still arriving, and report news of each under one id from beginning to end.
 
-The rule is that of events.find_events, taken a window at a time. What is said last of each event is what find_events
-makes of the same windows.
+The rule is that of events.find_events, applied window by window. The last news of each event is exactly the event that
+find_events makes of the same windows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NEW, UPDATE, END = "new", "update", "end"
 
 @dataclass(frozen=True)
 class EventNews:
-    """Something new of an event. kind: new, update or end; event: as it is known now, for ever with `end`."""
+    """News of an event. `kind`: NEW, UPDATE or END. `event`: as far as it is known now; final with END."""
 
     kind: str
     event_id: str
@@ -27,7 +27,7 @@ class EventNews:
 
 @dataclass
 class _Told:
-    """What was said last of an event that is open, and the first of its runs, which it is known by."""
+    """An open event that was reported: its first run, by which it is recognised, and the event as last reported."""
 
     run: WindowRun
     event_id: str
@@ -35,25 +35,28 @@ class _Told:
 
 
 class EventFollower:
-    """Follows the windows of one camera, which come in order of time, and says what is new of events.
+    """Takes the windows of one camera in order of time, and returns the news of events.
 
-    `name_event` gives a new event its id. An event is said as soon as no window that comes can take it back, and ended
-    as soon as none can change it. Memory does not grow.
+    `name_event` makes the id of a new event. An event is reported as soon as no later window can undo it, and ended as
+    soon as none can change it. Memory does not grow with the number of windows.
     """
 
     def __init__(self, settings: EventConfig, name_event: Callable[[Event], str]):
         self._settings, self._name_event = settings, name_event
         self._runs = WindowRuns(settings)
-        #: Windows that smoothing or a stretch may still need, each with the lost footage before it.
+        #: Windows that smoothing or a neighbour's stretch may still need, each with the seconds lost before it.
         self._recent: list[tuple[JudgedWindow, float]] = []
-        #: How many of them the runs have.
+        #: How many of them, from the first, have been added to the runs.
         self._taken = 0
         self._count = 0
         self._begin_s = 0.0
         self._told: list[_Told] = []
 
     def push(self, window: JudgedWindow, lost_s: float = 0.0) -> list[EventNews]:
-        """Take the next window. `lost_s`: seconds before it that have no footage and are to be no gap."""
+        """Add the next window and return the news.
+
+        `lost_s`: seconds of lost footage before the window, which do not count as a gap between violent windows.
+        """
         if not self._count:
             self._begin_s = window.start_s
         self._count += 1
@@ -62,7 +65,10 @@ class EventFollower:
         return self._news(self._next_begins_s(), ends_are_known=False)
 
     def pass_time(self, time_s: float) -> list[EventNews]:
-        """Know that no window comes that begins before this time, as while a camera is away."""
+        """Note that no window will begin before `time_s`, as while a camera is away; return the news.
+
+        A time before the end of the last window changes nothing.
+        """
         if not self._count or time_s < self._recent[-1][0].end_s:
             return []
         self._take(time_s)
@@ -72,7 +78,7 @@ class EventFollower:
         return self._news(self._next_begins_s(), ends_are_known=True)
 
     def finish(self) -> list[EventNews]:
-        """Know that no window comes any more. What is open ends."""
+        """Note that no more windows will come; return the news. All open events end."""
         if not self._count:
             return []
         if self._count == 1:
@@ -82,7 +88,7 @@ class EventFollower:
         return self._news(None, ends_are_known=True)
 
     def _take(self, middle_s: float | None) -> None:
-        """Give the runs the windows that no other with a middle of this or later changes; None: all of them."""
+        """Add to the runs the windows that no window with a middle of `middle_s` or later can change; None: all."""
         windows = [window for window, _ in self._recent]
         spans = events.stretches(windows)
         values = events.smoothed(windows, self._settings.smoothing_s)
@@ -99,7 +105,7 @@ class EventFollower:
         self._forget()
 
     def _forget(self) -> None:
-        """Drop what neither smoothing nor the stretch of the next window needs."""
+        """Drop the windows that neither smoothing nor the stretch of the next window needs."""
         waiting = self._recent[min(self._taken, len(self._recent) - 1)][0]
         needed = [
             number
@@ -111,11 +117,15 @@ class EventFollower:
         self._taken -= first
 
     def _next_begins_s(self) -> float:
-        """No stretch begins before this that the runs do not have."""
+        """A time, in seconds, before which no stretch begins that has yet to be added to the runs."""
         return self._recent[self._taken - 1][0].middle_s if self._taken else self._begin_s
 
     def _news(self, next_s: float | None, ends_are_known: bool) -> list[EventNews]:
-        """What has changed. `next_s`: no stretch that comes begins before it; None: none comes."""
+        """Compare the events as known now with what was reported, and return the news.
+
+        `next_s`: no further stretch begins before it; None: there is no further stretch. `ends_are_known`: whether the
+        end of the last window's stretch is final, since no window follows that could share a part of it.
+        """
         run = self._runs.run
         padding_s, last_s = self._settings.padding_s, self._recent[-1][0].end_s
         if run is not None and next_s is not None:
@@ -131,7 +141,7 @@ class EventFollower:
         return out
 
     def _is_certain(self, run: WindowRun, ends_are_known: bool) -> bool:
-        """Whether it will be long enough, whatever comes. A next window may take up to half of the last."""
+        """Whether the run will be long enough whatever comes. A next window may take up to half of the last one."""
         if not ends_are_known and run.last is self._recent[-1][0]:
             run = replace(run, end_s=run.last.middle_s)
         return run.is_long_enough(self._settings)

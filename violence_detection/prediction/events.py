@@ -1,4 +1,4 @@
-"""What was found in a video: windows with their probability, and the events that they make up."""
+"""What was found in a video: judged windows, the events that they make up, and the verdict."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from violence_detection.constants import CLASS_NAMES, EARLY_EXIT_KEY
 from violence_detection.prediction.config import EventConfig
 
-#: Times are rounded to hundredths; less than this is no gap between them.
+#: Times are rounded to hundredths of a second, so a difference below this is not a gap.
 _NO_GAP_S = 0.011
 
 
 @dataclass(frozen=True)
 class JudgedWindow:
-    """A stretch of a video that was judged at once. Seconds from the beginning; P(violent) in [0, 1].
+    """A stretch of a video that was judged at once, in seconds from the video's beginning, with P(violent) in [0, 1].
 
-    `p_model`: what the model said, where a camera profile has made something else of it; None: the same. `still`: True
-    where nothing moves, so that P(violent) is 0 without any network's look; None: judged.
-    Raises ValueError for what is no probability, such as NaN.
+    `p_model`: the model's own P(violent) if a camera profile changed it, else None. `still`: True if nothing moves, so
+    that P(violent) is 0 and no network judged the window; else None.
+    Raises ValueError for a probability that is NaN or outside [0, 1].
     """
 
     start_s: float
@@ -34,38 +34,41 @@ class JudgedWindow:
     def __post_init__(self) -> None:
         for p in (self.p_violent, self.p_judged):
             if not 0 <= p <= 1:
-                raise ValueError(f"{p} is no probability")
+                raise ValueError(f"{p} is not a probability")
 
     @property
     def p_judged(self) -> float:
-        """P(violent) as the model gave it."""
+        """P(violent) as the model gave it, before any camera profile."""
         return self.p_violent if self.p_model is None else self.p_model
 
     def as_judged(self) -> JudgedWindow:
-        """The window as the model gave it, without what a camera profile has made of it."""
+        """Return the window as the model judged it, without any camera profile."""
         return JudgedWindow(self.start_s, self.end_s, self.p_judged, still=self.still)
 
     def record(self) -> dict[str, Any]:
-        """As it is written; `p_model` stands there only where it is another, `still` where it is."""
+        """Return the fields to be written to files. `p_model` and `still` are left out if they are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def of(cls, span_s: tuple[float, float], p_violent: float | None) -> JudgedWindow:
-        """With the figures rounded that everybody gets: hundredths of a second, four places. P None: it is still."""
+        """Make a window with times rounded to hundredths of a second and P(violent) to four places.
+
+        `span_s`: start and end. `p_violent`: None for a still window.
+        """
         still, p = (True, 0.0) if p_violent is None else (None, round(p_violent, 4))
         return cls(round(span_s[0], 2), round(span_s[1], 2), p, still=still)
 
     @property
     def middle_s(self) -> float:
-        """The moment that it is about."""
+        """The middle of the window, in seconds."""
         return (self.start_s + self.end_s) / 2
 
 
 @dataclass(frozen=True)
 class Event:
-    """A stretch of a video that is called violent. `p_violent` is that of its most violent window, as it was judged.
+    """A stretch of a video that is called violent, in seconds from the video's beginning.
 
-    peak_s: the middle of that window.
+    `p_violent`: that of its most violent window, without smoothing. `peak_s`: the middle of that window.
     """
 
     start_s: float
@@ -80,20 +83,24 @@ class Event:
 
     @property
     def duration_s(self) -> float:
-        """How long it lasts."""
+        """Length of the event, in seconds."""
         return self.end_s - self.start_s
 
 
 def event_at(events: Sequence[Event], time_s: float) -> int:
-    """The number, from 1, of the event that a moment lies in; 0: in none. `events` as find_events gives them."""
+    """Return the number, from 1, of the event that contains the moment `time_s`; 0 if none does.
+
+    `events`: as find_events returns them.
+    """
     number = bisect.bisect_right(events, time_s, key=lambda event: event.start_s)
     return number if number and time_s < events[number - 1].end_s else 0
 
 
 def stretches(windows: Sequence[JudgedWindow]) -> list[tuple[float, float]]:
-    """For each window the (start, end) in seconds that it stands for: of what two share, each has the nearer half.
+    """Return for each window its stretch, the (start, end) in seconds for which its P(violent) counts.
 
-    `windows` in order of time. Together the stretches are what the windows cover, and none overlap.
+    Where two windows overlap, each gets the half that is nearer to it. So the stretches cover what the windows cover,
+    and do not overlap. `windows`: in order of time.
     """
     starts, ends = [w.start_s for w in windows], [w.end_s for w in windows]
     for i, (before, after) in enumerate(itertools.pairwise(windows)):
@@ -103,7 +110,7 @@ def stretches(windows: Sequence[JudgedWindow]) -> list[tuple[float, float]]:
 
 
 def smoothed(windows: Sequence[JudgedWindow], smoothing_s: float) -> list[float]:
-    """For each window the mean P(violent) of those whose middles lie within half of `smoothing_s` of its own."""
+    """Return for each window the mean P(violent) of the windows whose middles are within smoothing_s / 2 of its own."""
     if smoothing_s == 0:
         return [w.p_violent for w in windows]
     out: list[float] = []
@@ -118,20 +125,20 @@ def smoothed(windows: Sequence[JudgedWindow], smoothing_s: float) -> list[float]
 
 
 def is_settled(window: JudgedWindow, middle_s: float, smoothing_s: float) -> bool:
-    """Whether windows with a middle of `middle_s` or later leave the smoothed P(violent) of this one as it is."""
+    """Return whether windows with a middle of `middle_s` or later cannot change this window's smoothed P(violent)."""
     return smoothing_s == 0 or middle_s > window.middle_s + smoothing_s / 2 + _NO_GAP_S
 
 
 def find_events(windows: Sequence[JudgedWindow], settings: EventConfig) -> tuple[Event, ...]:
-    """The events of a video's windows, in order of time, as are `windows`.
+    """Make events of a video's windows, which must be in order of time; return them in order of time.
 
-    Probabilities are smoothed. An event begins with the stretch (see `stretches`) of a window at or above the
-    threshold, and goes on while the windows behind it stay at or above the offset; it goes on, too, where another
-    would begin no more than `merge_gap_s` behind its end. What is shorter than `min_duration_s` is left out. For
-    `cooldown_s` behind an event no other begins. At last padding is added, within what was judged; events
-    that then touch are one. Hysteresis and duration as in pyannote.audio's Binarize (Bredin 2020).
+    First, probabilities are smoothed. An event begins with the stretch (see `stretches`) of a window at or above the
+    threshold, and continues while the following windows are at or above the offset. It also continues if another event
+    would begin no more than `merge_gap_s` after its end. Events shorter than `min_duration_s` are left out. For
+    `cooldown_s` after an event no other begins. Finally, padding is added, within what was judged, and events that
+    then touch are joined. Hysteresis and minimum duration work as in pyannote.audio's Binarize (Bredin 2020).
 
-    A video of one window is one event where the window reaches the threshold, whatever the other settings.
+    A video of one window is one event if the window reaches the threshold; the other settings do not count.
     """
     if not windows:
         return ()
@@ -149,7 +156,11 @@ def find_events(windows: Sequence[JudgedWindow], settings: EventConfig) -> tuple
 
 @dataclass
 class WindowRun:
-    """Windows that make up an event. `lost_s`: lost footage behind its end, which is no gap."""
+    """Consecutive windows that make up an event, before padding. Times are in seconds.
+
+    `peak`: the most violent window. `last`: the last window. `lost_s`: lost footage after the end, which does not count
+    as a gap before the next window.
+    """
 
     start_s: float
     end_s: float
@@ -158,14 +169,14 @@ class WindowRun:
     lost_s: float = 0.0
 
     def is_long_enough(self, settings: EventConfig) -> bool:
-        """Whether it is not left out as too short."""
+        """Whether the run reaches `min_duration_s`."""
         return self.end_s - self.start_s > settings.min_duration_s - _NO_GAP_S
 
 
 class WindowRuns:
-    """The rule by which windows make up events, a window at a time: see find_events.
+    """The rule by which windows make up events (see find_events), applied window by window.
 
-    found: runs that are over and long enough; run: the one that may go on.
+    `found`: runs that are over and long enough. `run`: the run that may still continue, if any.
     """
 
     def __init__(self, settings: EventConfig):
@@ -175,7 +186,10 @@ class WindowRuns:
         self._cool_s = -math.inf
 
     def add(self, window: JudgedWindow, start_s: float, end_s: float, p: float, lost_s: float = 0.0) -> None:
-        """Take the next window, with its stretch and its smoothed P(violent), `lost_s` of lost footage before it."""
+        """Add the next window.
+
+        `start_s`, `end_s`: its stretch. `p`: its smoothed P(violent). `lost_s`: seconds of lost footage before it.
+        """
         settings, run = self.settings, self.run
         begins = p >= settings.threshold
         if run is not None:
@@ -191,12 +205,12 @@ class WindowRuns:
             self.run = WindowRun(start_s, end_s, window, window)
 
     def end_by(self, time_s: float) -> None:
-        """End the run if nothing that begins at this time or later can belong to it."""
+        """End the run if no window whose stretch begins at `time_s` or later can belong to it."""
         if self.run is not None and self._is_over(self.run, time_s):
             self.end()
 
     def end(self) -> None:
-        """End the run."""
+        """End the run; it is dropped if it is too short."""
         if self.run is not None and self.run.is_long_enough(self.settings):
             self.found.append(self.run)
             self._cool_s = self.run.end_s + self.settings.cooldown_s
@@ -207,7 +221,10 @@ class WindowRuns:
 
 
 def joined(runs: Sequence[WindowRun], padding_s: float, within: tuple[float, float]) -> list[list[WindowRun]]:
-    """Runs in order of time, together where they touch once they are padded. `within`: what was judged, in seconds."""
+    """Group runs, which are in order of time, that touch once they are padded; without padding each is a group.
+
+    `within`: start and end of what was judged, in seconds.
+    """
     groups: list[list[WindowRun]] = []
     for run in runs:
         if padding_s and groups:
@@ -220,13 +237,16 @@ def joined(runs: Sequence[WindowRun], padding_s: float, within: tuple[float, flo
 
 
 def is_final(group: Sequence[WindowRun], padding_s: float, end_s: float, next_s: float) -> bool:
-    """Whether no run that begins at `next_s` or later touches this group, and its end lies within what was judged."""
+    """Return whether the padded group ends by `end_s`, the end of what was judged, and no later run can touch it.
+
+    `next_s`: the earliest time at which a later run may begin.
+    """
     padded_s = group[-1].end_s + padding_s
     return padded_s <= end_s and (not padding_s or next_s - padding_s > round(padded_s, 2) + _NO_GAP_S)
 
 
 def event_of(group: Sequence[WindowRun], padding_s: float, within: tuple[float, float]) -> Event:
-    """The event of runs that belong together. `within`: what was judged, in seconds."""
+    """Make the event of a group of runs. `within`: start and end of what was judged, in seconds."""
     start_s, end_s = _padded(group, padding_s, within)
     peak = max((run.peak for run in group), key=lambda w: w.p_violent)
     return Event(round(start_s, 2), round(end_s, 2), peak.p_violent, round(peak.middle_s, 2))
@@ -238,16 +258,20 @@ def _padded(group: Sequence[WindowRun], padding_s: float, within: tuple[float, f
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found in one video. `windows` in order of time; `events_by` decides label and events.
+    """What was found in one video.
 
-    duration_s: how long the video is; judged_s: how much of it the verdict rests on; warning: why the two differ, empty
-    where they do not, or only since the pictures begin late. calibrated: whether probabilities are the model's
-    calibrated ones. fps: moments a second, by which editors number them; 0: not known. profile: the name of the camera
-    profile that was applied; empty: none. judged_with: the engines that ran the networks, with their precision; empty:
-    not known. early_exit: whether the model's early exit was taken, if it has one; False: all members judged every
-    window. model: identity of the model that judged, where verdicts are kept; empty: not known. real_path: where the
-    file lay as it was judged, links followed; given_as: the path by which it was judged, where `path` is another. Both
-    empty: not known.
+    - `windows`: in order of time; label and events are made of them by the settings `events_by`.
+    - `duration_s`: length of the video. `judged_s`: how much of it the verdict rests on. `warning`: why the two differ;
+      empty if they do not, or only because the pictures begin later than the video.
+    - `calibrated`: whether the probabilities are calibrated ones.
+    - `fps`: moments a second, by which video editors number frames; 0 if not known.
+    - `profile`: name of the camera profile that was applied; empty if none.
+    - `judged_with`: the engines that ran the networks, with their precision; empty if not known.
+    - `early_exit`: False if all members of the model judged every window; True if its early exit was taken, and for a
+      model that has none.
+    - `model`: identity of the model that judged; known only where verdicts are stored, else empty.
+    - `real_path`: the path of the file when it was judged, links resolved; empty if not known.
+    - `given_as`: the path by which the video was judged, if `path` is a different one; else empty.
     """
 
     path: str
@@ -267,31 +291,31 @@ class Verdict:
 
     @property
     def threshold(self) -> float:
-        """The P(violent) from which a window counts as violent."""
+        """P(violent) from which a window counts as violent."""
         return self.events_by.threshold
 
     @property
     def p_violent(self) -> float:
-        """That of the most violent window."""
+        """P(violent) of the most violent window."""
         return max(window.p_violent for window in self.windows)
 
     @property
     def still_windows(self) -> int:
-        """How many windows no network looked at, since nothing moves in them."""
+        """Number of windows that no network judged, because nothing moves in them."""
         return sum(bool(window.still) for window in self.windows)
 
     @property
     def label(self) -> str:
-        """fight, where there is an event, or nonfight."""
+        """`fight` if there is an event, else `nonfight`."""
         return CLASS_NAMES[bool(self.events)]
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """When it is violent, in order of time."""
+        """The violent stretches, in order of time."""
         return find_events(self.windows, self.events_by)
 
     def summary(self) -> dict[str, Any]:
-        """As the scripts print it."""
+        """Return the fields of the video in the JSON line that the scripts print."""
         events = self.events
         return {
             "path": self.path,
@@ -312,9 +336,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class JudgingNews:
-    """Said while a video is judged: the windows that are new, up to which second, and of how many.
+    """Progress of judging a video: its next windows, and up to which second of how many it is judged.
 
-    `before`: an earlier run has judged them.
+    `before`: the windows were judged by an earlier run.
     """
 
     windows: tuple[JudgedWindow, ...]
@@ -324,5 +348,5 @@ class JudgingNews:
 
     @property
     def goes_on(self) -> bool:
-        """Whether more of the video is to come."""
+        """Whether more than half a second of the video is still to be judged."""
         return self.done_s < self.total_s - 0.5

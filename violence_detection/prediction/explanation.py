@@ -1,8 +1,8 @@
-"""Why a window was judged as it was: how much P(violent) falls without each place and without each moment of it.
+"""Explain why a window was judged as it was: how much P(violent) falls without each place and each moment of it.
 
-By occlusion (video/occlusion.py), which asks nothing of a model but its probability: the window is judged once as it
-is, once without each of 4 x 4 places, once without each of 8 stretches of time. That costs 25 times what judging does.
-Heads that pool by attention say besides how much each of their steps counted.
+The method is occlusion (video/occlusion.py), which needs nothing from a model but its probability: the window is judged
+once unchanged, once without each of 4 x 4 places, and once without each of 8 stretches of time, which makes 25 times
+the cost of judging. For heads that pool by attention, the explanation also tells how much each of their steps counted.
 """
 
 from __future__ import annotations
@@ -25,19 +25,26 @@ from violence_detection.video.window_pictures import SeenWindow
 if TYPE_CHECKING:
     from violence_detection.models.trained_model import Inputs
 
-PLACES, MOMENTS = 4, 8
-#: So many looks at a window are held at once.
+#: Rows, and columns, of the grid of places.
+PLACES = 4
+#: Equal stretches of time into which a window is divided.
+MOMENTS = 8
+#: Versions of a window, such as one without a place, that are judged together and so in memory at the same time.
 _AT_ONCE = 6
+#: Height, in pixels, to which the frames of the picture are shrunk.
 _SHOWN_HEIGHT = 240
+#: Probabilities are kept this far from 0 and 1, where log-odds are infinite.
 _TINY = 1e-6
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """`p`: P(violent) of the window; `p_without_places` (rows, columns), `p_without_moments` (MOMENTS,): without each.
+    """The explanation of one window.
 
-    `attention`: by member, the share (T,) of each of its steps over what it saw;
-    empty where no head has it. `frames`: of the middle of each moment, (H, W, 3) uint8 RGB, shown at `times_s`.
+    `p`: P(violent) of the unchanged window. `p_without_places` (PLACES, PLACES), as rows and columns, and
+    `p_without_moments` (MOMENTS,): P(violent) without each. `attention`: by member, the share (T,) of each of its time
+    steps; empty if no head pools by attention. `frames`: the frame in the middle of each moment, (H, W, 3) uint8 RGB.
+    `times_s`: their times in seconds of the video.
     """
 
     window: JudgedWindow
@@ -50,19 +57,19 @@ class Explanation:
 
     @property
     def places(self) -> np.ndarray:
-        """By how much the log-odds of P fall without each place, (rows, columns); negative where they rise.
+        """How much the log-odds of P(violent) fall without each place, (rows, columns); negative where they rise.
 
-        Log-odds, since of a P near 1 a fall by itself shows nothing.
+        Log-odds, because where P is near 1 the difference of probabilities hardly shows a fall.
         """
         return _log_odds(self.p) - _log_odds(self.p_without_places)
 
     @property
     def moments(self) -> np.ndarray:
-        """The same of each moment, (MOMENTS,)."""
+        """How much the log-odds of P(violent) fall without each moment, (MOMENTS,); negative where they rise."""
         return _log_odds(self.p) - _log_odds(self.p_without_moments)
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the explanation as JSON values, without the frames."""
         return {
             "start_s": self.window.start_s,
             "end_s": self.window.end_s,
@@ -75,14 +82,14 @@ class Explanation:
 
 
 class Explainer:
-    """Explains windows of videos by a model. Views are not averaged: it looks at the plain window."""
+    """Explains the judgement of windows by a model. Test-time views are not averaged: `tta` is set to 1."""
 
     def __init__(self, config: PredictConfig):
-        """Load the model. Raises UserError as Detector does."""
+        """Load the model. Raises UserError in the same cases as Detector."""
         self._detector = Detector(replace(config, tta=1))
 
     def explain(self, path: Path, windows: Sequence[JudgedWindow]) -> Iterator[Explanation]:
-        """Explain windows of a video, in order of time. Raises UnreadableVideo."""
+        """Yield an explanation for each window of a video, sorted by time. Raises UnreadableVideo."""
         info = decode.probe(path)
         windows = sorted(windows, key=lambda window: window.start_s)
         places = [self._place_of(info, window) for window in windows]
@@ -94,14 +101,20 @@ class Explainer:
     def without_places(
         self, path: Path, window: JudgedWindow, chosen: Sequence[Sequence[occlusion.Place]]
     ) -> list[float]:
-        """P(violent) of a window without some places together, for each choice of them. Raises UnreadableVideo."""
+        """Return P(violent) of a window for each item of `chosen`, a set of places that are covered together.
+
+        Raises UnreadableVideo.
+        """
         info = decode.probe(path)
         (seen,) = self._seen(path, info, [self._place_of(info, window)])
         changed = (_without_places(seen, places, info.width / info.height) for places in chosen)
         return self._judged(changed)[0].tolist()
 
     def _place_of(self, info: decode.VideoInfo, window: JudgedWindow) -> sampling.Window:
-        """The window in frames, just as it was judged where it is one of the grid: its times are rounded."""
+        """Return the window in frames: exactly the window of the grid that was judged, if one begins where it does.
+
+        The times of a JudgedWindow are rounded, so its frames cannot simply be computed from them.
+        """
         length_s = self._detector.model.features.window_s
         grid = sampling.sliding_windows(info, length_s, self._detector.stride_s)
         start = (window.start_s - info.start_s) * info.fps
@@ -113,7 +126,7 @@ class Explainer:
     def _seen(
         self, path: Path, info: decode.VideoInfo, places: Sequence[sampling.Window]
     ) -> Iterator[SeenWindow]:
-        # the plain view is the same whatever the clip
+        # without test-time views the clip id does not matter
         viewers, views = self._detector.viewers, self._detector.views
         return window_pictures.of_file(path, info, places, viewers, "", views, to_change=True)
 
@@ -145,7 +158,10 @@ class Explainer:
         )
 
     def _judged(self, looks: Iterable[SeenWindow]) -> tuple[np.ndarray, Inputs]:
-        """P(violent) (N,) of these looks at a window, and the features of the first, name -> (1, T, C)."""
+        """Judge versions of a window: P(violent) (N,), by the camera profile if there is one, and the first's features.
+
+        The features are those of the plain view, input name -> (1, T, C) float32.
+        """
         model, profile = self._detector.model, self._detector.profile
         found: list[np.ndarray] = []
         plain: Inputs = {}
@@ -174,7 +190,7 @@ def _log_odds(p: float | np.ndarray) -> np.ndarray:
 def _shown(
     path: Path, info: decode.VideoInfo, windows: Sequence[sampling.Window]
 ) -> Iterator[list[tuple[float, np.ndarray]]]:
-    """For each window the frames in the middle of its moments, with their times."""
+    """Yield for each window the frames in the middle of its moments, each as (time in seconds, frame to be shown)."""
     numbers = [sampling.sample_indices(info.n_frames, MOMENTS, w.start, w.length).tolist() for w in windows]
     groups = [frozenset(found) for found in numbers]
     decoded = decode.read_groups(path, info, groups, lambda frame, _: fitted(frame, _SHOWN_HEIGHT))
@@ -183,9 +199,10 @@ def _shown(
 
 
 def explained_windows(verdict: Verdict, most: int) -> list[tuple[str, JudgedWindow]]:
-    """What of a verdict is explained, with what its files are called: the most violent window of each event.
+    """Choose the windows of a verdict to explain; return (name, window) pairs, where the name is part of file names.
 
-    Of at most `most` events, the most violent ones; without events the most violent window of the video.
+    These are the most violent window of each of the `most` most violent events, named `event001` and so on by the
+    event's number; without events, the most violent window of the video, named `highest`.
     """
     events = list(enumerate(verdict.events, 1))
     if not events:

@@ -1,4 +1,4 @@
-"""An explanation as a picture: the window's frames in a row, what each place and each moment matters, and a legend."""
+"""Draw an explanation: the window's frames in a row, how much each place and each moment matters, and a legend."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from violence_detection.system import storage
 from violence_detection.system.figures import number
 from violence_detection.system.own_files import WrittenFiles
 
-#: Log-odds below which a fall is not told from nothing by a stronger colour: P from 0.62 to 0.5.
+#: Smallest change of log-odds that gets the full colour, so that noise does not look strong: P from 0.62 to 0.5.
 _LEAST_SCALE = 0.5
+#: Opacity of the colour on the place that matters most.
 _OVERLAY = 0.55
+#: Colours of the bars where P falls without the moment, which speaks for violence, and where it rises.
 _FOR, _AGAINST = "#b3261e", "#14508c"
 
 
 def write(explained: Explanation, path: Path, video: Path, written: WrittenFiles | None = None) -> None:
-    """Write the picture (JPEG) of a window of the video. Raises UserError where another's file is there.
+    """Write the picture (JPEG) of an explained window of `video`.
 
-    `written`: what is known of the folder, else its record is read.
+    `written`: the record of the folder, if the caller has it already; by default it is read. Raises UserError if a file
+    is there that was not written for this video.
     """
     figure, written = _drawn(explained, video.name), written or WrittenFiles(path.parent)
     with written.replacing(path, video) as temporary, warnings.catch_warnings():
-        # a name in letters that the font lacks has boxes for them
+        # letters of a file name that the font lacks become boxes, which needs no warning
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(temporary, format="jpeg", pil_kwargs={"quality": 88})
 
@@ -39,7 +42,7 @@ def _drawn(explained: Explanation, name: str) -> Figure:
     height, width = explained.frames[0].shape[:2]
     rows = [1.0, 0.9, *([0.5] * len(explained.attention))]
     frame_inches = 1.55 * height / width
-    # of the title, the bars with their labels, and the legend
+    # besides the frames, the height has room for the title, the bars with their labels, and the legend
     figure = Figure(
         figsize=(1.55 * n + 0.9, 0.8 + frame_inches * 1.1 + 1.5 * (len(rows) - 1) * 0.8 + 0.9), dpi=150
     )
@@ -70,12 +73,12 @@ def _drawn(explained: Explanation, name: str) -> Figure:
 
 
 def _in_one_line(name: str) -> str:
-    """A name with `_` for what cannot be drawn in a line, such as a line's end."""
+    """Return the name with `_` for characters that cannot be drawn in one line, such as a line break."""
     return "".join(c if c.isprintable() else "_" for c in storage.utf8_name(name))
 
 
 def _draw_frame(axes: Axes, frame: np.ndarray, places: np.ndarray, scale: float) -> None:
-    """The frame with each place in its colour: the stronger it matters, the less of the picture shows through."""
+    """Draw the frame with a colour over each place; the more a place matters, the less of the frame shows through."""
     height, width = frame.shape[:2]
     axes.imshow(frame, extent=(0, width, height, 0))
     colours = matplotlib.colormaps["bwr"](0.5 + places / (2 * scale))
@@ -106,10 +109,10 @@ def _draw_legend(figure: Figure, scale: float, explained: Explanation) -> None:
     colours[..., 3] = _OVERLAY * np.abs(values) / scale
     axes.imshow(colours, aspect="auto", extent=(-scale, scale, 0, 1))
     axes.set_yticks([])
-    axes.set_xticks([-scale, 0, scale], ["P rises", "no matter", "P falls"], fontsize=8)
+    axes.set_xticks([-scale, 0, scale], ["P rises", "no change", "P falls"], fontsize=8)
     text = (
-        "Colour: how the log-odds of P(violent) change when this place is covered throughout the window; without\n"
-        f"the place that matters most P is {number(explained.p_without_places.min(), 2)}. Bars: the same when the "
-        "video is held still for this moment,\nwith P. Red: what the model's figure rests on."
+        "Colour: how the log-odds of P(violent) change if this place is covered throughout the window; without\n"
+        f"the place that matters most, P is {number(explained.p_without_places.min(), 2)}. Bars: the same if the "
+        "video is held still for this moment,\nwith the P that remains. Red: what the model's P(violent) rests on."
     )
     figure.text(0.4, 0.055, text, fontsize=8, va="bottom")

@@ -1,1 +1,1 @@
-"""Step 3: a head trained on cached features."""
+"""Step 3: train a head on cached features."""

@@ -1,10 +1,10 @@
-"""How large what goes into a whole network's convolutions is, so that it may judge with numbers of 8 bits.
+"""Ranges of the inputs of a whole network's convolutions, which the network needs to judge in 8 bits.
 
-<member's folder>/activation_ranges.json    for each convolution the sum of its kernel's magnitudes, the smallest and
-                                            the largest number that went into it, see backbones/eight_bits.py
+<member's folder>/activation_ranges.json    for each convolution the sum of its kernel's magnitudes, and the smallest
+                                            and the largest number in its inputs, see backbones/eight_bits.py
 
-They are measured on plain pictures of clips that the network was trained on. A network without the file judges with 16
-bits.
+The ranges are measured on plain pictures of clips that the network was trained on. A network without the file judges
+in 16 bits.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from violence_detection.training.training_data import Samples
 
 log = logging.getLogger(__name__)
-#: Clips that are looked at, evenly spread over those of training.
+#: The ranges are measured on at most this many train clips, spread evenly over all of them.
 CLIPS = 48
 
 
 def ensure(folder: Path, clips: Samples) -> None:
-    """Write the file of a finished run in `folder` if it is not there. `clips`: those that it was trained on."""
+    """Write the ranges of the finished run in `folder`, unless they are there. `clips`: those it was trained on."""
     from violence_detection.training import saved_heads
 
     if (folder / run_folder.RANGES_NAME).is_file():
@@ -43,13 +43,13 @@ def ensure(folder: Path, clips: Samples) -> None:
 
 
 def write(folder: Path, head: keras.Model, pictures: Iterable[np.ndarray]) -> None:
-    """Write the file of that head. `pictures`: (B, T, S * S * 3) of values 0..255 at a time."""
+    """Measure the ranges of `head` and write them. `pictures`: batches (B, T, S * S * 3) of values 0..255."""
     storage.write_json(folder / run_folder.RANGES_NAME, eight_bits.as_record(measured(head, pictures)))
-    log.info("%s: how large the inputs of its convolutions are", folder / run_folder.RANGES_NAME)
+    log.info("%s: wrote the input ranges of the network's convolutions", folder / run_folder.RANGES_NAME)
 
 
 def measured(head: keras.Model, pictures: Iterable[np.ndarray]) -> list[ActivationRange]:
-    """The range of each convolution of the head's network, over all the pictures."""
+    """Measure the range of the inputs of each convolution in the head's network, over all pictures."""
     import keras
     from keras import layers, ops
 

@@ -1,6 +1,6 @@
-"""What the config of a `.keras` file may name: the layers that our heads are made of, and nothing else.
+"""Check what the config of a `.keras` file names: only the layers that our heads are made of are allowed.
 
-Keras makes any object that a config names, with any arguments, before it is a model.
+Keras creates any object that a config names, with any arguments, before there is a model that could be inspected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LAYERS = (
     "GlobalAveragePooling1D", "InputLayer", "LSTM", "LayerNormalization", "MaxPooling1D", "MultiHeadAttention",
     "SpatialDropout1D",
 )  # fmt: skip
-#: (module, class name, registered name) of all that a head's config holds.
+#: (module, class name, registered name) of everything that a head's config may name, besides our own layers.
 _ADMITTED = {
     *(("keras.layers", name, None) for name in _LAYERS),
     *(("keras.initializers", n, None) for n in ("GlorotUniform", "Ones", "Orthogonal", "RandomNormal", "Zeros")),
@@ -26,7 +26,8 @@ _ADMITTED = {
     ("keras.src.ops.numpy", "Add", "Add"),
     (None, "__keras_tensor__", None),
 }  # fmt: skip
-#: Our own layers, by the name they are registered under; their module has moved and is not imported by it.
+#: Our own layers: registered name -> class name. Their modules have moved between versions. Keras finds the class by
+#: its registered name and does not import the module, so any module of this package is accepted.
 _OWN = {
     f"violence_detection>{name}": name
     for name in (
@@ -38,23 +39,28 @@ _OWN = {
     )
 }
 _ACTIVATIONS = ("gelu", "linear", "sigmoid", "tanh")
-_NEVER = ("compile_config", "bias_regularizer", "kernel_regularizer", "recurrent_regularizer", "activity_regularizer",
-          "bias_constraint", "kernel_constraint", "recurrent_constraint", "output_shape")  # fmt: skip
-#: Bytes of weights beyond which no head goes; what a config claims is reckoned from above.
+#: Keys that no head's config sets: they have to be null or absent.
+_MUST_BE_NULL = ("compile_config", "bias_regularizer", "kernel_regularizer", "recurrent_regularizer",
+                 "activity_regularizer", "bias_constraint", "kernel_constraint", "recurrent_constraint",
+                 "output_shape")  # fmt: skip
+#: No head has more bytes of weights than this. What a config claims is never underestimated.
 _MOST_BYTES = 4 << 30
-#: Two to the power of these are more than that.
+#: Exponents in the estimate are cut off here: 2 to this power already exceeds the limit.
 _MOST_AXES = 64
 
 
 def check(path: Path, text: bytes) -> None:
-    """Raise UserError if the config (JSON) of the archive `path` names anything but the parts of a head."""
+    """Raise UserError unless `text`, the JSON config of the archive `path`, describes a head of acceptable size.
+
+    It may name nothing but the parts of a head.
+    """
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise damaged(path, e) from e
     if not isinstance(config, dict) or config.get("class_name") != "Functional":
-        raise refused(path, "its config describes no head")
-    config.pop("compile_config", None)  # loaded without it
+        raise refused(path, "its config does not describe a head")
+    config.pop("compile_config", None)  # ignored, since the model is loaded with compile=False
     nodes = list(_nodes(config))
     for node in nodes:
         _check_node(path, node)
@@ -62,7 +68,7 @@ def check(path: Path, text: bytes) -> None:
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping in it, at whatever depth."""
+    """Every mapping in `value`, at any depth."""
     waiting = [value]
     while waiting:
         found = waiting.pop()
@@ -78,7 +84,7 @@ def _check_node(path: Path, node: dict[str, Any]) -> None:
         name, module, registered = node["class_name"], node.get("module"), node.get("registered_name")
         named = (module, name, registered)
         if not all(part is None or isinstance(part, str) for part in named):
-            raise refused(path, "its config has no names where names belong")
+            raise refused(path, "a name of a class or module in its config is not text")
         is_own = isinstance(registered, str) and _OWN.get(registered) == name
         if not (is_own and str(module).startswith("violence_detection.")) and named not in _ADMITTED:
             raise refused(path, f"its config names {module}.{name} ({registered})"[:300])
@@ -89,20 +95,23 @@ def _check_node(path: Path, node: dict[str, Any]) -> None:
             raise refused(path, f"its config has the activation {node[key]}"[:300])
     if isinstance(axis := node.get("axis"), list) and len(axis) > 1:
         raise refused(path, f"its config has the axes {axis}"[:300])
-    if set_ := [key for key in _NEVER if node.get(key) is not None]:
-        raise refused(path, f"its config has a {set_[0]}")
+    if set_ := [key for key in _MUST_BE_NULL if node.get(key) is not None]:
+        raise refused(path, f"its config sets {set_[0]}")
 
 
 def _check_size(path: Path, layers: list[dict[str, Any]]) -> None:
-    """Refuse what would fill the memory before it is compared with the weights in the file."""
+    """Raise UserError for a config that claims too many weights.
+
+    Keras would allocate them, and could fill the memory, before comparing them with the weights in the file.
+    """
     inputs = [max(_numbers(x["config"]), default=0) for x in layers if x["class_name"] == "InputLayer"]
     units = [_units(layer) for layer in layers]
-    widest = sum(inputs) + sum(units)  # of what any layer takes, if all were joined before it
+    # no layer's input is wider than all inputs and layers concatenated
+    widest = sum(inputs) + sum(units)
     weights = 0
     for u, layer in zip(units, layers, strict=True):
-        built = list(
-            _numbers(layer.get("build_config"))
-        )  # Keras builds it by these, whatever comes before it
+        # Keras builds the layer for these shapes, whatever comes before it
+        built = list(_numbers(layer.get("build_config")))
         longest = max(built, default=0)
         width = max(widest, longest)
         weights += width + u * (width + u) * _matrices(layer)
@@ -119,7 +128,7 @@ def _units(layer: dict[str, Any]) -> int:
 
 
 def _matrices(layer: dict[str, Any]) -> int:
-    """So many matrices of its width by its units a layer has at most."""
+    """The largest number of weight matrices of a layer, each of at most (width + units) rows and `units` columns."""
     return 4 + _numbers_of(layer, "kernel_size")["kernel_size"]
 
 
@@ -129,7 +138,7 @@ def _numbers_of(layer: dict[str, Any], *names: str) -> dict[str, int]:
 
 
 def _numbers(value: Any) -> Iterator[int]:
-    """The whole numbers in it."""
+    """The magnitudes of the whole numbers in `value`, at any depth."""
     waiting = [value]
     while waiting:
         found = waiting.pop()

@@ -1,7 +1,7 @@
-"""Is mirrored training sound on this machine? A few steps on one device and on all of them must give the same losses,
-and must change the weights.
+"""Check that mirrored training is sound on this machine.
 
-MirroredStrategy has produced NaN on two GPUs since TensorFlow 2.16 where one GPU is fine (tensorflow#90686, #62915).
+A few steps must give the same losses on one device and on all of them, and must change the weights. Since TensorFlow
+2.16 MirroredStrategy has produced NaN on two GPUs where one GPU is fine (tensorflow#90686, #62915).
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from violence_detection.training.picture_augmentation import PictureAugmentation
 log = logging.getLogger(__name__)
 
 STEPS = 5
-#: Relative difference of losses that rounding may make: sums in another order; under mixed precision in 16 bits.
-_TOLERANCE, _TOLERANCE_MIXED = 1e-3, 2e-2
+#: Relative difference of losses that rounding may cause, since numbers are added in another order.
+_TOLERANCE = 1e-3
+#: The same under mixed precision, which computes in 16 bits.
+_TOLERANCE_MIXED = 2e-2
 
 
 def sound_strategy(
@@ -32,16 +34,18 @@ def sound_strategy(
     batches: Callable[[], Iterator[tuple[Inputs, np.ndarray]]],
     steps: int = STEPS,
 ) -> Any:
-    """The strategy if its losses are those of one device, else one device alone, said loudly.
+    """Return `strategy` if its losses are those of one device; otherwise log an error and return one device alone.
 
-    `build` makes a compiled model from the same weights each time, with a learning rate that makes steps count from the
-    first one on; `batches` yields the same batches each time.
+    `build` makes a compiled model, each time with the same weights, whose learning rate is not 0 at the first step.
+    `batches` yields the same batches each time.
     """
     if strategy.num_replicas_in_sync == 1:
         return strategy
     one, moved = trial(tf.distribute.get_strategy(), build, batches, steps)
     if not moved or not all(map(math.isfinite, one)):
-        return strategy  # not mirroring's fault; training stops at it and says so
+        return (
+            strategy  # not the fault of mirroring, since one device fails too: training will stop and say why
+        )
     mirrored, mirrored_moved = trial(strategy, build, batches, steps)
     mixed = keras.mixed_precision.dtype_policy().name != "float32"
     if mirrored_moved and agree(one, mirrored, _TOLERANCE_MIXED if mixed else _TOLERANCE):
@@ -51,7 +55,7 @@ def sound_strategy(
         "MIRRORED TRAINING IS NOT SOUND HERE: the same %d steps gave the losses %s on one device and %s on %d%s. "
         "GOING ON WITH ONE DEVICE",
         steps, _shown(one), _shown(mirrored), strategy.num_replicas_in_sync,
-        "" if mirrored_moved else ", where they changed no weight",
+        "" if mirrored_moved else ", where no weight changed",
     )  # fmt: skip
     return tf.distribute.get_strategy()
 
@@ -62,14 +66,15 @@ def trial(
     batches: Callable[[], Iterator[tuple[Inputs, np.ndarray]]],
     steps: int,
 ) -> tuple[list[float], bool]:
-    """The loss of each of the first steps, and whether they changed the weights. Dropout and augmentation are off,
-    since each device would draw its own.
+    """Train for `steps` steps; return the loss of each, and whether the weights changed.
+
+    Dropout and augmentation are off, since each device would draw its own random numbers.
     """
     with strategy.scope():
         model = build()
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0  # read at every call
+            layer.rate = 0.0  # takes effect, since it is read at every call
         elif isinstance(layer, PictureAugmentation):
             layer.alters = False
     found, before = [], model.get_weights()
@@ -82,7 +87,7 @@ def trial(
 
 
 def agree(one: list[float], other: list[float], tolerance: float) -> bool:
-    """Whether all losses are numbers and no two differ by more than that, relatively."""
+    """Whether every loss in `other` is finite and differs from that in `one` by at most `tolerance` of the latter."""
     pairs = list(zip(one, other, strict=True))
     return all(math.isfinite(b) and abs(a - b) <= tolerance * abs(a) for a, b in pairs)
 

@@ -1,4 +1,4 @@
-"""A head ready to be trained: its first weights, its optimiser with the schedule, its loss."""
+"""A head that is ready to be trained: initial weights, optimiser with its schedule, and loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from violence_detection.training.mirrored_adamw import MirroredAdamW
 
 
 def build(record: Mapping[str, Any], steps: int) -> keras.Model:
-    """The compiled model of a record with its first weights, which the seed decides. `steps`: of an epoch."""
+    """Build the compiled model of a run's record, with initial weights that its seed decides.
+
+    `steps`: steps per epoch, from which the schedule follows unless the record has a step plan.
+    """
     c = TrainConfig(**record["train"])
     keras.utils.set_random_seed(c.seed)
     model = heads.of_record(record)
@@ -38,6 +41,6 @@ def build(record: Mapping[str, Any], steps: int) -> keras.Model:
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
         jit_compile=False,
     )
-    # now: TensorFlow traces a step twice that makes its optimiser's variables
+    # before the first step: TensorFlow traces a step twice if it creates the optimiser's variables
     model.optimizer.build(model.trainable_variables)
     return model

@@ -1,4 +1,4 @@
-"""The settings of step 3, and the roadmap's stages as sets of them."""
+"""The settings of step 3, and the stages of the roadmap as sets of settings."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any, ClassVar
 from violence_detection.errors import UserError
 from violence_detection.system.settings import MOST_SEED, BaseConfig, Limits, option
 
-#: The head that is fitted at once and not by steps; it looks at no order in time.
+#: The head that is fitted in one go, not by training steps. It ignores the order of frames.
 KERNEL = "kernel"
-#: The length below which it takes features for none: of pictures that do not move at all, what measures movement gives
-#: the rounding errors of whatever computed it.
+#: The kernel head does not scale features shorter than this up to unit length: where nothing moves, features that
+#: measure movement are nothing but rounding errors, which depend on the engine that computed them.
 LEAST_LENGTH = 1e-3
-#: Heads on features, by what pools them over time.
+#: Heads on features, named after what pools the features over time.
 ON_FEATURES = (
     "bilstm_attention", "lstm", "deep_lstm", "bilstm", "gru", "conv_lstm", "attention", "average", KERNEL,
 )  # fmt: skip
-#: Heads that are a whole video network, and the backbone whose pictures each is trained on.
+#: Heads that are a whole video network -> the backbone whose pictures each is trained on.
 PICTURES_OF: Mapping[str, str] = MappingProxyType({"i3d_tuned": "i3d_pictures"})
 ARCHITECTURES = (*ON_FEATURES, *PICTURES_OF)
 
 
 def takes(architecture: str, backbone: str) -> bool:
-    """Whether an architecture looks at what a backbone gives: pictures are for their own head, features for others."""
+    """Whether an architecture takes what a backbone gives: pictures are for their own head, features for all others."""
     if architecture in PICTURES_OF:
         return PICTURES_OF[architecture] == backbone
     return backbone not in PICTURES_OF.values()
 
 
 def kind_of(architecture: str) -> str:
-    """Architectures of one kind give probabilities that mean much the same: they are trained in the same way."""
+    """The kind of an architecture. Probabilities of one kind mean much the same, since its heads are trained alike."""
     return (
         architecture if architecture == "kernel" or architecture in PICTURES_OF else "recurrent and the like"
     )
@@ -40,7 +40,7 @@ def kind_of(architecture: str) -> str:
 
 @dataclass(frozen=True)
 class HeadConfig(BaseConfig):
-    """The head. Each architecture takes some of these settings: see `taken`."""
+    """Settings of the head. Each architecture uses some of them: see `taken`."""
 
     HEADING: ClassVar[str] = "heads"
 
@@ -91,7 +91,7 @@ class HeadConfig(BaseConfig):
     )
 
     def recorded(self, architecture: str) -> dict[str, Any]:
-        """The settings that an architecture has, as records of trained models hold them."""
+        """The settings of an architecture, name -> value, as the records of trained models contain them."""
         kernel = {"landmarks", "kernel_width", "kernel_c"}
         tuned = {"tuned_steps", "tuned_batch_size", "tuned_learning_rate", "keep_pretrained"}
         values = asdict(self)
@@ -102,13 +102,13 @@ class HeadConfig(BaseConfig):
         return {k: v for k, v in values.items() if k not in kernel | tuned}
 
     def taken(self, architecture: str) -> frozenset[str]:
-        """The settings that do something for an architecture; records have others, too, as earlier versions did."""
+        """The settings that affect an architecture. Its records may contain more, for earlier versions' sake."""
         return frozenset(self.recorded(architecture)) - ({"units"} if architecture == "average" else set())
 
 
 @dataclass(frozen=True)
 class TrainConfig(BaseConfig):
-    """How one head is trained."""
+    """Settings of the training of one head."""
 
     HEADING: ClassVar[str] = "training"
 
@@ -170,37 +170,41 @@ class TrainConfig(BaseConfig):
     )
 
     def __post_init__(self) -> None:
-        """Raises UserError for a setting that cannot work."""
+        """Raise UserError for a setting that cannot work."""
         super().__post_init__()
         if self.accumulate > self.batch_size:
             raise UserError(
-                f"a batch of {self.batch_size} clips cannot be taken in {self.accumulate} parts. Lower --accumulate or "
-                "change --batch-size (of a whole network --tuned-batch-size)"
+                f"a batch of {self.batch_size} clips cannot be divided into {self.accumulate} parts. Lower "
+                "--accumulate or change --batch-size (i3d_tuned: --tuned-batch-size)"
             )
 
 
 def settings_of(architecture: str) -> frozenset[str]:
-    """The settings of training that do something for an architecture."""
+    """The names of the training settings that affect an architecture."""
     of_all = {"selection_fraction", "seed"}
-    if architecture == KERNEL:  # fitted at once, on one device, in float32
+    if architecture == KERNEL:  # fitted in one go, on one device, in float32
         return frozenset(of_all)
-    if architecture in PICTURES_OF:  # which has its own batches, steps and rate
+    if architecture in PICTURES_OF:  # has its own batch size, steps and learning rate, in HeadConfig
         own = {"mixed_precision", "devices", "accumulate", "weight_decay", "label_smoothing"}
         return frozenset(of_all | own)
     return frozenset(field.name for field in fields(TrainConfig))
 
 
 def check_patience(train: TrainConfig) -> None:
-    """Raise UserError for a patience that nothing asks for; of fine-tuning it is set beside whatever is kept."""
+    """Raise UserError for a patience other than the default that would have no effect.
+
+    TrainConfig does not check it, since fine-tuning on hard clips sets a patience whatever `keep` is.
+    """
     if train.keep == "last" and train.patience != TrainConfig.patience:
         raise UserError(
-            "--patience would do nothing: with --keep last training ends at --schedule-epochs. Leave out one of the two"
+            "--patience would do nothing: with --keep last, training ends at --schedule-epochs. Leave out one of the "
+            "two flags"
         )
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A stage of the roadmap: a head, and the flags whose defaults differ from those of the configs."""
+    """A stage of the roadmap: a head, and the settings whose defaults differ from those of the configs."""
 
     summary: str
     architecture: str

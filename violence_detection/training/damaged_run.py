@@ -1,7 +1,7 @@
-"""What is wrong with the files of a training run, looked for before any work.
+"""Find what is wrong with the files of a training run, before any work begins.
 
-A file that is damaged or gone keeps a run from going on, and a finished one from being used. `--overwrite` then trains
-anew in its place; a run with nothing wrong goes on with it as without.
+A run with a damaged or missing file cannot be continued or, if it has finished, used. `--overwrite` then trains again
+from the beginning in the same folder. A run with nothing wrong is continued or used, with or without the flag.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from violence_detection.training.config import PICTURES_OF
 
 
 def fault(folder: Path) -> str | None:
-    """Why the run in `folder` can neither be used nor gone on with; None where nothing is wrong, or there is none."""
+    """Why the run in `folder` can be neither used nor continued; None if nothing is wrong, or there is no run."""
     config, result = folder / run_folder.CONFIG_NAME, folder / run_folder.RESULT_NAME
     if not config.is_file():
         there = [path for path in (result, checkpoint.state_of(folder)) if path.is_file()]
-        return f"{there[0]} is of a run whose settings are not known: {config} is gone" if there else None
+        return (
+            f"{there[0]} belongs to a run whose settings are not known: {config} is gone" if there else None
+        )
     try:
         architecture = run_folder.read_object(config).get("architecture", "")
         if not isinstance(architecture, str):
@@ -37,19 +39,19 @@ def fault(folder: Path) -> str | None:
 
 
 def refusal(wrong: str) -> UserError:
-    """What is said of a run with that fault, which is not to be replaced."""
-    return UserError(f"{wrong}. Or give --overwrite to train anew in its place")
+    """The error for a run with the fault `wrong`, where --overwrite was not given."""
+    return UserError(f"{wrong}. To train again from the beginning in the same folder, give --overwrite")
 
 
 def _check_whole(weights: Path) -> None:
-    """Raise UserError where the file of a trained model is not whole."""
+    """Raise UserError if the weights file of a trained model is damaged or incomplete."""
     if weights.suffix != run_folder.WEIGHTS_SUFFIX:
         keras_archive.check_weights(weights)
         return
     import safetensors
 
     try:
-        # which compares its length with what it says to hold
+        # opening it compares the file's length with what its header announces
         with safetensors.safe_open(weights, framework="np"):
             pass
     except (safetensors.SafetensorError, OSError) as e:
@@ -57,16 +59,16 @@ def _check_whole(weights: Path) -> None:
 
 
 def _check_unfinished(folder: Path, chooses: bool) -> None:
-    """Raise UserError where the state at the end of the last epoch cannot be used.
+    """Raise UserError if the run cannot be continued from the end of its last epoch.
 
-    `chooses`: whether the end takes the weights of the best epoch from the disk.
+    `chooses`: whether training ends by reading the weights of the best epoch from disk.
     """
     if not (found := checkpoint.read(folder)):
         return
     state, model = found
-    # that of the last epoch is written anew
+    # if the last epoch is the best, the best model is written again from the checkpoint
     needs_best = chooses and 0 <= state.best_epoch < state.epoch - 1
     for file in (model, *[folder / run_folder.BEST_NAME] * needs_best):
         if not file.is_file():
-            raise UserError(f"{file}, with which training would go on, is gone")
+            raise UserError(f"{file}, from which training would continue, is gone")
         keras_archive.check_weights(file)

@@ -1,4 +1,4 @@
-"""TensorFlow set up once: determinism, precision, and what a model is mirrored on."""
+"""Set TensorFlow up, once per process: determinism, precision, and the devices that a model is mirrored on."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ log = logging.getLogger(__name__)
 
 
 def set_up(config: TrainConfig) -> Any:
-    """Seed everything, choose the precision, and return the distribution strategy.
+    """Seed everything, set the precision, and return the distribution strategy.
 
-    Call before anything else touches TensorFlow: logical devices can only be made before it starts. On a CPU
-    operations are made deterministic, so that the same seed gives the same loss history.
+    Call before anything else touches TensorFlow: logical devices can only be created before it starts. On a CPU,
+    operations are made deterministic, so that the same seed gives the same loss history. Raises UserError if there are
+    GPUs, but fewer than `devices` asks for.
     """
     import keras
     import tensorflow as tf
 
     gpus = tensorflow_start.gpus()
-    if multiprocessing.parent_process() is None:  # which has said it
+    if multiprocessing.parent_process() is None:  # else the parent process has warned
         pod_check.warn_of_unseen_gpus(len(gpus))
     count = config.devices or max(len(gpus), 1)
     if gpus and count > len(gpus):
-        raise UserError(f"--devices {count}, but TensorFlow sees {len(gpus)} GPU(s). Look at nvidia-smi")
+        raise UserError(
+            f"--devices {count}: TensorFlow sees only {len(gpus)} GPU(s). Lower --devices, or see what nvidia-smi lists"
+        )
     if not gpus and count > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)

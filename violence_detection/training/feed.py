@@ -1,4 +1,4 @@
-"""Batches on their way from `Samples` to TensorFlow, prepared while the device works on the one before."""
+"""Feed batches from `Samples` to TensorFlow, each prepared while the device works on the one before."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from violence_detection.errors import UserError
 from violence_detection.features.key import Inputs
 from violence_detection.training.training_data import Samples
 
-_AHEAD = 2  # batches that wait ready
+_AHEAD = 2  # batches that are prepared in advance
 _T = TypeVar("_T")
 _OPTIONS = tf.data.Options()
-# There is nothing to tune, and the tuner's thread (TensorFlow 2.21) sleeps 0.01 s, 0.02 s, 0.04 s and so on, and often
-# is not woken at the end of an epoch: every second epoch waited for it, for up to as long again as the epoch took.
+# There is nothing to tune. The autotuner's thread (TensorFlow 2.21) sleeps for 0.01 s, 0.02 s, 0.04 s and so on, and is
+# often not woken at the end of an epoch: every second epoch waited for it, for up to as long again as the epoch took.
 _OPTIONS.autotune.enabled = False
 
 
 class Feed:
     """Datasets over one set of samples.
 
-    TensorFlow keeps what a dataset calls until the process ends (tensorflow#57690), so that datasets reach the samples
-    through a list alone, which `release()` empties.
+    TensorFlow keeps what a dataset calls alive until the process ends (tensorflow#57690). Datasets therefore reach the
+    samples only through a list, which `release()` empties.
 
-    TensorFlow turns an exception of the code that reads into an error of its own that has lost the type; inside
-    `errors()` the original comes out.
+    TensorFlow turns an exception from the code that reads samples into an error of its own, which has lost the
+    exception's type. Inside `errors()`, the original UserError is raised instead.
     """
 
     def __init__(self, samples: Samples):
@@ -41,18 +41,19 @@ class Feed:
     def training(
         self, batch_size: int, seed: int, epoch: Callable[[], int], balanced: bool = False
     ) -> tf.data.Dataset:
-        """Each iteration goes through the epoch that `epoch` names at its start: inputs, labels (B, 1).
+        """A dataset of inputs and labels (B, 1). Iterating over it once goes through one epoch.
 
-        `balanced`: see `Samples.batches`.
+        `epoch` is called at the start of each iteration and returns the number of the epoch. `balanced`: see
+        `Samples.batches`.
         """
         signature = (self._inputs(batch_size), tf.TensorSpec((batch_size, 1), tf.float32))
         return self._dataset(lambda: self.samples.batches(batch_size, seed, epoch(), balanced), signature)
 
     def plain(self, batch_size: int, devices: int = 1) -> tf.data.Dataset:
-        """The plain variants in order, inputs alone.
+        """A dataset of the plain variants in order, inputs alone.
 
-        A batch that `devices` cannot share evenly is filled up with its first clip: cuDNN's recurrent layers take no
-        share without a clip.
+        A batch that `devices` cannot share evenly is filled up with copies of its first clip: cuDNN's recurrent layers
+        do not accept a share without a clip.
         """
         return self._dataset(
             lambda: ((_shared_by(x, devices),) for x in self.samples.plain_batches(batch_size)),
@@ -79,6 +80,7 @@ class Feed:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
+        """In this context, raise the UserError that made reading fail in place of TensorFlow's error."""
         try:
             yield
         except tf.errors.OpError as e:
@@ -87,7 +89,7 @@ class Feed:
             raise self._errors.pop() from e
 
     def release(self) -> None:
-        """Let go of the samples; its datasets cannot be gone through any more."""
+        """Let go of the samples. The datasets cannot be iterated over afterwards."""
         self._sources.clear()
         self._errors.clear()
 
@@ -100,10 +102,10 @@ def _shared_by(batch: Inputs, devices: int) -> Inputs:
 
 
 def _read_ahead(batches: Iterator[_T]) -> Iterator[_T]:
-    """The same items, which a thread of its own makes while those before are used.
+    """Yield the items of `batches`, made by a separate thread while earlier items are in use.
 
-    TensorFlow's `prefetch` alone does not: with deterministic operations, as on CPUs here, it turns itself off for
-    datasets that call Python.
+    TensorFlow's `prefetch` alone does not achieve this: with deterministic operations, which training on a CPU uses, it
+    turns itself off for datasets that call Python.
     """
     with ThreadPoolExecutor(1, "batches") as thread:
         waiting = deque(thread.submit(next, batches, None) for _ in range(_AHEAD))

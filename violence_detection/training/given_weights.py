@@ -1,10 +1,11 @@
-"""A head with a whole network whose weights were trained by another program, taken as if it had been trained here.
+"""Given weights: a head with a whole network that another program trained is used as if it had been trained here.
 
-<member's folder>/given_weights.npz    float arrays as `numpy.savez(path, *trunk.get_weights(), kernel, bias)` writes:
-                                       the last layer's kernel is (1024, 1), its bias (1,); these two may go by names
+<member's folder>/given_weights.npz    float arrays as `numpy.savez(path, *trunk.get_weights(), kernel, bias)` writes
+                                       them: the last layer's kernel is (1024, 1), its bias (1,). These two may also be
+                                       stored under the names kernel and bias
 
-They are what is to be used: averages over steps, or with the published weights, have been taken. Nobody here knows how
-they were trained, so the record has their hash, and the model's card says so.
+The weights are used as they are: averages over steps, or with the published weights, have to be taken before. How they
+were trained is not known here; the run's record therefore contains the file's hash, and the model card says so.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ _LAST = ("kernel", "bias")
 
 
 def record_of(folder: Path) -> dict[str, str]:
-    """What the record of the run in `folder` says of them, {GIVEN_KEY: SHA-256}; empty where there are none."""
+    """What given weights add to the record of the run in `folder`: {GIVEN_KEY: SHA-256}, or {} without the file."""
     path = folder / FILE_NAME
     return {run_folder.GIVEN_KEY: storage.sha256_file(path)} if path.is_file() else {}
 
 
 def check(record: Mapping[str, Any], folder: Path) -> None:
-    """Raise UserError where the weights do not fit, with nothing changed."""
+    """Raise UserError if the given weights in `folder` do not fit the head of `record`. Writes nothing."""
     _built(record, folder)
 
 
@@ -51,9 +52,10 @@ def _built(record: Mapping[str, Any], folder: Path) -> keras.Model:
 
 
 def take(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
-    """Make the folder that of a finished run with the weights that lie in it.
+    """Turn `folder` into that of a finished run with the given weights in it.
 
-    Its selection figure is measured on `data.selection`. Raises UserError where the weights do not fit.
+    Its selection accuracy is measured on `data.selection`, or None without selection clips. Raises UserError if the
+    weights do not fit.
     """
     model = _built(record, folder)
     for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
@@ -64,7 +66,7 @@ def take(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
         accuracy = float(np.mean((p >= 0.5) == (data.selection.labels == 1)))
     trained = Trained(folder, accuracy, best_epoch=0, epochs_run=0, samples_per_second=0.0)
     trained.write()
-    log.info("%s: not trained here, its weights are those of %s", folder, FILE_NAME)
+    log.info("%s: not trained here, its weights were taken from %s", folder, FILE_NAME)
     return trained
 
 
@@ -75,24 +77,24 @@ def _set(model: keras.Model, path: Path) -> None:
         found = f"{len(arrays)} arrays" if at is None else f"array {at} of shape {arrays[at].shape}"
         belongs = f"{len(wanted)}" if at is None else f"{wanted[at]}"
         raise UserError(
-            f"{path} has {found} where {belongs} belong. It takes the trunk's weights in the order of set_weights, the "
+            f"{path} has {found} instead of {belongs}. Save the trunk's weights in the order of get_weights, then the "
             "last layer's kernel and its bias"
         )
     for variable, values in zip(model.trainable_weights, arrays, strict=True):
         if not np.isfinite(values).all():
-            raise UserError(f"{path}: the array for {variable.path} is not finite (nan or infinite)")
+            raise UserError(f"{path}: the array for {variable.path} has values that are nan or infinite")
         variable.assign(values)
 
 
 def _read(path: Path) -> list[np.ndarray]:
-    """The arrays in the order of their numbers. Raises UserError for anything else."""
+    """The arrays as float32: arr_0, arr_1, ... in numerical order, then kernel and bias. Raises UserError otherwise."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             numbered = {int(m[1]): name for name in stored.files if (m := re.fullmatch(r"arr_(\d+)", name))}
             last = [name for name in _LAST if name in stored.files]
             if sorted(numbered) != list(range(len(stored.files) - len(last))):
                 raise ValueError(
-                    f"its arrays are called {', '.join(stored.files)[:200]}, not arr_0, arr_1, ..."
+                    f"its arrays are named {', '.join(stored.files)[:200]}, not arr_0, arr_1, ..."
                 )
             names = [*(numbered[i] for i in range(len(numbered))), *last]
             return [np.asarray(stored[name], np.float32) for name in names]

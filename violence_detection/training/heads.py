@@ -1,7 +1,8 @@
-"""The temporal heads: from a sequence of frame features to P(fight).
+"""The heads: from what the backbones give for a clip to P(fight).
 
-Every head takes a dict of inputs, name -> (B, T, C), one per backbone and stream. Each input is normalised and
-projected; inputs that share a time axis are joined frame by frame, others keep a branch of their own.
+Every head takes a dict of inputs, name -> (B, T, C), one per backbone and stream. The heads that pool features over
+time normalise and project each input; inputs of the same length T are concatenated step by step, the others keep a
+branch of their own.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from violence_detection.training.config import KERNEL as KERNEL
 from violence_detection.training.config import LEAST_LENGTH, PICTURES_OF, HeadConfig
 from violence_detection.training.config import ON_FEATURES as ON_FEATURES
 
-#: Clips that are judged at once, and numbers of their inputs: fewer clips where these are pictures.
-PREDICT_BATCH, _PREDICT_NUMBERS = 256, 1 << 25
+#: At most this many clips are judged at once.
+PREDICT_BATCH = 256
+#: And at most this many numbers in their inputs, so that fewer clips are judged at once where inputs are pictures.
+_PREDICT_NUMBERS = 1 << 25
 
 Tensor: TypeAlias = Any  # keras.KerasTensor; Keras publishes no types
 
@@ -33,7 +36,7 @@ Tensor: TypeAlias = Any  # keras.KerasTensor; Keras publishes no types
 class TemporalAttention(layers.Layer):
     """Additive attention pooling over time (Bahdanau et al. 2015, arXiv 1409.0473): (B, T, D) -> (B, D).
 
-    The softmax over T is computed in float32 under mixed precision too.
+    The softmax over T is computed in float32, also under mixed precision.
     """
 
     def __init__(self, units: int = 64, **kwargs: object):
@@ -52,7 +55,7 @@ class TemporalAttention(layers.Layer):
         return ops.sum(ops.cast(self.shares(x), x.dtype) * x, axis=1)
 
     def shares(self, x: Tensor) -> Tensor:
-        """How much each time step counts: (B, T, D) -> (B, T, 1) float32, which sum to 1 over T."""
+        """The share of each time step in the pooled vector: (B, T, D) -> (B, T, 1) float32, summing to 1 over T."""
         return ops.softmax(ops.cast(self.score(self.hidden(x)), "float32"), axis=1)
 
     def get_config(self) -> dict[str, object]:
@@ -61,7 +64,7 @@ class TemporalAttention(layers.Layer):
 
 @keras.saving.register_keras_serializable("violence_detection")
 class PositionEmbedding(layers.Layer):
-    """Adds a learnt vector for each time step: (B, T, D) -> (B, T, D)."""
+    """Add a learnt vector to each time step: (B, T, D) -> (B, T, D)."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.table = self.add_weight(
@@ -75,11 +78,12 @@ class PositionEmbedding(layers.Layer):
 
 @keras.saving.register_keras_serializable("violence_detection")
 class LandmarkSimilarity(layers.Layer):
-    """How like some training clips a clip is: (B, T, C) -> (B, M) float32 in [0, 1].
+    """Similarity of a clip to each of M landmarks, which are train clips: (B, T, C) -> (B, M) float32 in [0, 1].
 
-    The mean over time, scaled to unit length, in a Gaussian kernel with M stored vectors of unit length. With
-    `length_counts` both keep their lengths, at most 1, and the kernel is of their directions, times both lengths.
-    Always float32. Landmarks and `gamma` are set, not learnt by steps: see kernel_fit.py.
+    It is a Gaussian kernel between the clip's mean over time, scaled to unit length, and the landmarks' stored vectors
+    of unit length. With `length_counts`, vectors keep their lengths: the kernel compares their directions, and is
+    multiplied by both lengths, each cut off at 1. Computed in float32 always. Landmarks and `gamma` are not learnt in
+    training steps but set by kernel_fit.py.
     """
 
     def __init__(self, landmarks: int, length_counts: bool = False, **kwargs: object):
@@ -96,7 +100,7 @@ class LandmarkSimilarity(layers.Layer):
         x, vectors = ops.mean(ops.cast(x, "float32"), axis=1), self.vectors
         counts = 1.0
         if self.length_counts:
-            # a landmark is rounded, which may make it longer
+            # cut off at 1: a landmark is rounded, which may have made it longer
             counts = ops.minimum(_length(x), 1.0) * ops.minimum(ops.transpose(_length(vectors)), 1.0)
             vectors = unit(vectors)
         alike = ops.exp(2.0 * self.gamma * (ops.matmul(unit(x), ops.transpose(vectors)) - 1.0))
@@ -108,23 +112,26 @@ class LandmarkSimilarity(layers.Layer):
 
 
 def unit(x: Tensor) -> Tensor:
-    """Vectors (B, C) at unit length, or shorter where they are below LEAST_LENGTH."""
+    """Scale vectors (B, C) to unit length. Those shorter than LEAST_LENGTH are divided by it, so remain below 1."""
     return x / ops.maximum(_length(x), LEAST_LENGTH)
 
 
 def _length(x: Tensor) -> Tensor:
-    """Of vectors (B, C): (B, 1)."""
+    """The lengths (B, 1) of vectors (B, C)."""
     return ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
 
 
 def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: HeadConfig) -> keras.Model:
-    """A head. `inputs`: name -> (T, C). The model maps {name: (B, T, C)} to (B, 1) float32, P(fight)."""
+    """Build a head with fresh weights. `inputs`: name -> (T, C).
+
+    The model maps {name: (B, T, C)} to P(fight), (B, 1) float32.
+    """
     given = {name: keras.Input(shape, name=name) for name, shape in inputs.items()}
     first = "glorot_uniform"
     if architecture in PICTURES_OF:
-        from violence_detection.training import tuned_network  # with its network, which few models have
+        from violence_detection.training import tuned_network  # imports a network that few models need
 
-        # so that the published network is not moved by what an untrained layer says of it
+        # with zeros, an untrained last layer passes no gradients on to the published network
         x, first = tuned_network.pooled(given, config), "zeros"
     elif architecture == KERNEL:
         x = _kernel(given, config)
@@ -136,13 +143,13 @@ def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: Head
 
 
 def of_record(record: Mapping[str, Any]) -> keras.Model:
-    """The head that a config.json describes, with fresh weights."""
+    """Build the head that a run's record (config.json) describes, with fresh weights."""
     shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
     return build(record["architecture"], shapes, HeadConfig(**record["head"]))
 
 
 def _kernel(given: Mapping[str, Tensor], config: HeadConfig) -> Tensor:
-    """What a support vector machine looks at: the mean of the inputs' similarities, (B, M)."""
+    """What the support vector machine works on: similarities to the landmarks, averaged over the inputs, (B, M)."""
     found = [
         LandmarkSimilarity(
             config.landmarks, registry.length_counts(key.backbone_of(name)), name=f"{name}.similarity"
@@ -153,11 +160,11 @@ def _kernel(given: Mapping[str, Tensor], config: HeadConfig) -> Tensor:
 
 
 def _temporal(architecture: str, given: Mapping[str, Tensor], config: HeadConfig) -> Tensor:
-    """The inputs projected, joined, and pooled over time by the architecture: (B, D)."""
+    """Project the inputs, concatenate those of the same length, and pool them over time: (B, D)."""
     by_length: dict[int, list[Tensor]] = {}
     for name, x in given.items():
         x = layers.LayerNormalization(name=f"{name}.norm")(x)
-        # a channel goes missing in all frames at once: its neighbours in time would give it away (Tompson et al. 2015)
+        # drops a channel in all frames at once, since neighbouring frames would reveal its value (Tompson et al. 2015)
         x = layers.SpatialDropout1D(config.input_dropout, name=f"{name}.dropout")(x)
         x = layers.Dense(config.projection, activation="gelu", name=f"{name}.projection")(x)
         by_length.setdefault(x.shape[1], []).append(x)
@@ -212,11 +219,11 @@ def _conv_lstm(x: Tensor, c: HeadConfig) -> Tensor:
 
 
 def _attention(x: Tensor, c: HeadConfig) -> Tensor:
-    """Pre-norm transformer encoder (Vaswani et al. 2017; Xiong et al. 2020) of two blocks, attention pooling."""
+    """Pre-norm transformer encoder (Vaswani et al. 2017; Xiong et al. 2020) of two blocks, then attention pooling."""
     x = PositionEmbedding()(layers.Dense(c.units)(x))
     for _ in range(2):
         y = layers.LayerNormalization()(x)
-        # in float32 for the softmax
+        # float32, so that the softmax is computed in it
         y = layers.MultiHeadAttention(4, c.units // 4, dropout=c.dropout / 2, dtype="float32")(y, y)
         x = x + layers.Dropout(c.dropout)(y)
         y = layers.Dense(2 * c.units, activation="gelu")(layers.LayerNormalization()(x))
@@ -225,7 +232,7 @@ def _attention(x: Tensor, c: HeadConfig) -> Tensor:
 
 
 def _average(x: Tensor, c: HeadConfig) -> Tensor:
-    """The mean over time, as in temporal segment networks (Wang et al. 2016, arXiv 1608.00859): blind to order."""
+    """The mean over time, as in temporal segment networks (Wang et al. 2016, arXiv 1608.00859). It ignores order."""
     return layers.GlobalAveragePooling1D()(x)
 
 
@@ -243,7 +250,7 @@ POOLINGS: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
 
 @contextlib.contextmanager
 def computing_in(policy: str) -> Iterator[None]:
-    """Layers that are made meanwhile compute in that precision."""
+    """Let layers that are created in this context compute in the precision `policy`."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -253,18 +260,18 @@ def computing_in(policy: str) -> Iterator[None]:
 
 
 def predict_batch(shapes: Mapping[str, Sequence[int]]) -> int:
-    """How many clips are judged at once, whose inputs have these shapes, name -> (T, C)."""
+    """The number of clips to judge at once, for inputs of these shapes, name -> (T, C)."""
     numbers = sum(math.prod(shape) for shape in shapes.values())
     return max(1, min(PREDICT_BATCH, _PREDICT_NUMBERS // max(numbers, 1)))
 
 
 def own_inputs(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of the inputs those that a head has: others are for other members."""
+    """Those of `inputs` that the head takes. The others are for other members."""
     return {given.name: inputs[given.name] for given in model.inputs}
 
 
 def predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """P(fight) for inputs name -> (N, T, C), of which a head takes its own. Returns (N,) float64 in [0, 1]."""
+    """P(fight) of N clips: (N,) float64 in [0, 1]. `inputs`: name -> (N, T, C), of which the head takes its own."""
     from violence_detection.training import training_faults
 
     tensorflow_start.have_halves()  # features are float16
@@ -272,7 +279,7 @@ def predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     count = len(next(iter(inputs.values())))
 
     def judge(batch_size: int) -> np.ndarray:
-        if count <= batch_size:  # spares the pipeline that Keras' `predict` sets up
+        if count <= batch_size:  # saves setting up the pipeline of Keras' `predict`
             return np.asarray(model.predict_on_batch(inputs))
         return model.predict(inputs, batch_size=batch_size, verbose=0)
 
@@ -282,11 +289,11 @@ def predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def attention(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """How much each time step counts in the pooling of a head, for inputs name -> (N, T, C).
+    """The share of each time step in a head's attention pooling, for inputs name -> (N, T, C).
 
-    One (N, T) float64 for each time axis that the head pools by attention, whose rows sum to 1: none if the head has no
-    `TemporalAttention`, several if its backbones have several time axes. It is what the network computes on its way
-    to P(fight), not what moved P(fight) there (Jain & Wallace 2019, arXiv 1902.10186).
+    One (N, T) float64 array, with rows that sum to 1, for each time axis that the head pools by attention: none if the
+    head has no `TemporalAttention`, several if its backbones have several time axes. The shares are what the network
+    computes on its way to P(fight), not an explanation of P(fight) (Jain & Wallace 2019, arXiv 1902.10186).
     """
     pooling = [layer for layer in model.layers if isinstance(layer, TemporalAttention)]
     if not pooling:

@@ -1,11 +1,13 @@
-"""Fit the kernel head: a support vector machine on how like known clips a clip is, solved at once and not by steps.
+"""Fit the kernel head: a support vector machine on how similar a clip is to train clips, solved in one go.
 
-The kernel is the mean over the inputs of Gaussian kernels between the clips' means over time at unit length (Cortes &
-Vapnik 1995, "Support-Vector Networks"), times both lengths where a backbone's say how much its features tell. With more
-points than landmarks it is the Nystroem approximation (Williams & Seeger 2001, "Using the Nystroem Method to Speed Up
-Kernel Machines"). Every (data set, class) weighs the same, so that no data set's share of fights is learnt. The problem
-is convex: the seed decides which clips are landmarks where there are too many, and nothing else. Landmarks are rounded
-to one byte a number (whole_numbers.py) before anything is fitted to them.
+- The kernel is the mean over the inputs of Gaussian kernels between the clips' means over time, scaled to unit length
+  (Cortes & Vapnik 1995, "Support-Vector Networks"). For a backbone whose features' lengths say how much they tell, its
+  Gaussian kernel is multiplied by both lengths.
+- With more points than landmarks this is the Nystroem approximation (Williams & Seeger 2001, "Using the Nystroem Method
+  to Speed Up Kernel Machines").
+- Every pair of data set and class has the same total weight, so that no data set's share of fights is learnt.
+- The problem is convex: the seed decides only which clips are landmarks, if there are more clips than `--landmarks`.
+- Landmarks are rounded to one byte per number (whole_numbers.py) before anything is fitted to them.
 """
 
 from __future__ import annotations
@@ -33,22 +35,27 @@ from violence_detection.training.training_data import Data, Samples
 log = logging.getLogger(__name__)
 
 _COLUMNS = ("epoch", "loss", "accuracy", "auc", "selection_loss", "selection_accuracy", "selection_auc")
-#: Similarities that are held at once; beyond them a clip counts with fewer of its variants.
+#: At most this many similarities to landmarks are held in memory; fewer variants of each clip are used to stay below.
 _MOST_SIMILARITIES = 200_000_000
+#: Clips whose features are read at once.
 _BATCH = 512
-_JITTER = 1e-6  # added to the landmarks' own similarities: two of them may be one picture
+#: Added to the diagonal of the landmarks' kernel matrix, in which two landmarks may be the same picture.
+_JITTER = 1e-6
+#: Cache of scikit-learn's SVC.
 _CACHE_MB = 500
-#: Points whose likeness to each other is held, which takes the square of it; more are solved without, more roughly.
+#: With more points than this, their kernel matrix, which is the square of their number, is not computed. LinearSVC then
+#: solves the problem, less exactly than SVC.
 _MOST_POINTS = 12_000
-_FREE_OFFSET, _MOST_ITERATIONS = 10.0, 10_000  # of that: the offset is hardly held back
-#: What a support vector machine's margin of 1 is as a logit, before calibration.
+#: LinearSVC's `intercept_scaling`, large enough for the offset to be hardly regularised, and `max_iter`.
+_FREE_OFFSET, _MOST_ITERATIONS = 10.0, 10_000
+#: The logit, before calibration, of a clip on the margin of the support vector machine, where its decision value is 1.
 LOGIT_SCALE = 2.0
 
 
 def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
-    """Fit the kernel head that `record` describes into `folder`, with the files of any other run (see run_folder.py).
+    """Fit the kernel head that `record` describes, and write the files of a finished run to `folder` (run_folder.py).
 
-    Raises UserError if a feature is not a number.
+    Raises UserError if a feature is not finite.
     """
     started = time.monotonic()
     seed = int(record["train"]["seed"])
@@ -80,14 +87,14 @@ def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
 
 
 def clip_weights(train: Samples) -> np.ndarray:
-    """How much each clip counts, (N,) float64 of mean 1: all pairs of data set and class together weigh the same."""
+    """The weight of each clip, (N,) float64 with mean 1: every pair of data set and class has the same total weight."""
     keys = train.rows.dataset.astype(str) + "/" + train.rows.label.astype(str)
     counts = keys.map(keys.value_counts()).to_numpy(float)
     return len(keys) / (counts * keys.nunique())
 
 
 def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, folder: Path) -> None:
-    """Set the model's landmarks, widths and weights."""
+    """Set the model's landmarks, kernel widths, and weights of the last layer."""
     from scipy.linalg import solve_triangular
 
     variants = _variants(train, config.landmarks)
@@ -95,8 +102,8 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
     for name, values in points.items():
         if bad := np.flatnonzero(~np.isfinite(values).all(axis=(0, 2))).tolist():
             raise UserError(
-                f"{folder}: the features {name} of {train.rows.path.iloc[bad[0]]} are not numbers. Remove its entry in "
-                "the cache of features, and the same command makes it again"
+                f"{folder}: the features {name} of {train.rows.path.iloc[bad[0]]} are nan or infinite. Remove their "
+                "entry from the feature cache, and the same command extracts them again"
             )
     chosen = _landmarks(len(train), config.landmarks, seed)
     similar: Any = 0.0
@@ -122,10 +129,11 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
 
 
 def root_of(among: np.ndarray) -> np.ndarray:
-    """The lower triangle L, (M, M) float64, of which L @ L.T is the landmarks' likeness to each other, (M, M).
+    """The Cholesky factor, lower triangular (M, M) float64, of the landmarks' kernel matrix `among`, (M, M).
 
-    Where tens of them are all but the same, what float32 rounds makes a matrix that has no root: a little more is added
-    to its diagonal then, as much as it needs. Raises LinAlgError for a matrix that is none of likenesses.
+    _JITTER is added to the diagonal. If dozens of landmarks are nearly the same, the matrix, rounded to float32, may
+    still have no such factor; ten times as much is then added, until it has one. Raises LinAlgError if that would take
+    1 or more, which no kernel matrix needs.
     """
     from scipy.linalg import LinAlgError, cholesky
 
@@ -142,7 +150,7 @@ def root_of(among: np.ndarray) -> np.ndarray:
 def separate(
     points: np.ndarray, labels: np.ndarray, weights: np.ndarray, c: float
 ) -> tuple[np.ndarray, float]:
-    """The direction (D,) and offset of the support vector machine of points (N, D)."""
+    """Fit a linear support vector machine to points (N, D); return its direction (D,) and offset."""
     from sklearn.svm import SVC, LinearSVC
 
     if len(points) > _MOST_POINTS:
@@ -158,28 +166,35 @@ def separate(
 
 
 def _variants(train: Samples, landmarks: int) -> list[int]:
-    """The variants of each clip that are looked at: all, or the first that fit."""
+    """The variants of each clip that the head is fitted to: all, or the first ones that the limits allow."""
     there = next(iter(train.inputs.values())).shape[1]
     fit_in = max(1, _MOST_SIMILARITIES // (len(train) * min(landmarks, len(train))))
     fit_in = max(1, min(fit_in, _MOST_POINTS // len(train)))
     if fit_in < there:
-        log.info("of %d variants of each clip %d are looked at: more do not fit", there, fit_in)
+        log.info(
+            "of the %d variants of each clip, only %d can be used: more would take too much memory",
+            there,
+            fit_in,
+        )
     return list(range(min(there, fit_in)))
 
 
 def compared_points(train: Samples, name: str, variants: list[int]) -> np.ndarray:
-    """The means over time (V, N, C) float32 at unit length, or where that counts their own; rounded to float16."""
+    """The clips' means over time, (V, N, C) float32: at unit length, unless the backbone's features keep their own.
+
+    The values are rounded to float16.
+    """
     values = []
     for variant in variants:
         batches = [b[name].astype(np.float32) for b in train.view_batches(variant, _BATCH)]
         means = np.concatenate([batch.mean(axis=1) for batch in batches])
         values.append(means if registry.length_counts(key.backbone_of(name)) else unit(means))
-    # to what float16 holds: so a model kept in half precision is the model that was fitted
+    # rounded to float16, so that a model stored in half precision is exactly the model that was fitted
     return np.stack(values).astype(np.float16).astype(np.float32)
 
 
 def _landmarks(count: int, most: int, seed: int) -> np.ndarray:
-    """Which clips are landmarks: all, or `most` of them drawn, in order."""
+    """The indices of the clips that are landmarks, ascending: all, or `most` of them drawn at random."""
     if count <= most:
         return np.arange(count)
     rng = np.random.default_rng(storage.stable_seed(seed, "landmarks"))
@@ -187,16 +202,16 @@ def _landmarks(count: int, most: int, seed: int) -> np.ndarray:
 
 
 def sharpness(points: np.ndarray, width: float, length_counts: bool = False) -> float:
-    """Of the kernel for points (N, C): the inverse of how far they lie apart, squared, times `width`.
+    """The kernel's gamma for points (N, C): `width` over the variance of the points, summed over the channels.
 
-    `length_counts`: how far their directions do.
+    `length_counts`: it is the variance of their directions.
     """
     compared = unit(points) if length_counts else points
     return width / max(float(compared.var(axis=0).sum()), 1e-12)
 
 
 def _figures(prefix: str, labels: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    """Loss, accuracy and AUC; nothing of no clips."""
+    """Loss, accuracy and AUC; empty without clips."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     if not len(labels):

@@ -1,6 +1,6 @@
-"""How like each other clips are for the kernel head, in NumPy: what the fit and a head without Keras have in common.
+"""Similarity of clips for the kernel head, in NumPy: used when the head is fitted, and when it judges without Keras.
 
-heads.LandmarkSimilarity is the same in a graph.
+heads.LandmarkSimilarity computes the same in a Keras graph.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from violence_detection.training.config import LEAST_LENGTH
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (N, C) at unit length, or shorter where they are below LEAST_LENGTH."""
+    """Scale vectors (N, C) to unit length. Those shorter than LEAST_LENGTH are divided by it, so remain below 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(LEAST_LENGTH))
 
 
 def likeness(
     a: np.ndarray, b: np.ndarray, gamma: float | np.float32, length_counts: bool = False
 ) -> np.ndarray:
-    """(len(a), len(b)) in [0, 1] of vectors (N, C) of unit length: a Gaussian kernel.
+    """Gaussian kernel between vectors (N, C) of unit length: (len(a), len(b)) in [0, 1].
 
-    `length_counts`: of their directions, times both lengths, at most 1.
+    `length_counts`: the vectors have any length; the kernel compares their directions, and is multiplied by both
+    lengths, each cut off at 1.
     """
     if length_counts:
         lengths = (np.minimum(np.linalg.norm(v, axis=1), 1) for v in (a, b))

@@ -1,4 +1,4 @@
-"""Loss scaling for float16 that is sound when training is mirrored."""
+"""Loss scaling for float16 that remains sound when training is mirrored."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import tensorflow as tf
 class MirroredLossScale(keras.optimizers.LossScaleOptimizer):
     """Dynamic loss scaling (Micikevicius et al. 2018, arXiv 1710.03740): a step whose gradients overflow is skipped.
 
-    It is skipped if they overflow on any device. Keras 3 asks the first device alone, before the gradients are summed,
-    so that an overflow on another would turn all weights into NaN.
+    Here it is skipped if they overflow on any device. Keras 3 checks only the first device, before the gradients are
+    summed, so an overflow on another device would turn all weights into NaN.
     """
 
     def check_finite(self, grads: list[Any]) -> Any:

@@ -1,7 +1,7 @@
-"""Gradient accumulation: a batch in several parts, one after another, with one update of the weights.
+"""Gradient accumulation: process a batch in several parts, one after another, and then update the weights once.
 
-Nothing outlives the step, unlike with an optimiser's `gradient_accumulation_steps`: batches, schedule, clipping and
-resuming are those of the whole batch, and only the memory is that of a part.
+Unlike with an optimiser's `gradient_accumulation_steps`, nothing is carried over from step to step: batches, schedule,
+clipping and resuming are those of whole batches. Only the memory needed is that of a part.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from violence_detection.errors import UserError
 
 
 def parts_of(batch_size: int, devices: int, at_least: int) -> int:
-    """The smallest number of equal parts, `at_least` so many, in which each device can take its share of a batch.
+    """The smallest number of equal parts, not below `at_least`, into which each device's share of a batch divides.
 
-    A batch that they cannot share evenly is taken by one of them, see TrainingRun. Raises UserError where there is no
-    such number.
+    A batch that the devices cannot share evenly is processed by one of them, see TrainingRun. Raises UserError if there
+    is no such number.
     """
     if batch_size % devices:
         devices = 1
     share = batch_size // devices
     if at_least > share:
         raise UserError(
-            f"a batch of {batch_size} on {devices} device(s) cannot be taken in {at_least} equal parts. Lower "
-            "--accumulate or change --batch-size (of a whole network --tuned-batch-size)"
+            f"a batch of {batch_size} on {devices} device(s) cannot be divided into {at_least} equal parts. Lower "
+            "--accumulate or change --batch-size (i3d_tuned: --tuned-batch-size)"
         )
     return next(n for n in range(at_least, share + 1) if share % n == 0)
 
 
 def accumulate(model: keras.Model, parts: int) -> None:
-    """Have `model.fit` take the batch of each device in that many equal parts. Call after `compile`."""
+    """Make `model.fit` process each device's share of a batch in that many equal parts. Call after `compile`."""
     model.train_step = types.MethodType(lambda self, data: _train_step(self, data, parts), model)
 
 
@@ -48,7 +48,8 @@ def _train_step(model: keras.Model, data: Any, parts: int) -> dict[str, Any]:
         x_i, y_i = tf.nest.map_structure(lambda t: t[i * size : (i + 1) * size], (x, y))
         with tf.GradientTape() as tape:
             p_i = model(x_i, training=True)
-            loss = model.compute_loss(x=x_i, y=y_i, y_pred=p_i, training=True) / parts  # 1 / devices is in it
+            # compute_loss has divided by the number of devices
+            loss = model.compute_loss(x=x_i, y=y_i, y_pred=p_i, training=True) / parts
             scaled = model.optimizer.scale_loss(loss)
         more = tape.gradient(scaled, variables)
         return i + 1, loss_sum + loss, p.write(i, p_i), [g + m for g, m in zip(gradients, more, strict=True)]
@@ -59,9 +60,8 @@ def _train_step(model: keras.Model, data: Any, parts: int) -> dict[str, Any]:
         tf.TensorArray(tf.float32, parts, element_shape=(None, 1)),
         [tf.zeros_like(v) for v in variables],
     )
-    _, loss, p, gradients = tf.while_loop(  # one part at a time, or all would be in memory at once
-        lambda i, *_: i < parts, part, start, parallel_iterations=1
-    )
+    # one part at a time; in parallel, all would be in memory at once
+    _, loss, p, gradients = tf.while_loop(lambda i, *_: i < parts, part, start, parallel_iterations=1)
     devices = tf.distribute.get_strategy().num_replicas_in_sync
     loss_metric = next(m for m in model.metrics if m.name == "loss")
     loss_metric.update_state(loss * devices, sample_weight=tf.shape(y)[0])

@@ -1,4 +1,7 @@
-"""config.json of a trained model, read as from a stranger: what is used of it is there, of its kind, and in bounds."""
+"""Read config.json of a trained model without trusting it.
+
+Every value that is used later must be present, of the right type, and within bounds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from violence_detection.training import run_folder
 from violence_detection.training.config import ARCHITECTURES, KERNEL, PICTURES_OF
 from violence_detection.video.config import STREAMS
 
-#: Bounds far beyond any real model: (kind, least, most).
+#: Name -> (type, least, most). The bounds of all these tables are far beyond any real model.
 _FEATURES = {
     "frames": (int, 2, 4096), "window_s": (float, 0.01, 3600), "focus": (float, 0, 0.9),
     "motion_spacing_s": (float, 0, 3600), "motion_gain": (float, 0, 1000), "augment_seed": (int, -(2**63), 2**63),
@@ -30,11 +33,12 @@ _TUNED_HEAD = {
     "dropout": (float, 0, 0.99), "tuned_steps": (int, 1, 10_000_000), "tuned_batch_size": (int, 1, 1_000_000),
     "tuned_learning_rate": (float, 0, 1000), "keep_pretrained": (float, 0, 1),
 }  # fmt: skip
+#: Limits of the shape (T, C) of an input, and of the number of inputs.
 _MOST_STEPS, _MOST_CHANNELS, _MOST_INPUTS = 4096, 1_000_000, 100
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The record of a trained model. Raises UserError naming the file and what is wrong in it."""
+    """Read and check the record of a trained model. Raises UserError naming the file and what is wrong in it."""
     record = run_folder.read_object(path)
     _check_classes(path, record.get("classes", list(CLASS_NAMES)))
     _check_part(path, record, "features", _FEATURES, required=("frames", "window_s"))
@@ -44,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
         path,
         "features.streams",
         set(record["features"]["streams"]) <= set(STREAMS),
-        f"among {', '.join(STREAMS)}",
+        f"streams among {', '.join(STREAMS)}",
     )
     architecture = record.get("architecture")
     _expect(
@@ -59,24 +63,24 @@ def read(path: Path) -> dict[str, Any]:
     is_inputs = (
         isinstance(inputs, dict) and 0 < len(inputs) <= _MOST_INPUTS and all(map(_is_shape, inputs.values()))
     )
-    _expect(path, "inputs", is_inputs, "the number of steps and of features of each input")
+    _expect(path, "inputs", is_inputs, "an object with the numbers of steps and features of each input")
     _check_cache_records(path, record)
     _check_part(path, record, "train", {"seed": (int, -(2**63), 2**63)}, required=("seed",))
     counts = {"train": (int, 0, 2**53), "selection": (int, 0, 2**53)}
     _check_part(path, record, "clips", counts, required=tuple(counts))
     for name in ("manifest_sha256", "version"):
         _expect(path, name, isinstance(record.get(name), str), "text")
-    _expect(path, "augment", _is_number(record.get("augment"), int, 1, 2**31), "a number")
+    _expect(path, "augment", _is_number(record.get("augment"), int, 1, 2**31), "a whole number of at least 1")
     return record
 
 
 def _check_classes(path: Path, classes: Any) -> None:
-    """Raise UserError for a model of other classes, or of these in another order: all it says would be turned round."""
+    """Raise UserError for a model with other classes, or with ours in another order: its verdicts would be reversed."""
     if classes != list(CLASS_NAMES):
         raise UserError(
             f"{path}: the model's classes are {classes!r}"[:500]
-            + f", but here 0 is {CLASS_NAMES[0]} and 1 is "
-            f"{CLASS_NAMES[1]}: what it calls a fight would be called peace. Train it again with these scripts"
+            + f", but these scripts use 0 for {CLASS_NAMES[0]} and 1 for "
+            f"{CLASS_NAMES[1]}, so its verdicts would be wrong. Train it again with these scripts"
         )
 
 
@@ -87,7 +91,7 @@ def _check_part(
     bounds: Mapping[str, tuple[type, float, float]],
     required: tuple[str, ...],
 ) -> None:
-    """The numbers of a part of the record; one that may be missing has a default elsewhere."""
+    """Check the numbers in a part of the record. Those not `required` may be absent: code elsewhere has defaults."""
     values = record.get(part)
     _expect(path, part, isinstance(values, dict), "an object")
     for name, (kind, least, most) in bounds.items():
@@ -95,7 +99,12 @@ def _check_part(
             is_number = _is_number(values.get(name), kind, least, most)  # type: ignore[union-attr]
             _expect(path, f"{part}.{name}", is_number, f"a number from {least:g} to {most:g}")
     if part == "head":
-        _expect(path, part, set(values or ()) == set(bounds), f"{', '.join(bounds)} and nothing else")
+        _expect(
+            path,
+            part,
+            set(values or ()) == set(bounds),
+            f"an object with {', '.join(bounds)} and nothing else",
+        )
 
 
 def _check_cache_records(path: Path, record: Mapping[str, Any]) -> None:
@@ -116,7 +125,7 @@ def _check_cache_records(path: Path, record: Mapping[str, Any]) -> None:
     is_engines = isinstance(engines, dict) and all(
         names == [] or _is_names(names) for names in engines.values()
     )
-    _expect(path, "feature_engines", is_engines, "lists of names")
+    _expect(path, "feature_engines", is_engines, "an object of lists of names")
 
 
 def _is_shape(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a head says of the clips of `Samples`, as they are: of the plain variant of each."""
+"""Predictions of a head for `Samples`, on the plain variant of each clip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def predict(model: keras.Model, samples: Samples) -> np.ndarray:
-    """P(fight), (N,) float64 in [0, 1]: some clips at a time, so that memory holds no more of their features."""
+    """P(fight) of each clip: (N,) float64 in [0, 1]. Features are read a batch at a time, which saves memory."""
     if not len(samples):
         return np.empty(0)
     batches = samples.plain_batches(heads.predict_batch(samples.shapes()))

@@ -1,4 +1,4 @@
-"""`--check`: what a training run would find here, before hours are spent on it. Trains and extracts nothing."""
+"""`--check`: report what a training run would find on this machine. Trains and extracts nothing."""
 
 from __future__ import annotations
 
@@ -28,23 +28,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What TensorFlow loads at its start to use a GPU; one that is missing makes it go on with the CPU alone.
+#: Libraries that TensorFlow loads at its start to use a GPU. If one is missing, it uses only the CPU.
 CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12",
                   "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9",
                   "libnvrtc.so.12", "libnccl.so.2")  # fmt: skip
 _CHOICE = "CUDA_VISIBLE_DEVICES"
 _PACKAGES = ("tensorflow", "keras", "tensorboard", "numpy", "opencv-python-headless", "openvino", "isal")
-#: Variants of clips (both streams) an hour where none was measured: a rough rate, said to be one.
+#: Variants of clips (both streams) extracted per hour, a rough rate for machines on which none was measured.
 _ROUGH_VARIANTS_PER_HOUR = {"GPU": 40_000, "CPU": 3_000}
-#: Billions of multiply-adds that such a variant takes: EfficientNet-B4, 20 frames, both streams.
+#: Billions of multiply-adds per variant for which those rates hold: EfficientNet-B4, 20 frames, both streams.
 _ROUGH_GMACS = 177.0
-#: Clips a second of an ultimate head: measured on two CPU cores; a GPU is not slower. And its epochs.
+#: Clips per second in training the head of the preset `ultimate`, measured on two CPU cores; a GPU is not slower.
 _ROUGH_SAMPLES_PER_SECOND = 1500.0
+#: Epochs after which early stopping has likely ended such a training.
 _LIKELY_EPOCHS = 60
 
 
 def run(how: ExtractConfig, features: FeatureConfig, epochs: int) -> dict[str, Any]:
-    """Report on devices, memory, disk and data. `ready`: go ahead; else `problems` says what must be done first."""
+    """Check libraries, devices, memory, disk and data; log the findings and return them.
+
+    `ready` in the result: training can start. If it is False, `problems` says what must be done first.
+    """
     found: dict[str, Any] = {}
     problems: list[str] = []
 
@@ -68,7 +72,7 @@ def run(how: ExtractConfig, features: FeatureConfig, epochs: int) -> dict[str, A
 
 
 def libraries() -> dict[str, Any]:
-    """Versions of what is installed. Raises UserError for what is missing."""
+    """The versions of the packages that training needs. Raises UserError if one is not installed."""
     versions: dict[str, str] = {}
     for package in _PACKAGES:
         try:
@@ -80,7 +84,7 @@ def libraries() -> dict[str, Any]:
 
 
 def devices() -> dict[str, Any]:
-    """GPUs that the machine has, and how many of them TensorFlow sees."""
+    """Count the GPUs that the machine has, and those that TensorFlow sees."""
     usable = len(tensorflow_start.gpus())
     driver = machine.gpus()
     there = _there(driver)
@@ -92,11 +96,15 @@ def devices() -> dict[str, Any]:
 
 
 def _there(driver: Sequence[machine.Gpu]) -> int:
+    """The number of GPUs in the machine: those that the driver reports, or the device files if these are more."""
     return max(len(driver), len(sorted(Path("/dev").glob("nvidia[0-9]*"))))
 
 
 def _chosen(there: int) -> int:
-    """How many of the machine's GPUs CUDA_VISIBLE_DEVICES leaves: those before the first that is none, as -1."""
+    """How many of the machine's GPUs CUDA_VISIBLE_DEVICES selects: those before the first entry that names none, as -1.
+
+    All of them if it is not set.
+    """
     named = os.environ.get(_CHOICE)
     if named is None:
         return there
@@ -104,7 +112,7 @@ def _chosen(there: int) -> int:
 
 
 def warn_of_unseen_gpus(usable: int) -> None:
-    """Say so where TensorFlow sees `usable` GPUs and the machine has more that it was to see."""
+    """Log a warning if TensorFlow sees `usable` GPUs although it should see more."""
     if not tensorflow_start.may_have_gpus():
         return
     if text := unseen_gpus(_there(machine.gpus()), usable):
@@ -112,17 +120,17 @@ def warn_of_unseen_gpus(usable: int) -> None:
 
 
 def unseen_gpus(there: int, usable: int) -> str | None:
-    """Why TensorFlow sees fewer GPUs than it is to see of those that are there, and what mends it; None: it does not.
+    """Why TensorFlow sees only `usable` of the machine's `there` GPUs, and the remedy; None if it sees all it should.
 
-    CUDA_VISIBLE_DEVICES may choose some.
+    Where CUDA_VISIBLE_DEVICES selects some of them, it should see only these.
     """
     import tensorflow as tf
 
     chosen = _chosen(there)
     if usable >= chosen:
         return None
-    some = f", of which {_CHOICE}={os.environ[_CHOICE]} chooses {chosen}," if chosen < there else ""
-    text = f"{there} GPU(s) are here{some} but TensorFlow sees {usable}"
+    some = f", of which {_CHOICE}={os.environ[_CHOICE]} selects {chosen}," if chosen < there else ""
+    text = f"the machine has {there} GPU(s){some} but TensorFlow sees {usable}"
     missing = missing_libraries()
     if not tf.test.is_built_with_cuda():
         return f'{text}: this TensorFlow is built without CUDA. Run: pip install "tensorflow[and-cuda]"'
@@ -131,7 +139,7 @@ def unseen_gpus(there: int, usable: int) -> str | None:
     if missing:
         return f'{text}: missing {", ".join(missing)}. Run: pip install "tensorflow[and-cuda]"'
     return (
-        f"{text}, though the CUDA libraries are all here. Look at {_CHOICE}, and at what TensorFlow says "
+        f"{text}, although no CUDA library is missing. Check {_CHOICE}, and what TensorFlow logs "
         "with TF_CPP_MIN_LOG_LEVEL=0; the driver may be too old for this TensorFlow (nvidia-smi shows its version)"
     )
 
@@ -156,16 +164,21 @@ def _packaged(name: str) -> Iterator[Path]:
 
 
 def memory() -> dict[str, Any]:
-    """Free memory."""
+    """The free memory. Raises UserError if it is less than training needs, 2 GB."""
     free = machine.free_memory_bytes()
     log.info("memory: %s free", gigabytes(free))
     if free < 2e9:
-        raise UserError(f"only {gigabytes(free)} of memory are free; training takes 2 GB. End other programs")
+        raise UserError(
+            f"only {gigabytes(free)} of memory is free; training needs 2 GB. Close other programs"
+        )
     return {"memory_free_gb": round(free / 1e9, 1)}
 
 
 def data(how: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) -> dict[str, Any]:
-    """Clips, features that are missing, disk, and a rough time. Raises UserError if data, weights or disk lack."""
+    """Report on clips, missing features, free disk space, and how long it takes roughly.
+
+    Raises UserError if data, weights or disk space is missing. `kind`: GPU or CPU.
+    """
     from violence_detection.combine import manifest
     from violence_detection.features import extract
     from violence_detection.video import augment
@@ -183,21 +196,29 @@ def data(how: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) ->
     missing = missing_features(frame, variants, features, how)
     lacking, feature_bytes = sum(m.variants for m in missing), sum(m.size_bytes for m in missing)
     free = free_bytes_of(how.data_root / "features")
-    log.info("features: %d variants of clips are missing, %s; %s free on the disk of %s", lacking,
+    log.info("features: %d variants of clips still to extract, %s; %s free on the disk of %s", lacking,
              gigabytes(feature_bytes), gigabytes(free), how.data_root)  # fmt: skip
     if feature_bytes + RESERVE_BYTES > free:
         raise UserError(
-            f"{how.data_root}: {gigabytes(free)} free, {gigabytes(feature_bytes + RESERVE_BYTES)} needed. Take a "
-            "smaller --augment, or a --data-root on a bigger disk"
+            f"{how.data_root}: {gigabytes(free)} free, {gigabytes(feature_bytes + RESERVE_BYTES)} needed. Use a "
+            "smaller --augment, or a --data-root on a larger disk"
         )
     train = int((frame.split == "train").sum())
     hours = sum(m.variants / (m.per_hour or _rough_per_hour(kind, m.gmacs)) for m in missing)
     hours += min(epochs, _LIKELY_EPOCHS) * train / _ROUGH_SAMPLES_PER_SECOND / 3600
     cost = f", {hours * how.usd_per_hour:.2f} USD" if how.usd_per_hour else " (--usd-per-hour adds the cost)"
     accuracy = (
-        "about" if all(m.per_hour for m in missing) else "very roughly, since nothing was extracted here yet,"
+        "about"
+        if all(m.per_hour for m in missing)
+        else "very roughly, since part of the extraction was never timed here,"
     )
-    log.info("time: %s %.1f h on this %s%s; the log says more once it runs", accuracy, hours, kind, cost)
+    log.info(
+        "time: %s %.1f h on this %s%s; once training runs, its log gives better estimates",
+        accuracy,
+        hours,
+        kind,
+        cost,
+    )
     return {
         "clips": counts,
         "variants_missing": lacking,
@@ -214,9 +235,10 @@ def _rough_per_hour(kind: str, gmacs: float) -> float:
 
 @dataclass(frozen=True)
 class Missing:
-    """What the cache lacks of one backbone. `per_hour`: variants of clips, as extracted here before; 0: never.
+    """The features that are missing of one run of backbones, and how fast they can be extracted.
 
-    `gmacs`: of the backbone, see there.
+    `variants`: the number of clips' variants to extract, `size_bytes`: the size of their features on disk. `per_hour`:
+    variants per hour in an earlier extraction on this hardware; 0: there was none. `gmacs`: see registry.Backbone.
     """
 
     variants: int
@@ -228,9 +250,10 @@ class Missing:
 def missing_features(
     frame: pd.DataFrame, variants: Sequence[str], config: FeatureConfig, how: ExtractConfig
 ) -> list[Missing]:
-    """What lacks, by what runs together; of its caches the one that lacks most counts, since they are made together.
+    """The features that are missing, for each set of backbones that run together.
 
-    Raises UserError if a backbone's weights are not here.
+    Their caches are filled together, so `variants` is that of the cache which lacks most. Raises UserError if a
+    backbone's weights cannot be had.
     """
     from violence_detection.features import estimate, extract, key
     from violence_detection.features.cache import FeatureStore
@@ -259,7 +282,7 @@ def missing_features(
 
 
 def _lacking(store: FeatureStore, wanted: Sequence[WantedClip]) -> list[WantedClip]:
-    """The clips whose entry lacks variants, with those."""
+    """The clips whose entry in the cache lacks wanted variants, each with just these variants."""
     from violence_detection.features.cache import outdated
 
     found = []

@@ -1,1 +1,1 @@
-"""A video file into the pictures that a network sees."""
+"""Turn video files and streams into the pictures that a network sees."""

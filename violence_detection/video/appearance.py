@@ -1,4 +1,4 @@
-"""How bright a clip is and how much moves in it, told from a few small grey pictures."""
+"""Brightness and amount of motion of a clip, measured on a few small grey pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from violence_detection.errors import UnreadableVideo
 from violence_detection.video import decode, sampling, video_files
 
-#: To be given another value whenever another number would come out, so that what was kept before is not believed.
+#: Change this whenever the figures would come out differently: stored figures are found by a key that contains it.
 VERSION = "1"
 _MOMENTS = 6
 _STEP_S = 0.08
@@ -20,9 +20,9 @@ _WIDTH_PX = 64
 
 @dataclass(frozen=True)
 class Appearance:
-    """`brightness`: mean luma, 0 (black) to 1 (white). `motion`: mean change of luma over 0.08 s, 0 to 1.
+    """`brightness`: mean luma, 0 (black) to 1 (white). `motion`: mean absolute change of luma over 0.08 s, 0 to 1.
 
-    With a `reason` the clip cannot be read, and both are None.
+    If the clip cannot be read, `reason` says why, and both figures are None.
     """
 
     brightness: float | None = None
@@ -31,7 +31,10 @@ class Appearance:
 
 
 def look(path: Path, window_s: float) -> Appearance:
-    """Appearance at six moments, evenly spaced in the clip's middle `window_s`. A clip that cannot be read says why."""
+    """Measure a clip at six evenly spaced moments of its middle `window_s` seconds.
+
+    A clip that cannot be read raises nothing; the result's `reason` says why.
+    """
     try:
         info, frames = decode.read(path, lambda info: np.unique(_pairs(info, window_s)).tolist(), _shrunk, 1)
     except UnreadableVideo as e:
@@ -45,7 +48,7 @@ def look(path: Path, window_s: float) -> Appearance:
 
 
 def _pairs(info: decode.VideoInfo, window_s: float) -> np.ndarray:
-    """Frame numbers (6, 2): a moment, and 0.08 s later (one frame at least)."""
+    """Frame numbers (6, 2): each moment, and the frame 0.08 s later (at least one frame later)."""
     window = sampling.middle_window(info, window_s)
     first = sampling.sample_indices(info.n_frames, _MOMENTS, window.start, window.length)
     gap = max(1, round(_STEP_S * info.fps))
@@ -54,7 +57,7 @@ def _pairs(info: decode.VideoInfo, window_s: float) -> np.ndarray:
 
 
 def _shrunk(frame: np.ndarray) -> np.ndarray:
-    """RGB (H, W, 3) uint8 to grey, 64 pixels wide."""
+    """Shrink an RGB frame (H, W, 3) uint8 to a grey one, 64 pixels wide."""
     height_px = max(round(frame.shape[0] * _WIDTH_PX / frame.shape[1]), 1)
     return cv2.cvtColor(
         cv2.resize(frame, (_WIDTH_PX, height_px), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY

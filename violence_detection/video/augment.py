@@ -1,15 +1,15 @@
 """Clip-consistent augmentation: one draw of parameters for all frames of a clip and variant.
 
-Per-frame randomness would destroy the motion that tells a fight from a hug. A variant is named and reproducible
-from (seed, clip id, variant name) alone:
+Per-frame randomness would destroy the motion that tells a fight from a hug. A variant has a name, and the seed, the
+clip id and that name alone determine its parameters:
     "v0"        the plain clip
     "v1", ...   training variants: geometry, light, blur, noise, erasing, another time window
-    "w1", ...   test-time views: mirrored, gently shifted in time and scale; backbones that look at a part of a window
-                see another part of it
-    "c3"        the plain clip, closer: the part of the picture that has what moves, or most of it, where that is small
-                (focus.closer); elsewhere the plain clip again
-With `FeatureConfig.focus`, "v2", "v4", ... and "w2", "w3", "w6", "w7", ... show the part of the picture that moves most
-(see focus.py).
+    "w1", ...   test-time views: every second one mirrored, all slightly shifted in time, place and scale; a backbone
+                that looks at part of a window sees another part of it
+    "c3"        the closer look at the plain clip: only the part of the picture that contains all or most of what moves,
+                if that part is small (focus.closer); otherwise the plain clip again
+With `FeatureConfig.focus`, "v2", "v4", ... and "w2", "w3", "w6", "w7", ... show the part of the picture in which most
+moves (see focus.py).
 """
 
 from __future__ import annotations
@@ -23,22 +23,26 @@ import numpy as np
 from violence_detection.system.storage import stable_seed
 
 PLAIN = "v0"
-#: Of the names of test-time views. Those of former versions, "t", looked at the middle of a window alone.
+#: Prefix of the names of test-time views. Earlier versions had "t": those views all looked at the middle of a window.
 VIEW = "w"
-#: The closer look. Another rule of what it shows gets another number.
+#: Name of the closer look. Give it another number when the rule for what it shows changes: features are cached by it.
 CLOSER = "c3"
 _LUMA = (0.299, 0.587, 0.114)  # of R, G, B
-_BLUR_SIDES = (5, 5)  # of the kernel: enough for the largest sigma, 1.2, to within 3 % of its weight
+_BLUR_SIDES = (5, 5)  # of the kernel, which contains all but 3 % of the weight of the largest sigma, 1.2
 _NOISE_ROOM = 64  # pixels by which the noise tile is larger than a frame
 _NOISE_PLACES = 1024  # frames after which the noise repeats
-#: Where in a window test-time views look, one after another, of backbones that look at a part of it: with the plain
-#: view in the middle two more see nearly all of a window twice as long as the part (each is shortened a little).
+#: For backbones that look at part of a window: where the plain view and the test-time views look, in turn, as
+#: `Draw.place`. The first three together see nearly all of a window that is twice as long as the part. A little is
+#: missing because views are slightly shortened.
 _VIEWED = (0.5, 0.0, 1.0, 0.5, 0.25, 0.75)
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """Half-widths and probabilities that parameters are drawn from; fractions are of the frame's side."""
+    """Half-widths, probabilities and limits from which the parameters of a draw come.
+
+    `shift` and `erase_side` are fractions of the frame's side.
+    """
 
     flip_p: float = 0.5
     rotation_deg: float = 10.0
@@ -50,10 +54,10 @@ class Ranges:
     channel_shift: float = 15.0  # grey levels
     blur_p: float = 0.2
     noise_p: float = 0.3
-    noise_std: float = 8.0  # grey levels, at most
+    noise_std: float = 8.0  # grey levels; the most that is drawn
     erase_p: float = 0.25
     erase_side: float = 0.35
-    shortest_window: float = 0.7  # of the plain window: another start and another speed
+    shortest_window: float = 0.7  # fraction of the plain window: changes its start and the speed
 
 
 TRAIN = Ranges()
@@ -65,14 +69,15 @@ TEST_TIME = Ranges(
 
 def settings() -> dict[str, dict[str, float]]:
     """All ranges, for the feature cache's key."""
-    # Caches have been keyed with a chance of playing backwards, always 0. Without it they would all be made again.
+    # The keys of existing caches contain the probability of playing a clip backwards, which was always 0. Without it
+    # no existing cache would be found, and all features would be extracted again.
     gone = {"reverse_p": 0.0}
     return {"train": asdict(TRAIN) | gone, "test_time": asdict(TEST_TIME) | gone}
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The parameters of one variant of one clip. The identity by default."""
+    """The parameters of one variant of one clip. The defaults change nothing."""
 
     flip: bool = False
     rotation_deg: float = 0.0
@@ -86,27 +91,30 @@ class Draw:
     blur_sigma: float = 0.0
     noise_std: float = 0.0
     erase: tuple[float, float, float, float] | None = None  # x, y, width, height as fractions
-    place: float = (
-        0.5  # of a backbone that looks at a part of the window: fraction of the room before that part
-    )
-    window_start: float = 0.0  # fraction of the room left by a shorter window
+    #: For a backbone that looks at part of the window: how much of the rest lies before that part, as a fraction.
+    place: float = 0.5
+    window_start: float = 0.0  # fraction of the time that a shorter window leaves free
     window_length: float = 1.0  # fraction of the plain window
     noise_seed: int = 0
     focus: bool = False
 
 
 def variant_names(prefix: str, count: int) -> tuple[str, ...]:
-    """`count` names: "v0", the plain clip, and count - 1 with that prefix: "v" or `VIEW`."""
+    """The names of `count` variants: "v0", the plain clip, then prefix + "1" and so on. `prefix`: "v" or `VIEW`."""
     return (PLAIN, *(f"{prefix}{i}" for i in range(1, count)))
 
 
 def views(count: int, closer_look: bool = False) -> tuple[str, ...]:
-    """The names of `count` test-time views, the plain one first, and of the closer look behind them if it is taken."""
+    """The names of `count` test-time views, the plain one first, followed by the closer look if it is taken."""
     return (*variant_names(VIEW, count), *([CLOSER] if closer_look else ()))
 
 
 def draw(seed: int, clip_id: str, variant: str, focus: bool = False) -> Draw:
-    """The parameters of a variant; the plain clip's are the identity. `focus`: half of the others show a crop."""
+    """The parameters of a variant; those of the plain clip and of the closer look change nothing.
+
+    `focus`: every second training variant, and two of every four views, show a crop. Raises ValueError for a variant of
+    an earlier version.
+    """
     if variant in (PLAIN, CLOSER):
         return Draw()
     number = int(variant[1:])
@@ -114,9 +122,9 @@ def draw(seed: int, clip_id: str, variant: str, focus: bool = False) -> Draw:
         drawn = _draw(np.random.default_rng(stable_seed(seed, clip_id, variant)), TRAIN)
         return replace(drawn, focus=focus and number % 2 == 0)
     if not variant.startswith(VIEW):
-        raise ValueError(f"no variant of this version: {variant}")
+        raise ValueError(f"this version has no variant {variant}")
     drawn = _draw(np.random.default_rng(stable_seed(seed, clip_id, f"t{number}")), TEST_TIME)
-    # views alternate so that any number of them is balanced
+    # mirrored and unmirrored views alternate, so that any number of views is balanced
     return replace(
         drawn,
         flip=number % 2 == 1,
@@ -129,7 +137,7 @@ def _draw(rng: np.random.Generator, r: Ranges) -> Draw:
     def within(half_width: float) -> float:
         return float(rng.uniform(-half_width, half_width))
 
-    # The fifth number decides nothing; what is drawn after it stays what it is in the caches.
+    # The fifth number is not used. It is drawn so that the numbers after it stay those of the variants in caches.
     flip, blur, noise, erase = rng.random(5)[:4] < (r.flip_p, r.blur_p, r.noise_p, r.erase_p)
     width, height = rng.uniform(0.1, max(r.erase_side, 0.1), 2)
     x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
@@ -154,10 +162,10 @@ def _draw(rng: np.random.Generator, r: Ranges) -> Draw:
 
 
 class Augmenter:
-    """Alters square frames of side `size` by one draw, all alike; the noise alone differs from frame to frame.
+    """Alters square frames of side `size` by one draw: all in the same way, except that each frame has its own noise.
 
-    A grey frame is altered without its colours, at a fraction of the cost: up to rounding and clipping it is the grey
-    of the altered colour frame, the channel shift being weighted as luma weighs the channels.
+    Grey frames are altered directly, at a fraction of the cost of colour. Up to rounding and clipping the result is the
+    altered colour frame turned to grey: the shifts of the channels are weighted as luma weighs the channels.
     """
 
     def __init__(self, d: Draw, size: int):
@@ -167,7 +175,7 @@ class Augmenter:
         self._identity = replace(d, noise_seed=0) == only_time
         self._draw, self._size = d, size
         self._maps = None if self._identity else _maps(_matrix(d, size), size)
-        # written anew for each frame, which is faster than new memory for each
+        # buffers that every frame overwrites, which is faster than allocating memory for each
         self._packed, self._warped = (np.empty((size, size, 4), np.uint8) for _ in range(2))
         self._box = _erase_box(d, size)
         offset = 128 - 128 * d.contrast + d.brightness  # contrast is about mid-grey
@@ -176,16 +184,17 @@ class Augmenter:
             [d.contrast * np.eye(3), offset + np.array(d.channel_shift)[:, None]], dtype=np.float32
         )
         self._noise = _noise(d, size) if d.noise_std else None
-        # where a frame's part of the noise begins: a generator for each frame would cost as much as the noise
+        # Corners of the parts of the noise tile that the frames get. Drawn here for all frames: a random generator per
+        # frame would cost as much as the noise itself.
         rng = np.random.default_rng((d.noise_seed, 1))
         self._corners = rng.integers(0, _NOISE_ROOM, (_NOISE_PLACES, 2)).tolist() if d.noise_std else []
 
     def colour(self, frame: np.ndarray, number: int, out: np.ndarray) -> None:
-        """Put an RGB uint8 frame (S, S, 3) into `out`; `number` is its place in the video, which decides its noise."""
+        """Write the altered RGB frame (S, S, 3) uint8 into `out`. `number`: its frame number; selects its noise."""
         if self._identity:
             out[...] = frame
             return
-        # four channels take half the time of three
+        # OpenCV warps four channels in half the time of three
         packed = cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA, dst=self._packed)
         warped = self._warp(packed)
         cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=out)
@@ -193,9 +202,9 @@ class Augmenter:
         self._spoil(out, [number] * 3)
 
     def grey(self, frames: Sequence[np.ndarray], numbers: Sequence[int]) -> np.ndarray:
-        """Four grey uint8 frames (S, S), altered in one pass as the channels of one image, (S, S, 4).
+        """Alter four grey uint8 frames (S, S) in one pass; returns them as the channels of one image, (S, S, 4).
 
-        What is returned is overwritten by the next call.
+        The next call overwrites the returned image.
         """
         packed = cv2.merge(frames, dst=self._packed)
         if self._identity:
@@ -212,7 +221,7 @@ class Augmenter:
         )
 
     def _spoil(self, image: np.ndarray, numbers: Sequence[int]) -> None:
-        """Blur, noise and erasing, in place; `numbers`: the frame that each channel of the image (S, S, K) is of."""
+        """Blur, add noise and erase, in place. `numbers`: the frame number of each channel of the image (S, S, K)."""
         if self._draw.blur_sigma:
             cv2.GaussianBlur(image, _BLUR_SIDES, self._draw.blur_sigma, dst=image)
         if noise := self._noise_of(numbers):
@@ -223,7 +232,7 @@ class Augmenter:
             image[self._box] = 127
 
     def _noise_of(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
-        """What to add and what to subtract, a channel a frame number: two uint8 images (S, S, K)."""
+        """What to add and what to subtract, one channel per frame number: two uint8 images (S, S, K)."""
         if self._noise is None:
             return None
         corners = [self._corners[i % len(self._corners)] for i in numbers]
@@ -235,7 +244,7 @@ class Augmenter:
 
 
 def _noise(d: Draw, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One tile of noise that every frame cuts its own part from: its positive and its negative half, uint8."""
+    """A tile of noise, of which each frame uses its own part: its positive and its negative values, both uint8."""
     side = size + _NOISE_ROOM
     noise = np.random.default_rng(d.noise_seed).standard_normal((side, side), np.float32) * d.noise_std
     more, less = (np.clip(np.rint(half), 0, 255).astype(np.uint8) for half in (noise, -noise))
@@ -253,9 +262,9 @@ def _matrix(d: Draw, size: int) -> np.ndarray:
 
 
 def _maps(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each pixel of the altered frame comes from, x and y: two (S, S) float32. Beyond the edge it is mirrored.
+    """Where each pixel of the altered frame comes from, x and y: two (S, S) float32, mirrored at the edges.
 
-    Once for all frames of a clip: `warpAffine`, which works this out for each, takes a third longer.
+    Computed once for all frames of a clip: `warpAffine`, which computes this for every frame, takes a third longer.
     """
     (a, b, x0), (c, d, y0) = cv2.invertAffineTransform(matrix)
     place, last = np.arange(size), size - 1

@@ -1,4 +1,4 @@
-"""Which video files a browser plays as they are, and a small copy of those that it does not."""
+"""Tell which video files browsers play as they are, and write a small copy of one that they do not."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from violence_detection.errors import UnreadableVideo
 from violence_detection.video import decode, writer
 from violence_detection.video.shown import fitted, square
 
-#: By suffix: what FFmpeg calls the container, and the codecs that all of today's browsers play in it.
+#: By suffix: how FFmpeg's name of the container begins, and the codecs that all of today's browsers play in it.
 _PLAYED = {
     ".mp4": ("mov,mp4", {"h264"}),
     ".m4v": ("mov,mp4", {"h264"}),
     ".webm": ("matroska,webm", {"vp8", "vp9", "av1", "libdav1d"}),
 }
+#: The pixel formats that they play.
 _LAYOUTS = {"yuv420p", "yuvj420p"}
-#: Times of a file may differ by so much from what its header says before a browser would seek to other moments.
+#: If a file's times differ from its header by more seconds than this, a browser would seek to the wrong moments.
 _SAME_TIME_S = 0.5
+#: The most lines, and frames a second, of a copy.
 _COPY_HEIGHT, _COPY_FPS = 480, 30.0
 
 
 def plays(path: Path) -> bool:
-    """Whether browsers play the file as it is, the track that is judged, and count its seconds as this package does.
+    """Whether browsers play the file as it is, show the track that is judged, and time it as this package does.
 
-    Nothing is decoded. Raises UnreadableVideo for a file that is no video.
+    Nothing is decoded. Raises UnreadableVideo for a file that is not a video.
     """
     wanted = _PLAYED.get(path.suffix.lower())
     if wanted is None:
         return False
     try:
-        # "file:", for a name with a colon would be a protocol
+        # with "file:", since FFmpeg would take a name with a colon for a protocol
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
             streams = container.streams.video
             codecs = {(s.codec_context.codec.canonical_name, s.codec_context.pix_fmt) for s in streams}
-            is_first = decode.video_track(path, container).index == streams[0].index  # which browsers show
+            is_first = (
+                decode.video_track(path, container).index == streams[0].index
+            )  # browsers show the first
             name, begins_s = container.format.name, (container.start_time or 0) / av.time_base
     except (av.FFmpegError, OSError, AttributeError) as e:
         raise UnreadableVideo(path, f"not a video that FFmpeg can open ({e})") from e
@@ -50,10 +54,11 @@ def plays(path: Path) -> bool:
 
 
 def write_copy(video: Path, path: Path, comment: str = "") -> None:
-    """Write an H.264 copy without sound, of at most 480 lines and 30 frames a second, with the video's own times.
+    """Write an H.264 copy without sound, of at most 480 lines and 30 frames a second, with the times of the video.
 
-    What comes late is black until then. `path` is written as the frames come: it is to be a temporary one. Raises
-    UnreadableVideo, or UserError where it cannot be written.
+    Until the first frame of a video that begins late, the copy is black. `comment` is kept in the file (see
+    writer.comment_of). `path` is written frame by frame, so pass a temporary name. Raises UnreadableVideo, or UserError
+    if the copy cannot be written.
     """
     info = decode.probe(video)
     step = max(int(np.ceil(info.fps / _COPY_FPS - 1e-6)), 1)

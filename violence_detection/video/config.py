@@ -1,4 +1,4 @@
-"""The settings of what is seen of a clip."""
+"""Settings of what networks see of a clip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STREAMS = ("rgb", "motion", "crop", "moving")
 
 @dataclass(frozen=True)
 class ClipConfig(BaseConfig):
-    """Which frames of a clip are looked at, and what is made of them. Each setting changes the pictures."""
+    """Which frames of a clip networks see, and which streams are made of them. Each setting changes the pictures."""
 
     HEADING: ClassVar[str] = "features"
 
@@ -49,10 +49,11 @@ class ClipConfig(BaseConfig):
         "seed of the augmentation. Cached variants of another seed are not reused",
         limits=Limits(least=-(2**63), most=2**63),
     )
-    # Not for users: what a video backbone asks for. Its frames come in bursts, at evenly spaced moments.
+    # The rest are not options: video backbones set them.
+    # frames of a burst, and seconds between them; bursts come at evenly spaced moments
     burst: int = 1
     burst_spacing_s: float = 0.0
-    span_s: float = (
-        0.0  # seconds of a window that it looks at, in its middle but for some test-time views; 0: all
-    )
-    letterbox: bool = False  # whether pictures keep their shape, with black beside them
+    # seconds of a window that are looked at, in its middle except in some test-time views; 0: all
+    span_s: float = 0.0
+    # whether pictures keep their shape, with black beside them
+    letterbox: bool = False

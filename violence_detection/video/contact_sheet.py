@@ -1,4 +1,4 @@
-"""Contact sheets of what a backbone sees: a row a variant and stream, a column a frame, for people to look at."""
+"""Contact sheets that show people what a backbone sees: a row per variant and stream, a column per frame."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from violence_detection.system import storage
 from violence_detection.video import pictures, writer
 from violence_detection.video.config import ClipConfig
 
-_THUMB = 96
-_MARGIN = 84
-_GAP = 2
+_THUMB = 96  # side of a picture in pixels
+_MARGIN = 84  # width in pixels of the names on the left
+_GAP = 2  # pixels between pictures
 
 
 def write_all(
     folder: Path, clips: Sequence[tuple[str, Path]], variants: Sequence[str], config: ClipConfig, size: int
 ) -> tuple[list[Path], list[dict[str, str]]]:
-    """Write `<folder>/<clip_id>.png` for each (clip_id, path), prepared for a backbone of input size `size`.
+    """Write `<folder>/<clip_id>.png` for each (clip_id, path), as a backbone of input size `size` sees the clip.
 
-    Returns the paths, and the clips that could not be read. Raises OSError if a sheet cannot be written.
+    Returns the paths written, and the clips that could not be read. Raises OSError if a sheet cannot be written.
     """
     written, failures = [], []
     for clip_id, clip in clips:
@@ -40,7 +40,7 @@ def write_all(
 
 
 def sheet(rows: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
-    """The sheet of {variant: {stream: (T, S, S, 3) uint8 RGB}}: (H, W, 3) uint8 BGR, names on the left."""
+    """Draw {variant: {stream: (T, S, S, 3) uint8 RGB}} as one sheet: (H, W, 3) uint8 BGR, with names on the left."""
     lines = [
         (f"{variant} {stream}", images)
         for variant, streams in rows.items()

@@ -1,9 +1,10 @@
-"""The one way videos are decoded: from the first packet to the last, each frame with the time that the file gives it.
+"""Decode videos from the first packet to the last, each frame at the time that the file gives it.
 
-What a container states (length, rate, number of frames) is believed only until the file was read. A video whose frames
-come at its stated rate is read once. Any other (variable rate, damaged, cut off, wrongly stated) is looked at as a
-screen of constant rate shows it: a frame stands until the next one comes. So frame numbers, everywhere else in this
-package, are moments at a constant rate, and a second is a second of the video.
+The whole package decodes videos through this module. What a container states (length, rate, number of frames) is
+believed only until the file has been read. A video whose frames come at its stated rate is read once. Any other one
+(variable rate, damaged, cut off, wrong header) is treated as a screen of constant rate would show it: each frame stays
+until the next one comes. Frame numbers, everywhere else in this package, are therefore moments at a constant rate, and
+a second is a second of the video.
 """
 
 from __future__ import annotations
@@ -26,42 +27,52 @@ import numpy as np
 from violence_detection.errors import NOT_READ, UnreadableVideo
 from violence_detection.system import processes
 
-#: Fewer decodable frames than this is no video of anything moving; nor is a window with fewer.
+#: A video, or a window of one, with fewer decodable frames than this shows too little movement to be judged.
 MIN_FRAMES = 8
-#: What stays unread without any sign of damage is named if it is more than so many seconds, or this share of the video.
-_WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.05
-#: Rates that the header may state; beyond them it is not believed, and time stamps alone count.
+#: Missing footage of a file without any sign of damage is reported only if it is longer than this many seconds ...
+_REPORTED_S = 0.5
+#: ... or than this share of the video, whichever is less.
+_REPORTED_SHARE = 0.05
+#: Frame rates outside this range are not believed where a header states them; only time stamps count then.
 _LOWEST_RATE, _HIGHEST_RATE = 1.0, 240.0
-#: Stamps that go back, or ahead, by more than this begin another recording, which follows on the one before.
+#: A time stamp that goes back by more than BACK_S, or ahead by more than AHEAD_S, begins another recording. Its frames
+#: are timed as if they followed the recording before without a pause.
 BACK_S, AHEAD_S = 2.0, 3600.0
-#: Where so many of the steps from frame to frame are alike, a longer one is a loss and not the video's own pace.
+#: The share that counts as nearly all. Where this share of the steps from frame to frame is alike, a longer step is a
+#: loss of frames and not the video's own pace.
 _MOSTLY = 0.9
-#: Of a changing pace, so many steps before and behind one say what is usual there.
-_AROUND = 4
-#: Frames that may stand between a frame and the one that is decoded before it.
+#: Where the pace changes, this many steps on either side of a step say what is usual there.
+_STEPS_BESIDE = 4
+#: The most frames by which the order of decoding may differ from the order of showing.
 _REORDERED = 32
-#: A video track that begins later than the file does so by more than this; codecs that look ahead delay it by less.
+#: A video track begins late if it begins this much after the file does. Codecs that look ahead delay it by less.
 _LATE_S = 0.2
-#: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
+#: Containers that state the time of their end, not their length: a part of a recording counts from its beginning.
 _END_STATED = ("matroska,webm", "nut", "asf")
-#: A container that states how long it is decoded, which begins before the first picture is shown.
+#: The container whose stated length counts from when decoding begins, which is before the first picture is shown.
 _DECODING_STATED = "flv"
-#: A container in which other tracks may follow on one that ends; packets of that one may come behind them.
-_TRACKS_FOLLOW, _HELD_BACK = "mpegts", 2
-#: A container that numbers its moments: at those without a packet of their own the picture before stands on.
+#: The container in which other tracks may follow a track that ends.
+_TRACKS_FOLLOW = "mpegts"
+#: The most packets of the track that ends which may still come after the following track has begun.
+_LATE_PACKETS = 2
+#: The container that numbers its moments: where a moment has no packet of its own, the picture before it stays.
 _NUMBERS_MOMENTS = "avi"
-_MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
-_MOST_THREADS = 64  # of FFmpeg's decoders
-#: Codecs by the four letters that manifests have always had for them; the others go by their names.
+#: How often the demuxer may find a stretch of the file that makes no packet before the reading ends.
+_MOST_PAUSES = 100_000
+#: The most threads that FFmpeg's decoders use.
+_MOST_THREADS = 64
+#: The four letters by which manifests have always named these codecs; all others have FFmpeg's name.
 _FOUR_LETTERS = {
     "mpeg4": "FMP4", "mjpeg": "MJPG", "mpeg1video": "mpg1", "mpeg2video": "mpg2", "msmpeg4v3": "MP43", "vp8": "VP80",
     "vp9": "VP90",
 }  # fmt: skip
-#: Layouts of nearly all videos, which FFmpeg turns into RGB as it does into BGR, bit for bit. It works out the colours
-#: of others differently, and what is on disk was made from BGR.
+#: Pixel formats of nearly all videos, which FFmpeg converts to RGB and to BGR with the same values, bit for bit. Others
+#: it converts to the two with different values, and the features on disk were made from BGR.
 _SAME_IN_RGB = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
-#: Pixels that are thinner are no lens's and no standard's, but a header's mistake.
+#: No lens and no standard makes pixels thinner than this, width by height (or flatter than its inverse): a header that
+#: says so is wrong.
 _THINNEST = 0.25
+#: What turns a frame upright, by its rotation in degrees.
 _SQUARE_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 Frame = np.ndarray  # (height, width, 3) uint8 RGB
 Span = tuple[float, float]
@@ -71,15 +82,19 @@ Span = tuple[float, float]
 class VideoInfo:
     """A video as a screen of constant rate shows it: `n_frames` moments, `fps` a second, beginning at `start_s`.
 
-    `shown`: for each moment the number of the decoded frame that stands then, (n_frames,) int64; None where the frames
-    themselves come at that rate, and number i is frame i. `width`, `height`: upright where frames were decoded, else as
-    they are stored. `n_decoded`: frames that decode. `stated_s`: length by the header; `lost`: stretches of which
-    nothing decodes, in seconds of the video, in order. `as_stated`: whether the file is what its header says, so that
-    frames are where they have always been looked for. `damaged`: whether reading met damage, so that frames may be
-    missing that nobody counted. `pixel_shape`: what the width of a pixel is to its height, of frames as they are given.
-    `begins_late`: the first of `lost` is no loss, but the time before the pictures: its sound begins earlier.
-    `rest_track`: where the first or last of `lost` stands in other video tracks, which end before the one that is read
-    begins or follow on it, the number of one of these among the video tracks.
+    shown: for each moment the number of the decoded frame that is on the screen, (n_frames,) int64; None where the
+        frames themselves come at that rate, so that moment i shows frame i.
+    width, height: of upright frames if any were decoded, otherwise as stored.
+    n_decoded: number of frames that decode.
+    stated_s: length in seconds by the header, 0 where it states none.
+    lost: stretches in which nothing decodes, in seconds of the video, ascending.
+    as_stated: whether frames come at the rate that the header states and nothing is damaged, so that a frame number
+        computed from the header finds the right frame.
+    damaged: whether reading met damage, so that frames may be missing that nobody could count.
+    pixel_shape: width of a pixel divided by its height, of the frames as they are returned.
+    begins_late: the first of `lost` is not a loss, but the time before the first picture: the sound begins earlier.
+    rest_track: number, among the video tracks, of the first one that ends where the track read begins, or begins where
+        it ends, and so has the first or last of `lost`; None if there is none.
     """
 
     n_frames: int
@@ -105,39 +120,41 @@ class VideoInfo:
 
     @property
     def duration_s(self) -> float:
-        """Length of the whole video, what does not decode included."""
+        """Length of the whole video in seconds, including what does not decode."""
         return max([self.start_s + self.played_s, *(end for _, end in self.lost)])
 
     @property
     def read_s(self) -> float:
-        """Seconds of the video that decode; a frame with a damaged time stamp is there all the same."""
+        """Seconds of the video that decode. A decoded frame counts even if its time stamp is damaged."""
         outside_s = self.duration_s - sum(end - start for start, end in self.lost)
         return min(max(outside_s, self.n_decoded / self.fps), self.duration_s)
 
     def decoded(self, number: int) -> int:
-        """The decoded frame that stands at a moment."""
+        """The number of the decoded frame that is on the screen at a moment."""
         return number if self.shown is None else int(self.shown[number])
 
     def distinct(self, first: int, end: int) -> int:
-        """How many different frames stand from one moment to before another."""
+        """How many different frames are on the screen from moment `first` until before moment `end`."""
         return max(end - first, 0) if self.shown is None else len(np.unique(self.shown[first:end]))
 
     def shortfall(self) -> str:
-        """Says what of the video does not decode, as after half a download or with damage; else empty."""
+        """A warning that says which parts of the video do not decode and what to do; empty where all of it does."""
         lost = self.lost[self.begins_late :]
         if not lost:
             return ""
-        # where one frame is missing the others pass for evenly spaced, and the video for as long as they are
+        # Not `duration_s`: with one frame missing the others may count as evenly spaced, and then the video counts as
+        # only as long as they are.
         pictures_s = self.read_s + sum(end - start for start, end in lost)
         said = ((self.read_s, pictures_s), *lost[:3])
-        # a frame may be less than a digit tells
+        # A lost frame may be shorter than the last digit shows: use the fewest digits that tell all ends apart.
         digits = next((n for n in (1, 2) if all(round(a, n) < round(b, n) for a, b in said)), 3)
         where = ", ".join(f"{start:.{digits}f}-{end:.{digits}f}" for start, end in lost[:3])
         why = "it is damaged or was cut short. If the original is whole, copy or download it again"
         if self.rest_track is not None:
             why = (
-                "the rest stands in another video track, as where recordings were joined, or a recorder was set "
-                f"otherwise. Give it as a file of its own: ffmpeg -i OLD -map 0:v:{self.rest_track} -c copy REST.ts"
+                "the rest is in another video track, as where recordings were joined or a recorder's settings were "
+                f"changed. Copy that track to a file of its own: ffmpeg -i OLD -map 0:v:{self.rest_track} -c copy "
+                "REST.ts"
             )
         return (
             f"only {self.read_s:.{digits}f} of {pictures_s:.{digits}f} s decode (nothing at {where}"
@@ -147,13 +164,16 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class PacketTiming:
-    """A video as its packets tell. `stamps`: theirs in order, (n,) int64; none where they have none."""
+    """What the packets of a video say of it. `stamps`: their time stamps, ascending, (n,) int64; empty without any."""
 
     info: VideoInfo
     stamps: np.ndarray
 
     def fits(self, number: int, stamp: int | None) -> bool:
-        """Whether frame `number` may have this stamp: decoders of some containers leave those of near packets."""
+        """Whether frame `number` may have this time stamp.
+
+        Of some containers decoders give a frame the stamp of a packet near its own, at most _REORDERED packets away.
+        """
         if stamp is None or not len(self.stamps):
             return stamp is None and not len(self.stamps)
         early = self.stamps[max(number - _REORDERED, 0)] if number else self.stamps[0]
@@ -161,18 +181,18 @@ class PacketTiming:
         return number < len(self.stamps) and bool(early <= stamp <= late)
 
     def agrees(self, found: VideoInfo) -> bool:
-        """Whether decoding has found the same frames at the same times, and nothing else missing."""
+        """Whether decoding found the same frames at the same times, and the same stretches missing."""
         same = replace(found, width=self.info.width, height=self.info.height) == self.info
         return same and np.array_equal(_shown_or_all(found), _shown_or_all(self.info))
 
 
 def info_of(found: VideoInfo | PacketTiming) -> VideoInfo:
-    """What a file is, whether its frames or its packets told it."""
+    """The VideoInfo of either kind of result: of decoding, or of reading the packets alone."""
     return found.info if isinstance(found, PacketTiming) else found
 
 
 class DecodesOtherwise(Exception):
-    """A video does not decode as its packets tell. What it is can be found by decoding it alone: `probe`."""
+    """A video does not decode as its packets say. Only decoding it tells what it is: `probe`."""
 
 
 def read(
@@ -181,12 +201,14 @@ def read(
     transform: Callable[[Frame], Frame] | None = None,
     threads: int = 0,
 ) -> tuple[VideoInfo, dict[int, Frame]]:
-    """Decode the frames that `plan` asks for, given what the file is. Frames are RGB uint8.
+    """Decode the frames that `plan` asks for and return them by number, with what was found out about the file.
 
-    `transform` (a resize, say) takes each kept frame at once, so that memory stays small; what it returns is kept as
-    it is. `threads`: of the decoder, 0 for one a core; the frames are the same, but where many videos are decoded at
-    once one thread each takes less.
-    Raises UnreadableVideo, naming the file, if it does not open or fewer than MIN_FRAMES decode.
+    Frames are (H, W, 3) uint8 RGB. `plan` gets a VideoInfo and returns frame numbers. It is called with what the header
+    states and again with what was found; if the two lead to different frames, the file may be read a second time.
+    `transform` (a resize, say) is applied to each wanted frame at once, so that memory stays small; its result is
+    returned in place of the frame. `threads`: of the decoder, 0 for one per core. They do not change the frames; where
+    many videos are decoded at once, one thread for each costs less in all.
+    Raises UnreadableVideo if the file does not open, fewer than MIN_FRAMES decode, or two passes decode differently.
     """
     with _Reader.open(path, threads) as reader:
         stated = reader.as_stated()
@@ -205,16 +227,16 @@ def read(
 
 
 def header(path: Path) -> VideoInfo:
-    """What the container states, without reading further: quick, and not to be relied upon.
+    """What the container states. Quick, since nothing more is read, but it may be wrong.
 
-    `n_frames` is 1 where nothing is stated. Raises UnreadableVideo if it does not open.
+    `n_frames` is 1 where nothing is stated. Raises UnreadableVideo if the file does not open.
     """
     with _Reader.open(path) as reader:
         return reader.as_stated()
 
 
 def timing(path: Path) -> VideoInfo:
-    """As `probe`, from the packets alone: nothing is decoded, and what does not decode is not noticed.
+    """The same as `probe`, from the packets alone: quicker, but it does not notice packets that do not decode.
 
     Raises UnreadableVideo.
     """
@@ -222,7 +244,7 @@ def timing(path: Path) -> VideoInfo:
 
 
 def packet_timing(path: Path) -> PacketTiming:
-    """As `timing`, with what a decoding pass can be held against. Raises UnreadableVideo."""
+    """The same as `timing`, with the time stamps that a decoding pass is checked against. Raises UnreadableVideo."""
     with _Reader.open(path) as reader:
         reader.skim()
         info = reader.found()
@@ -230,7 +252,7 @@ def packet_timing(path: Path) -> PacketTiming:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Decode to the end without keeping frames. Raises UnreadableVideo."""
+    """What the file is, found by decoding it to the end without keeping frames. Raises UnreadableVideo."""
     return read(path, lambda _: ())[0]
 
 
@@ -242,11 +264,11 @@ def read_groups(
 ) -> Iterator[dict[int, Any]]:
     """Decode a video of any length once, yielding the frames of each group as soon as its last frame is read.
 
-    Groups are frame numbers below `info.n_frames`, ordered by their first and by their last frame; they are asked for
-    when they are due, and only frames that they need are held, as `transform` makes them of the picture and its number
-    in the order of decoding. `info` is what `probe` found, or `packet_timing`.
-    Raises UnreadableVideo if the file ends before the last is complete; with packet timing DecodesOtherwise as soon as
-    that shows to be wrong, for which the file is read to its end.
+    A group is a set of frame numbers below `info.n_frames`. Groups must be ordered by their first frame and by their
+    last; each is taken from the iterable when its first frame is due. Only frames that a group still needs are kept, as
+    what `transform` returns for the picture and its number among the frames that decode. `info` comes from `probe` or
+    `packet_timing`. Raises UnreadableVideo if the file ends before the last group is complete. With packet timing the
+    file is always read to its end, and DecodesOtherwise is raised as soon as the packets turn out to be wrong.
     """
     expected = info if isinstance(info, PacketTiming) else None
     info = info_of(info)
@@ -275,9 +297,10 @@ def read_groups(
 
 
 def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, Frame, float]]:
-    """All frames that are shown, RGB uint8, with the second at which each begins to stand, and its `pixel_shape`.
+    """Yield all frames that are shown: the second at which each appears, its picture, and its `pixel_shape`.
 
-    `info` is what `probe` found, or `packet_timing`. Raises UnreadableVideo, and DecodesOtherwise as `read_groups`.
+    Pictures are (H, W, 3) uint8 RGB. `info` comes from `probe` or `packet_timing`. Raises UnreadableVideo, and with
+    packet timing DecodesOtherwise as soon as the packets turn out to be wrong.
     """
     expected = info if isinstance(info, PacketTiming) else None
     info = info_of(info)
@@ -293,9 +316,9 @@ def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, 
 
 
 def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tuple[int, Frame]]:
-    """The frames that stand at some moments, RGB uint8, by their ascending numbers, as they are decoded.
+    """Yield the frames on the screen at some moments, as they are decoded: (number, picture (H, W, 3) uint8 RGB).
 
-    `info` is what `probe` found. Raises UnreadableVideo.
+    `numbers`: of the moments, ascending. `info` comes from `probe`. Raises UnreadableVideo.
     """
     groups = (frozenset([number]) for number in numbers)
     for number, frames in zip(numbers, read_groups(path, info, groups), strict=True):
@@ -311,9 +334,9 @@ def _decoded(numbers: Sequence[int] | frozenset[int], info: VideoInfo) -> frozen
 
 
 class RgbFrames:
-    """Makes upright RGB pictures of the frames of one video, the same of a file and of a stream.
+    """Convert the frames of one video to upright RGB pictures, in the same way for a file and for a stream.
 
-    `turn`: degrees by which they are turned, None before the first.
+    `turn`: the rotation in degrees that the first frame states, from 0 to 359; None before that.
     """
 
     def __init__(self) -> None:
@@ -321,12 +344,12 @@ class RgbFrames:
         self.turn: int | None = None
 
     def look_at(self, frame: av.VideoFrame) -> None:
-        """Note how the frames are turned, of the first one, whether or not it is shown."""
+        """Note the rotation that the first frame states, whether or not that frame is shown."""
         if self.turn is None:
             self.turn = frame.rotation % 360
 
     def picture(self, frame: av.VideoFrame) -> Frame:
-        """The frame upright, (H, W, 3) uint8 RGB. Raises FFmpegError or ValueError where it cannot be shown."""
+        """The frame upright, (H, W, 3) uint8 RGB. Raises FFmpegError or ValueError if it cannot be converted."""
         layout = "rgb24" if frame.format.name in _SAME_IN_RGB else "bgr24"
         picture: Frame = self._reformatter.reformat(frame, format=layout, threads=1).to_ndarray()
         self.look_at(frame)
@@ -338,40 +361,38 @@ class RgbFrames:
 
 
 class _Reader:
-    """One pass over a file's largest video track, with all that it tells about itself."""
+    """One pass over a file's largest video track, which collects all that the file says about itself."""
 
     def __init__(self, path: Path, container: av.container.InputContainer, stream: av.VideoStream):
         self._path, self._container, self._stream = path, container, stream
         self._context = stream.codec_context
         self._rgb = RgbFrames()
-        self.stamps: list[int | None] = []  # of the frames, in units of the stream's time base
-        self._packets: list[int] = []  # of the packets that should give a frame
-        self._packets_due: list[int] = []  # when these are to be decoded; ascending within a recording
-        self._skimmed = False  # the stamps are those of the packets, in their order
+        self.stamps: list[int | None] = []  # time stamps of the frames, in units of the stream's time base
+        self._packets: list[int] = []  # time stamps of the packets that should give a frame
+        self._packets_due: list[int] = []  # decoding times of the same packets; ascending within a recording
+        self._skimmed = False  # whether `stamps` are those of the packets, in the order of the packets
         self._packet_count = 0
-        self._last = (
-            -math.inf,
-            0,
-        )  # the latest stamp of a packet, and for how long its picture is said to stand
-        self._held: list[int] = []  # of packets that say that the picture before stands on
-        self._others_end_s = 0.0
-        # of other video tracks, by number: packets of this one before their first and their last ones, and when they
-        # begin and end
+        # the latest time stamp of a packet, and for how long its picture stays, as the packet says
+        self._last = (-math.inf, 0)
+        self._held: list[int] = []  # time stamps of packets that say that the picture before stays
+        self._others_end_s = 0.0  # when the last of the other tracks ends
+        # Of each other video track, by its stream index: how many packets of this track came before its first packet,
+        # and before each of its last ones; and when it begins and ends, in seconds.
         self._other_videos: dict[int, tuple[int, deque[int], Span]] = {}
-        self._jumped_s = 0.0  # by which stamps go ahead where another recording begins
+        self._jumped_s = 0.0  # seconds by which the stamps jump ahead in all where another recording begins
         self._damaged = False
-        self._fell_out = False  # a packet did not decode
+        self._fell_out = False  # whether a packet did not decode
 
     @classmethod
     @contextmanager
     def open(cls, path: Path, threads: int = 0) -> Iterator[_Reader]:
-        """Open the file. Raises UnreadableVideo, or what the system says of a disk that does not answer."""
+        """Open the file. Raises UnreadableVideo, or the OSError of a disk that does not answer."""
         _check_file(path)
         try:
-            # "file:", for a name with a colon would be a protocol
+            # with "file:", since FFmpeg would take a name with a colon for a protocol
             container = av.open(f"file:{path}", metadata_errors="ignore")
         except av.FFmpegError as e:
-            _check_disk(path)  # of an index that the disk does not give, FFmpeg says that it is none
+            _check_disk(path)  # FFmpeg reports an index that the disk cannot deliver as one that is missing
             raise UnreadableVideo(path, f"not a video that FFmpeg can open ({_said(e)})") from e
         with container:
             stream = video_track(path, container)
@@ -380,7 +401,7 @@ class _Reader:
             yield cls(path, container, stream)
 
     def keep(self, wanted: frozenset[int], transform: Callable[[Frame], Frame] | None) -> dict[int, Frame]:
-        """Read to the end; the wanted frames, by the order in which they decode."""
+        """Read to the end and return the wanted frames, by their number among the frames that decode."""
         return {
             number: self.picture(frame, transform)
             for number, frame in enumerate(self.frames())
@@ -388,27 +409,27 @@ class _Reader:
         }
 
     def skim(self) -> None:
-        """Read to the end without decoding, as if every packet gave its frame."""
+        """Read to the end without decoding, and count every packet as a frame."""
         for packet in self._demux():
             self._note(packet)
         self.stamps = [*self._packets] or [None] * self._packet_count
         self._skimmed = True
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """All frames that decode. A broken packet is left out, as ffmpeg does, and noted."""
+        """Yield all frames that decode. A broken packet is skipped, as ffmpeg does, and noted as damage."""
         for packet in self._demux():
             self._note(packet)
             for frame in [] if holds_on(packet) else self._decode(packet):
                 self.stamps.append(frame.pts if frame.pts is not None else frame.dts)
                 yield frame
-        # each thread of the decoder may end in an error
+        # At the end each thread of the decoder may report an error before the next one delivers its frames.
         for _ in range(_MOST_THREADS if self._damaged else 0):
             for frame in self._decode(None):
                 self.stamps.append(frame.pts if frame.pts is not None else frame.dts)
                 yield frame
 
     def checked_frames(self, expected: PacketTiming | None) -> Iterator[av.VideoFrame]:
-        """All frames that decode. Raises DecodesOtherwise as soon as they are not those expected, if any are."""
+        """Yield all frames that decode. Raises DecodesOtherwise as soon as they differ from `expected`, if given."""
         if expected is None:
             yield from self.frames()
             return
@@ -433,8 +454,9 @@ class _Reader:
         return frames
 
     def _demux(self) -> Iterator[av.Packet]:
-        """The track's packets, at the end an empty one, which asks the decoder for what it holds back."""
-        # without a length of its own, the track's is known by whether the others last as long as the file should
+        """Yield the track's packets, and at the end an empty one, which makes the decoder deliver its last frames."""
+        # The other tracks are read too if this one states no length of its own: where they last as long as the file
+        # should, the file's stated length is theirs. They also are if another video track may follow this one.
         others = self._stream.duration is None and len(self._container.streams) > 1
         others |= self._container.format.name == _TRACKS_FOLLOW and len(self._container.streams.video) > 1
         for _ in range(_MOST_PAUSES):
@@ -446,7 +468,7 @@ class _Reader:
                     elif packet.pts is not None and packet.time_base is not None:
                         self._note_other(packet, packet.pts, packet.time_base)
                 return
-            except av.BlockingIOError:  # what was read makes no packet: it goes on behind that
+            except av.BlockingIOError:  # a stretch of the file made no packet: go on after it
                 self._damaged = True
             except av.FFmpegError as e:
                 self._note_damage(e)
@@ -477,13 +499,13 @@ class _Reader:
         if packet.stream.type == "video":
             number = packet.stream.index
             count = self._packet_count
-            new = count, deque[int](maxlen=_HELD_BACK + 1), (begins_s, ends_s)
+            new = count, deque[int](maxlen=_LATE_PACKETS + 1), (begins_s, ends_s)
             before, ends, (first_s, last_s) = self._other_videos.get(number, new)
             ends.append(count)
             self._other_videos[number] = before, ends, (min(first_s, begins_s), max(last_s, ends_s))
 
     def picture(self, frame: av.VideoFrame, transform: Callable[[Frame], Any] | None) -> Any:
-        """A frame upright, as RGB uint8, through `transform`."""
+        """A frame upright, (H, W, 3) uint8 RGB, passed through `transform` if there is one. Raises UnreadableVideo."""
         try:
             picture: Frame = self._rgb.picture(frame)
         except (av.FFmpegError, ValueError) as e:
@@ -491,14 +513,14 @@ class _Reader:
         return transform(picture) if transform else picture
 
     def as_stated(self) -> VideoInfo:
-        """What the header says."""
+        """What the header says; 25 frames a second where its rate is not believed."""
         rate = self._rate()
         n_frames = max(self._stream.frames or round(self._stated_s() * rate), 1)
         fps = _rounded(rate, n_frames) if _LOWEST_RATE <= rate <= _HIGHEST_RATE else 25.0
         return self._info(n_frames=n_frames, fps=fps, n_decoded=n_frames)
 
     def found(self) -> VideoInfo:
-        """What was read. Raises UnreadableVideo if it is fewer than MIN_FRAMES."""
+        """What was read. Raises UnreadableVideo if it is fewer than MIN_FRAMES, or has neither a rate nor times."""
         count = len(self.stamps)
         if count < MIN_FRAMES:
             raise UnreadableVideo(self._path, f"only {count} of at least {MIN_FRAMES} frames decode")
@@ -537,7 +559,7 @@ class _Reader:
         )
 
     def _comes_as_stated(self, rate: float) -> bool:
-        """Whether all is as the header says, which is quickly seen: rate, length, no damage, no late beginning."""
+        """Whether rate and length are as the header says, with no damage and no late beginning. A quick check."""
         base, begins = self._stream.time_base, self._container.start_time
         if self._damaged or base is None or begins is None or not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
             return False
@@ -551,10 +573,14 @@ class _Reader:
         )
 
     def _without_stamps(self, rate: float) -> VideoInfo:
-        """A raw stream, whose frames come at the stated rate for want of anything else."""
+        """A stream without usable time stamps: its frames are taken to come at the stated rate.
+
+        Raises UnreadableVideo if it states no rate.
+        """
         if not rate > 0:
             raise UnreadableVideo(
-                self._path, "states neither a frame rate nor times. Convert it: ffmpeg -r RATE -i OLD NEW.mp4"
+                self._path,
+                "states neither a frame rate nor time stamps. Convert it: ffmpeg -r RATE -i OLD NEW.mp4",
             )
         count = len(self.stamps)
         fps = _rounded(rate, count)
@@ -586,7 +612,7 @@ class _Reader:
 
     @property
     def pixel_shape(self) -> float:
-        """That of the frames as they are given, once one was decoded."""
+        """Width of a pixel divided by its height, of upright frames. To be asked for after the first was decoded."""
         return pixel_shape(self._stream, self._rgb.turn)
 
     @property
@@ -594,12 +620,12 @@ class _Reader:
         return self._container.format.name == _NUMBERS_MOMENTS
 
     def _rate(self) -> float:
-        """Frames a second as the container states them, 0 where it does not."""
+        """Frames a second as the container states them, 0 where it states none."""
         stream = self._stream
         return float(stream.average_rate or stream.guessed_rate or stream.base_rate or 0)
 
     def _stated_s(self) -> float:
-        """Length of the track by the header, 0 where it says nothing."""
+        """Length of the track in seconds by the header, 0 where it states none."""
         length, begins = (
             (n or 0) / av.time_base for n in (self._container.duration, self._container.start_time)
         )
@@ -612,10 +638,11 @@ class _Reader:
         return max(length, 0.0)
 
     def _seconds(self) -> np.ndarray | None:
-        """When each frame comes, from the beginning of the file, in order: (n,) float64; None without time stamps.
+        """When each frame comes, in seconds from the beginning of the file, ascending: (n,) float64.
 
-        Decoders give frames in order, but some containers (AVI) leave their stamps in the order of the packets. Packets
-        come in the order of decoding, in which a frame behind a pause may stand before those ahead of it.
+        None where a frame has no time stamp, or fewer than half of the stamps differ. Decoders deliver frames in the
+        order of showing, but of some containers (AVI) with the stamps in the order of the packets. Packets come in the
+        order of decoding, in which a frame that follows a pause may precede frames from before the pause.
         """
         base = self._stream.time_base
         if base is None or any(stamp is None for stamp in self.stamps):
@@ -630,24 +657,25 @@ class _Reader:
         return seconds - (seconds[0] if begins is None else min(begins / av.time_base, float(seconds[0])))
 
     def _held_seconds(self, first_s: float) -> np.ndarray:
-        """As `_seconds`, when the picture before is said to stand on: (n,) float64, none before the first frame's."""
+        """When packets say that the picture before stays: (n,) float64 seconds as of `_seconds`, after `first_s`."""
         first, base = min(s for s in self.stamps if s is not None), float(self._stream.time_base or 0)
         seconds = (np.array(self._held, np.float64) - first) * base + first_s
         return seconds[seconds > first_s]
 
     def _has_nothing_before(self, fps: float) -> bool:
-        """Whether the first frame that decodes is the first there is, as far as anybody can tell."""
+        """Whether the first frame that decodes is the file's first, as far as its packets and damage show."""
         first = min(stamp for stamp in self.stamps if stamp is not None)
         step = 0.5 / fps / float(self._stream.time_base or 1)
         return not self._damaged and min(self._packets, default=first) > first - step
 
     def _lost(self, seconds: np.ndarray, fps: float, late: bool) -> tuple[Span, ...]:
-        """Where nothing decodes, by the times in the video of frames, and of what says that one stands on.
+        """The stretches in which nothing decodes, in seconds.
 
-        `late`: what stands before the first frame is no loss, and makes none worth naming.
+        `seconds`: when frames come, or packets say that one stays, (n,) ascending. `late`: the time before the first
+        frame is not a loss, and does not count when it is decided whether the losses are long enough to be reported.
         """
         is_even = self._numbers_moments or _mostly_comes_at(seconds, fps)
-        # where many packets do not decode, it is these that make a part slower, and not the camera
+        # Where many packets do not decode, they are what makes a part slower, and not the camera.
         is_own_pace = not is_even and len(self.stamps) >= _MOSTLY * self._packet_count
         usual_s = _steps_around(seconds, fps) if is_own_pace else np.full(len(seconds) - 1, 1 / fps)
         knows_losses = self._damaged or (is_even and not self._numbers_moments)
@@ -659,7 +687,7 @@ class _Reader:
         if (missing_s := self._missing_tail_s(end, fps)) > 0:
             stands_to = end + self._stands_on_s(fps)
             gaps.append((stands_to, stands_to + missing_s))
-        most = min(_WORTH_NAMING_S, _WORTH_NAMING * (end - float(seconds[0])))
+        most = min(_REPORTED_S, _REPORTED_SHARE * (end - float(seconds[0])))
         if not self._damaged and sum(b - a for a, b in gaps) <= most:
             gaps = []
         if late and (gaps or seconds[0] > most):
@@ -667,12 +695,15 @@ class _Reader:
         return tuple((round(a, 3), round(b, 3)) for a, b in gaps if b - a > 0.5 / fps)
 
     def _missing_tail_s(self, end_s: float, fps: float) -> float:
-        """Seconds that the header states beyond the last frame, for as long as that is said to stand."""
-        # lengths are up to the last stamp, whether the container states them or FFmpeg makes them of the stamps
+        """Seconds that are missing behind the last frame: by the stated length, the number of frames or later tracks.
+
+        The time for which the last frame is said to stay is not missing.
+        """
+        # Stated lengths reach to the last stamp, whether the container states them or FFmpeg derives them from stamps.
         stated_s = self._stated_s() - self._jumped_s - self._stands_on_s(fps)
         others_last_s = self._others_end_s - (self._container.start_time or 0) / av.time_base
-        if self._stream.duration is None and others_last_s >= stated_s - _WORTH_NAMING_S:
-            stated_s = 0.0  # the length is that of the sound, which is there to its end
+        if self._stream.duration is None and others_last_s >= stated_s - _REPORTED_S:
+            stated_s = 0.0  # the stated length is that of the sound, which is complete
         if self._numbers_moments and (rate := self._rate()) > 0:
             by_count = self._stream.frames / rate - end_s
         else:
@@ -681,37 +712,42 @@ class _Reader:
         return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, _length_s(self._later()))
 
     def _stands_on_s(self, fps: float) -> float:
-        """For how much longer than others the last frame is said to stand, as at the end of a screen recording."""
+        """Seconds by which the last frame is said to stay longer than others, as at the end of a screen recording."""
         stamp, duration = self._last
         if stamp not in self.stamps[-_REORDERED:]:
-            return 0.0  # it does not decode
+            return 0.0  # that frame does not decode
         return max(float(duration * (self._stream.time_base or 0)) - 1 / fps, 0.0)
 
     def _later(self) -> dict[int, Span]:
-        """Other video tracks that begin where this one ends, as where recordings were joined: when, by their number.
+        """Video tracks that begin where this one ends, as in joined recordings: {stream index: (begin, end) in s}.
 
-        Not those beside it, as of two cameras, of which one may be switched off earlier.
+        Tracks that run beside this one are left out, as of two cameras of which one was switched off earlier.
         """
-        ended = self._packet_count - _HELD_BACK
+        ended = self._packet_count - _LATE_PACKETS
         return {n: span for n, (before, _, span) in self._other_videos.items() if before >= ended}
 
     def _earlier(self) -> dict[int, Span]:
-        """As `_later`, those that end where this one begins: it is larger, and FFmpeg saw it before it chose."""
+        """Video tracks that end where this one begins: {stream index: (begin, end) in s}.
+
+        They are looked for in MPEG-TS only. This one is read although it is not the first, because it is larger and
+        FFmpeg found it while it looked at the file.
+        """
         if self._container.format.name != _TRACKS_FOLLOW:
             return {}
         return {
             n: span
             for n, (_, ends, span) in self._other_videos.items()
-            if ends[0] == 0 and all(count == 0 or count >= self._packet_count - _HELD_BACK for count in ends)
+            if ends[0] == 0
+            and all(count == 0 or count >= self._packet_count - _LATE_PACKETS for count in ends)
         }
 
     def _rest_track(self) -> int | None:
-        """The number among the video tracks, as FFmpeg counts them, of the first that is earlier or later."""
+        """The number, among the video tracks as FFmpeg counts them, of the first one that is earlier or later."""
         videos = [stream.index for stream in self._container.streams if stream.type == "video"]
         return min(map(videos.index, self._earlier() | self._later()), default=None)
 
     def _left_out_s(self, fps: float) -> float:
-        """Seconds of frames that are in the file and that its header leaves out, as where it was trimmed in place."""
+        """Seconds of frames that are in the file but outside the header's length, as where it was trimmed in place."""
         if self._stream.duration is None or self._stream.time_base is None:
             return 0.0
         return max(self._stream.frames / fps - float(self._stream.duration * self._stream.time_base), 0.0)
@@ -726,7 +762,7 @@ def _check_file(path: Path) -> None:
         if not path.exists():
             raise UnreadableVideo(path, f"{NOT_READ}no such file")
         if path.is_dir():
-            raise UnreadableVideo(path, "a folder and no video. Name the videos in it one by one")
+            raise UnreadableVideo(path, "a folder, not a video. Name the videos in it one by one")
         if not path.is_file():
             raise UnreadableVideo(path, "not a file")
         if path.stat().st_size == 0:
@@ -740,7 +776,7 @@ def _check_file(path: Path) -> None:
 
 
 def video_track(path: Path, container: av.container.InputContainer) -> av.VideoStream:
-    """The largest video track that is not a cover picture. Raises UnreadableVideo if there is none that decodes."""
+    """The largest video track that has a decoder and is not a cover picture. Raises UnreadableVideo without one."""
     attached = av.stream.Disposition.attached_pic
     tracks = [s for s in container.streams if s.type == "video" and not s.disposition & attached]
     tracks = [s for s in tracks if not _is_picture(s)] or tracks
@@ -750,15 +786,15 @@ def video_track(path: Path, container: av.container.InputContainer) -> av.VideoS
     if not decodable:
         raise UnreadableVideo(
             path,
-            "its codec has no decoder here. Convert it where it plays: ffmpeg -i OLD -c:v libx264 NEW.mp4",
+            "FFmpeg has no decoder for its codec here. Convert it where it plays: ffmpeg -i OLD -c:v libx264 NEW.mp4",
         )
     return max(decodable, key=lambda s: s.codec_context.width * s.codec_context.height)
 
 
 def _is_picture(track: av.stream.Stream) -> bool:
-    """Whether a track states that it has one frame: a cover picture that is not marked as one."""
+    """Whether a track states that it has a single frame, as a cover picture that is not marked as one does."""
     frames, rate = track.frames, float(getattr(track, "average_rate", None) or 0)
-    if not frames and rate:  # Matroska: "00:00:00.040000000"
+    if not frames and rate:  # Matroska states a duration such as "00:00:00.040000000"
         hours, _, rest = track.metadata.get("DURATION", "").partition(":")
         minutes, _, seconds = rest.partition(":")
         with contextlib.suppress(ValueError, OverflowError):
@@ -767,35 +803,42 @@ def _is_picture(track: av.stream.Stream) -> bool:
 
 
 def plausible_rate(stream: av.VideoStream) -> float:
-    """The first that can be true of the rates that FFmpeg knows of a stream, 0 where there is none."""
+    """The first of FFmpeg's rates of a stream that is from 1 to 240 frames a second; 0 if none is."""
     rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
     return next((rate for rate in rates if _LOWEST_RATE <= rate <= _HIGHEST_RATE), 0.0)
 
 
 def pixel_shape(stream: av.VideoStream, turn: int | None) -> float:
-    """The width of a pixel by its height, of frames that are turned by so many degrees; 1 where none can be true."""
+    """Width of a pixel divided by its height, of frames turned upright by `turn` degrees.
+
+    1 where the stream states no ratio, or one outside 1/4 to 4.
+    """
     shape = float(stream.sample_aspect_ratio or 1)
     shape = shape if _THINNEST <= shape <= 1 / _THINNEST else 1.0
     return 1 / shape if turn in (90, 270) else shape
 
 
 def packets_of(container: av.container.InputContainer, *tracks: av.stream.Stream) -> Iterator[av.Packet]:
-    """The packets of these tracks, or of all, and at the end of each an empty one. Raises FFmpegError."""
-    # at the end PyAV asks tracks for what they hold back that began midway, of which it does not know
+    """Yield the packets of these tracks, or of all, and at the end an empty one for each track. Raises FFmpegError."""
+    # At the end PyAV raises IndexError for tracks that began midway, which it does not know.
     with contextlib.suppress(IndexError):
         yield from container.demux(*tracks)
 
 
 def holds_on(packet: av.Packet) -> bool:
-    """Whether a packet says that the picture before stands on: it is empty, and has a time.
+    """Whether a packet says that the picture before it stays: it is empty and has a time stamp.
 
-    A decoder would take it for the end.
+    Such a packet must not be decoded: a decoder takes it for the end of the stream.
     """
     return not packet.size and (packet.pts is not None or packet.dts is not None)
 
 
 def rate_of(seconds: np.ndarray, stated: float) -> float:
-    """The rate of a stream's first frames, by the ascending seconds (n,) at which they come; 0: it cannot be told."""
+    """Frames a second of a stream, from the times of its first frames; 0 if it cannot be told.
+
+    `seconds`: (n,), ascending. `stated`: the rate that the stream states, which is returned where the frames come at it
+    or there are too few.
+    """
     if len(np.unique(seconds)) < 2:
         return round(stated, 3) if _LOWEST_RATE <= stated <= _HIGHEST_RATE else 0.0
     if _LOWEST_RATE <= stated <= _HIGHEST_RATE and _comes_at(seconds, stated):
@@ -804,12 +847,12 @@ def rate_of(seconds: np.ndarray, stated: float) -> float:
 
 
 def start_of(first_s: float) -> float:
-    """When footage begins whose first frame comes then: a little late is not late."""
+    """The second at which footage begins: that of its first frame, or 0 if that is no more than 0.2."""
     return first_s if first_s > _LATE_S else 0.0
 
 
 def _check_disk(path: Path) -> None:
-    """Read a file that FFmpeg could not: raises the OSError of a disk that does not answer."""
+    """Read all of a file that FFmpeg could not read. Raises the OSError of a disk that does not answer."""
     with path.open("rb") as f:
         while f.read(1 << 24):
             processes.beat()
@@ -825,13 +868,14 @@ def _codec_of(stream: av.VideoStream) -> str:
 
 
 def _one_after_another(seconds: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """When frames come if each recording of a file follows on the one before: (n,) float64, ascending.
+    """When frames come if each recording of a file follows the one before without a pause: (n,) float64, ascending.
 
-    `seconds`: their times (n,) as they are read; `order`: the same (n,), but ascending within each recording.
+    `seconds`: the times of the frames as they were read, (n,). `order`: times of the same frames that ascend within
+    each recording, (n,).
     """
     steps = np.diff(order)
     typical = float(np.median(np.abs(steps)))
-    # stamps in the order of the packets go back all the time, those of a recorder that begins anew once
+    # Stamps in the order of the packets go back all the time, those of a recorder that starts again only once.
     is_shuffled = np.mean(steps < 0) > 1 - _MOSTLY
     begins = np.flatnonzero(steps < -max(BACK_S, _REORDERED * typical if is_shuffled else 0.0)) + 1
     parts = []
@@ -844,13 +888,16 @@ def _one_after_another(seconds: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _comes_at(seconds: np.ndarray, rate: float) -> bool:
-    """Whether every frame is nearest to its own moment of that rate."""
+    """Whether no frame is more than half a step away from its own moment at that rate."""
     late = seconds - seconds[0] - np.arange(len(seconds)) / rate
     return bool(np.abs(late).max() <= 0.5 / rate)
 
 
 def _is_stated(seconds: np.ndarray, rate: float) -> bool:
-    """Whether all frames come at the stated rate; one worked out from a last frame of odd length will do."""
+    """Whether all frames come at the stated rate.
+
+    A stated rate that is a little off also counts, as one computed from a last frame of unusual length is.
+    """
     if _comes_at(seconds, rate):
         return True
     even = (len(seconds) - 1) / (seconds[-1] - seconds[0])
@@ -858,7 +905,11 @@ def _is_stated(seconds: np.ndarray, rate: float) -> bool:
 
 
 def _typical_rate(seconds: np.ndarray, stated: float) -> float:
-    """A rate that all frames come at, or most; or at which no moment of the liveliest part is passed over."""
+    """The rate at which all frames come, or nearly all.
+
+    If there is none, the rate of the fastest tenth of the steps, so that hardly a frame is skipped; at most 240. The
+    stated rate takes its place if the two differ by less than 0.2 %.
+    """
     even = float((len(seconds) - 1) / (seconds[-1] - seconds[0]))
     if _comes_at(seconds, even):
         return even
@@ -872,28 +923,34 @@ def _typical_rate(seconds: np.ndarray, stated: float) -> float:
 
 
 def _rounded(rate: float, count: int) -> float:
-    """The rate to a thousandth; as it is where so many frames would end more than half a frame off by that.
+    """The rate rounded to a thousandth, unless that moves the end of `count` frames by more than half a frame.
 
-    As of a picture an hour, of which a thousandth leaves nothing, and of hours at 25/3 frames a second.
+    It would for one picture an hour, which rounds to 0, and for hours at 25/3 frames a second.
     """
     near = round(rate, 3)
     return near if abs(near - rate) * count <= 0.5 * rate else rate
 
 
 def _mostly_comes_at(seconds: np.ndarray, rate: float) -> bool:
-    """Whether nine of ten frames follow the one before at that rate, so that a longer pause is a loss."""
+    """Whether at least nine of ten frames follow the one before at that rate, so that a longer pause is a loss."""
     return bool(np.mean(np.abs(np.diff(seconds) * rate - 1) < 0.5) >= _MOSTLY)
 
 
 def _steps_around(seconds: np.ndarray, fps: float) -> np.ndarray:
-    """Seconds from each frame to the next, (n - 1,) float64, as is usual there: parts of a recording may be slower."""
-    steps = np.pad(np.diff(seconds), _AROUND, "symmetric")
-    around = np.lib.stride_tricks.sliding_window_view(steps, 2 * _AROUND + 1)
+    """The usual step in seconds around each step from frame to frame, (n - 1,) float64, at least 1 / fps.
+
+    It is the median of the steps near by, since parts of a recording may be slower than others.
+    """
+    steps = np.pad(np.diff(seconds), _STEPS_BESIDE, "symmetric")
+    around = np.lib.stride_tricks.sliding_window_view(steps, 2 * _STEPS_BESIDE + 1)
     return np.maximum(np.median(around, axis=-1), 1 / fps)
 
 
 def _gaps(seconds: np.ndarray, usual_s: np.ndarray) -> list[Span]:
-    """Pauses of more than one and a half of the usual steps (n - 1,), from when the next frame should have come."""
+    """Pauses of more than 1.5 times the usual step, from when the next frame was due until it came, in seconds.
+
+    `seconds`: (n,), ascending; `usual_s`: the usual step at each, (n - 1,).
+    """
     return [
         (float(seconds[i] + usual_s[i]), float(seconds[i + 1]))
         for i in np.flatnonzero(np.diff(seconds) > 1.5 * usual_s).tolist()

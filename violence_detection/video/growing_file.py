@@ -1,4 +1,4 @@
-"""A file that another program still writes, read as far as it goes."""
+"""Read a file that another program still writes: at its present end, wait for more."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from typing import BinaryIO
 from violence_detection.errors import SourceError
 from violence_detection.system import processes
 
+#: Seconds between two attempts to read more.
 _LOOK_EVERY_S = 0.05
-#: Boxes of an MP4 file that hold no pictures; which of these two comes first decides whether it can be read meanwhile.
+#: The boxes of an MP4 file that contain its index and its pictures. The file can be read while it grows only if the
+#: index comes first.
 _INDEX, _PICTURES = b"moov", b"mdat"
 
 
 class GrowingFile:
-    """What FFmpeg reads instead of a file: at its present end it waits for more.
+    """A file object for FFmpeg that waits for more at the present end of the file.
 
-    The file ends when it has not grown for `still_s` seconds, is shorter than what was read, or `closed` is set. It may
-    not be there yet.
+    It ends when the file has not grown for `still_s` seconds, is shorter than what was read of it, or `closed` is set.
+    The file need not exist yet: then it is waited for, also for `still_s` seconds.
     """
 
     def __init__(self, path: Path, still_s: float, closed: threading.Event):
@@ -29,7 +31,7 @@ class GrowingFile:
         self._ended = False
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none where the file has ended."""
+        """Up to `size` bytes; b"" when the file has ended."""
         until_s = time.monotonic() + self._still_s
         while not (self._ended or self._closed.is_set()):
             if self._file is None and self._path.is_file():
@@ -46,7 +48,7 @@ class GrowingFile:
 
     @property
     def has_another(self) -> bool:
-        """Whether its name has footage that is not read: another file's, or its own, written from the beginning on."""
+        """Whether its path now has footage that was not read: it is another file, or was rewritten from the start."""
         if self._file is None or self._closed.is_set():
             return False
         try:
@@ -60,13 +62,13 @@ class GrowingFile:
         return os.fstat(file.fileno()).st_size < file.tell()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file, if it was opened."""
         if self._file is not None:
             self._file.close()
 
 
 def check_readable_meanwhile(path: Path) -> None:
-    """Raise SourceError for an MP4 file with its index behind its pictures, which is readable when complete."""
+    """Raise SourceError for an MP4 file with its index behind its pictures: it cannot be read until it is complete."""
     if not path.is_file():
         return
     with path.open("rb") as f:
@@ -75,11 +77,11 @@ def check_readable_meanwhile(path: Path) -> None:
             kind, length = header[4:], int.from_bytes(header[:4], "big")
             if at == 0 and kind != b"ftyp":
                 return
-            if kind == _PICTURES:  # its length is 0 as long as the file is written
+            if kind == _PICTURES:  # looked at before the length, which is 0 while the file is written
                 raise SourceError(
                     str(path),
-                    "this MP4 has its index at the end, so it can be read when it is complete and not before. Record "
-                    "to .ts or .mkv, or with -movflags +frag_keyframe+empty_moov",
+                    "this MP4 has its index at the end, so it cannot be read before it is complete. Record to .ts or "
+                    ".mkv, or with -movflags +frag_keyframe+empty_moov",
                 )
             if kind == _INDEX or len(header) < 8 or length < 8:
                 return

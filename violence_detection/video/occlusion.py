@@ -1,8 +1,8 @@
-"""Frames of a window with a place or a stretch of time taken away, so that one sees what a network makes of the rest.
+"""Covers a place or a stretch of time in a window's frames, to see what a network makes of the rest.
 
-Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks" (arXiv 1311.2901), who grey one place after
-another. In a video what is taken away must not move, either: a place becomes a flat patch of the mean colour of the
-whole window, a stretch of time a still of the frame before it.
+Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks" (arXiv 1311.2901), cover one place after
+another in grey. In a video the cover must not move either: a place becomes a flat patch of the mean colour of the whole
+window, and a stretch of time a still of the frame before it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from violence_detection.video.window_pictures import NEAR, Kept, KeptAs
 
 @dataclass(frozen=True)
 class Place:
-    """A part of the picture: left, top, right and bottom from 0 to 1."""
+    """A part of the picture. All edges are fractions of its width or height, from 0 to 1."""
 
     left: float
     top: float
@@ -28,7 +28,7 @@ class Place:
 
 
 def grid(rows: int, columns: int) -> list[Place]:
-    """The picture in equal parts, row by row."""
+    """Divide the picture into `rows` x `columns` equal parts, listed row by row."""
     return [
         Place(c / columns, r / rows, (c + 1) / columns, (r + 1) / rows)
         for r in range(rows)
@@ -37,16 +37,16 @@ def grid(rows: int, columns: int) -> list[Place]:
 
 
 def without_places(frames: Mapping[int, Kept], places: Sequence[Place], aspect: float) -> dict[int, Kept]:
-    """The frames of a window (see window_pictures.Kept) with a flat patch at each place.
+    """The frames of a window (see window_pictures.Kept) with a flat patch over each place.
 
-    `aspect`: of the video, its width by its height; letterboxed pictures have its shape within them.
+    `aspect`: the video's width divided by its height, from which follows where letterboxed frames contain the picture.
     """
     numbers = sorted(frames)
     changed: dict[int, dict[KeptAs, Any]] = {n: {} for n in numbers}
     for kept_as in frames[numbers[0]] if numbers else ():
         pictures = [frames[n][kept_as] for n in numbers]
         shown = _letterboxed(aspect) if kept_as[2] else Place(0, 0, 1, 1)
-        if isinstance(pictures[0], tuple):  # at two sizes
+        if isinstance(pictures[0], tuple):  # kept at two sizes, for the stream `crop`
             sizes = [_patched(of_size, places, shown) for of_size in zip(*pictures, strict=True)]
             patched: Any = list(zip(*sizes, strict=True))
         elif kept_as == NEAR:
@@ -60,15 +60,16 @@ def without_places(frames: Mapping[int, Kept], places: Sequence[Place], aspect: 
 
 
 def _letterboxed(aspect: float) -> Place:
-    """Where in a square a picture of that shape is."""
+    """Where in a letterboxed square frame the picture is. `aspect`: its width divided by its height."""
     width, height = min(1.0, aspect), min(1.0, 1 / aspect)
     return Place((1 - width) / 2, (1 - height) / 2, (1 + width) / 2, (1 + height) / 2)
 
 
 def _patched(frames: Sequence[np.ndarray], places: Sequence[Place], shown: Place) -> list[np.ndarray]:
-    """Copies of frames (H, W, 3) uint8, each place in the mean colour of all of them. `shown`: where the picture is.
+    """Copies of frames (H, W, 3) uint8 in which each place has the mean colour of all frames.
 
-    Frames kept for a closer look have the shape of the video, which may change within it.
+    `shown`: the part of each frame that contains the picture; places are fractions of it. Frames may differ in shape:
+    those kept for a closer look have the video's own, which may change within it.
     """
     means = [frame[_slices(shown, frame.shape)].mean(axis=(0, 1)) for frame in frames]
     colour = np.round(np.mean(means, axis=0)).astype(np.uint8)
@@ -87,16 +88,17 @@ def _patched(frames: Sequence[np.ndarray], places: Sequence[Place], shown: Place
 
 
 def _slices(place: Place, shape: Sequence[int]) -> tuple[slice, slice]:
-    """The rows and columns of a place in a picture of that shape, whose first are height and width."""
+    """The rows and columns of a place in an array of shape (height, width, ...)."""
     height, width = shape[:2]
     rows = slice(round(place.top * height), round(place.bottom * height))
     return rows, slice(round(place.left * width), round(place.right * width))
 
 
 def without_time(frames: Mapping[int, Kept], first: float, end: float) -> dict[int, Kept]:
-    """The frames with those numbered from `first` up to `end` held still: each the last one before them.
+    """The window's frames, those numbered `first` <= n < `end` replaced by the last one before `first`.
 
-    At the beginning it is the first one behind them; where there is no other, frames stay as they are.
+    Where none comes before, they are replaced by the first one from `end` on; where there is none either, nothing
+    changes.
     """
     others = sorted(n for n in frames if not first <= n < end)
     if not others:

@@ -1,8 +1,11 @@
-"""From a video file to the pictures a backbone sees, the one path for training, evaluation and prediction.
+"""Turns a video file into the pictures that a backbone sees. Training, evaluation and prediction all use this code.
 
-Each stream turns a window's T frames into T pictures: `rgb` the frames themselves, `motion` how the picture changes
-over the next three steps of `motion_spacing_s`, the absolute difference of each step in a channel of its own, `crop`
-the part of the frames in which most moves, `moving` the frames less what stands still, on mid-grey.
+Each stream turns a window's T frames into T pictures:
+    `rgb`       the frames themselves
+    `motion`    how the picture changes over the next three steps of `motion_spacing_s`: the absolute difference of each
+                step, in a channel of its own
+    `crop`      the part of the frames in which most moves
+    `moving`    the frames less what stands still, on mid-grey
 """
 
 from __future__ import annotations
@@ -22,22 +25,23 @@ from violence_detection.video.config import ClipConfig
 if TYPE_CHECKING:
     from violence_detection.video.focus import Square
 
-#: Pixels that frames keep at most along their longer side for a closer look: a third of it is the input of a network.
+#: Frames kept for a closer look are shrunk to this many pixels along their longer side, about three times the side of a
+#: network's input.
 NEAR_SIDE = 640
 
 
 def halved(picture: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) with half as many pixels along each side, each the mean of four where H and W are even."""
+    """A picture (H, W, 3) at half its width and height. Each pixel is the mean of four where H and W are even."""
     height, width, _ = picture.shape
     return cv2.resize(picture, (max(width // 2, 1), max(height // 2, 1)), interpolation=cv2.INTER_LINEAR)
 
 
 def resize(picture: np.ndarray, size: int, half: np.ndarray | None = None) -> np.ndarray:
-    """The whole picture (H, W, 3) as (size, size, 3) uint8, itself if it has that size.
+    """The whole picture (H, W, 3) squeezed to (size, size, 3) uint8; the picture itself if it has that size.
 
-    Bilinear, after each side has been halved while it is at least twice `size`; of what is then left, always below 2:1,
-    pixels count unequally. Averaging over areas does not have that, takes three to eight times as long and is no more
-    accurate (docs/results.md). `half`: the picture `halved`, where somebody has it.
+    Each side is halved while it is at least twice `size`; the rest, always less than 2:1, is a bilinear reduction,
+    which weighs pixels unequally. Averaging over areas would weigh them equally, but takes three to eight times as long
+    and makes nothing more accurate (docs/results.md). `half`: the result of `halved`, if it has been computed.
     """
     if half is not None and min(picture.shape[:2]) >= 2 * size:
         picture = half
@@ -50,14 +54,14 @@ def resize(picture: np.ndarray, size: int, half: np.ndarray | None = None) -> np
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-#: A decoded frame as it is kept: (F, F, 3) uint8, or for the stream `crop` at two sizes.
+#: A decoded frame as it is kept: (F, F, 3) uint8, or with the stream `crop` a pair of them at two sizes.
 KeptFrame: TypeAlias = Any
 
 
 def letterboxed(picture: np.ndarray, size: int) -> np.ndarray:
-    """The whole picture (H, W, 3) in its own shape in the middle of (size, size, 3) uint8, black beside it.
+    """The whole picture (H, W, 3), its shape kept, in the middle of a black square (size, size, 3) uint8.
 
-    Itself if it has that size.
+    The picture itself if it has that size.
     """
     height, width, _ = picture.shape
     if (height, width) == (size, size):
@@ -73,9 +77,9 @@ def letterboxed(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def frame_resizer(size: int, config: ClipConfig | None = None) -> Callable[..., np.ndarray]:
-    """Frames (H, W, 3) to (size, size, 3): the whole picture, squeezed, or where the settings say so letterboxed.
+    """A function that makes (size, size, 3) of a frame (H, W, 3): squeezed, or letterboxed if the settings say so.
 
-    What is returned takes a frame, and what `resize` calls its `half`.
+    The function accepts the `half` of `resize` as its second argument.
     """
     if config and config.letterbox:
         return lambda frame, half=None: letterboxed(frame, size)
@@ -83,23 +87,23 @@ def frame_resizer(size: int, config: ClipConfig | None = None) -> Callable[..., 
 
 
 def frame_side(size: int, config: ClipConfig) -> int:
-    """Side at which decoded frames are kept, so that a crop of `focus` of it has the backbone's input size."""
+    """Side at which decoded frames are kept: large enough that a crop of `config.focus` of it has side `size`."""
     return round(size / config.focus) if config.focus else size
 
 
 def crop_side(size: int, config: ClipConfig) -> int:
-    """Side of the larger picture that the stream `crop` is cut from, 0 without that stream."""
+    """Side of the larger picture from which the stream `crop` is cut; 0 without that stream."""
     if "crop" not in config.streams:
         return 0
-    from violence_detection.video import focus  # few models look at a crop
+    from violence_detection.video import focus  # imported only here: few models look at a crop
 
     return round(size / focus.STREAM_SIDE)
 
 
 def keeper(size: int, config: ClipConfig) -> Callable[..., KeptFrame]:
-    """What is kept of a decoded frame (H, W, 3): it is shrunk at once, so that memory stays small.
+    """A function that makes of a decoded frame (H, W, 3) what is kept of it: a shrunk copy, to save memory.
 
-    What is returned takes a frame, and what `resize` calls its `half`.
+    The function accepts the `half` of `resize` as its second argument.
     """
     whole, large = frame_resizer(frame_side(size, config), config), crop_side(size, config)
     if not large:
@@ -109,9 +113,9 @@ def keeper(size: int, config: ClipConfig) -> Callable[..., KeptFrame]:
 
 
 def near(frame: np.ndarray, half: np.ndarray | None = None) -> np.ndarray:
-    """What is kept of a frame (H, W, 3) uint8 for a closer look: itself, or shrunk to NEAR_SIDE along its longer side.
+    """A frame (H, W, 3) uint8 as it is kept for a closer look: shrunk if its longer side exceeds NEAR_SIDE.
 
-    Shrunk as `resize` does it. `half`: the frame `halved`, where somebody has it.
+    It is shrunk in the way of `resize`. `half`: the result of `halved`, if it has been computed.
     """
     scale = NEAR_SIDE / max(frame.shape[:2])
     if scale >= 1:
@@ -125,20 +129,19 @@ def near(frame: np.ndarray, half: np.ndarray | None = None) -> np.ndarray:
 
 
 class NearFrame:
-    """A frame (H, W, 3) uint8 kept for a closer look: its `picture`, as `near` has it, and what the look goes by.
+    """A frame (H, W, 3) uint8 kept for a closer look: `picture`, made by `near`, and `grey`, to find where to look.
 
-    `small`: the frame as `resize` makes it with the side focus.CLOSER_GREY, `half`: the frame `halved`, where somebody
-    has made them.
+    `small`: the frame resized to side focus.CLOSER_GREY, `half`: the frame `halved`, each if it has been computed.
     """
 
     def __init__(self, frame: np.ndarray, small: np.ndarray | None = None, half: np.ndarray | None = None):
         self.picture = near(frame, half)
-        # a frame that was shrunk first gives other pixels
+        # Where `near` has shrunk the frame, `grey` is made from the shrunk one, whose pixels are not those of `small`.
         self._small = small if self.picture is frame else None
 
     @functools.cached_property
     def grey(self) -> np.ndarray:
-        """The whole picture, (G, G) uint8, G being focus.CLOSER_GREY. Made when asked for: windows share frames."""
+        """The whole picture in grey, (G, G) uint8, where G is focus.CLOSER_GREY. Kept, because windows share frames."""
         from violence_detection.video import focus
 
         small = resize(self.picture, focus.CLOSER_GREY) if self._small is None else self._small
@@ -146,7 +149,7 @@ class NearFrame:
 
 
 def closer_square(nears: Sequence[NearFrame]) -> Square | None:
-    """Where a closer look at these frames looks; None where it would see the whole picture again."""
+    """The part of these frames that a closer look shows; None where it would show the whole picture again."""
     from violence_detection.video import focus
 
     return focus.closer([frame.grey for frame in nears])
@@ -155,16 +158,16 @@ def closer_square(nears: Sequence[NearFrame]) -> Square | None:
 def closer_images(
     nears: Mapping[int, NearFrame], square: Square, sample: sampling.Sampling, size: int, config: ClipConfig
 ) -> dict[str, np.ndarray]:
-    """The images of each stream, as `images` has them, of a part of the picture. `nears`: frames by number."""
+    """The images of each stream, as `images` returns them, of the part `square` of the frames. `nears`: by number."""
     keep = keeper(size, config)
     frames = {number: keep(square.of(nears[number].picture)) for number in sample.frames}
     return images(frames, sample, augment.Draw(), size, config)
 
 
 class Pictures(dict[int, np.ndarray]):
-    """What of each frame is shown, (S, S, 3) uint8 RGB by number, each made when it is first asked for.
+    """Frame number -> the picture that is shown of the frame, (S, S, 3) uint8 RGB, made when it is first read.
 
-    The whole picture, or with `crop_at` (x, y from 0 to 1, of the room that the crop leaves) a crop of it.
+    The whole frame, or with `crop_at` a crop of it: x and y from 0 to 1, fractions of the room that the crop leaves.
     """
 
     def __init__(
@@ -200,8 +203,9 @@ def images(
 ) -> dict[str, np.ndarray]:
     """The images of each stream of the config: name -> (T, S, S, 3) uint8, where S is `size`.
 
-    `frames`: number -> RGB (F, F, 3) uint8, those of `sample` at least, F being `frame_side(size, config)`; for the
-    stream `crop` that and the larger picture that is cut. `whole`: of them, where variants share it.
+    `frames`: number -> RGB (F, F, 3) uint8, where F is `frame_side(size, config)`; at least those of `sample`. With the
+    stream `crop` each is a pair of that and the larger picture from which the crop is cut. `whole`: the result of
+    `whole_pictures` for these frames, where variants share it.
     """
     large: dict[int, np.ndarray] = {}
     if "crop" in config.streams:
@@ -241,24 +245,25 @@ def images(
 
 
 def without_still(frames: np.ndarray) -> np.ndarray:
-    """Frames (T, S, S, 3) uint8 less what stands still, on mid-grey: where nothing moves, all is 127.
+    """Subtract what stands still, the median over time, from frames (T, S, S, 3) uint8, and add mid-grey.
 
-    What stands still is the median over time.
+    Where nothing moves, the result is 127.
     """
     low, high = _middle(frames)
     still = low + (high - low) // 2
     moved, grey = np.empty_like(frames), np.full_like(still, 127)
-    for frame, out in zip(frames, moved, strict=True):  # each sum and difference ends at 0 and 255
+    for frame, out in zip(frames, moved, strict=True):  # every step saturates at 0 or 255
         brighter = cv2.add(grey, cv2.subtract(frame, still))
         cv2.subtract(brighter, cv2.subtract(still, frame), dst=out)
     return moved
 
 
 def _middle(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each value the two in the middle of time, the lower and the higher; of an odd number of frames one, twice.
+    """The lower and the higher median over time of each value, (S, S, 3); the same for an odd number of frames.
 
-    By a sorting network, whole frames at a time: Batcher's odd-even merge sort (1968, "Sorting networks and their
-    applications"). `without_still` of 32 frames of 224 takes 7 ms so, and 57 where each pixel's values are partitioned.
+    Computed by a sorting network on whole frames: Batcher's odd-even merge sort (1968, "Sorting networks and their
+    applications"). With it `without_still` takes 7 ms for 32 frames of side 224; partitioning each pixel's values would
+    make that 57 ms.
     """
     rows, swapped = [*frames.copy()], np.empty_like(frames[0])
     for a, b in _comparisons(len(rows)):
@@ -270,9 +275,9 @@ def _middle(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _comparisons(count: int) -> tuple[tuple[int, int], ...]:
-    """Which of `count` rows are compared, in order: of each pair the lower value goes to the first.
+    """The pairs of `count` rows that the sorting network compares, in order. The lower value goes to the first row.
 
-    Comparisons on which neither row in the middle depends are left out.
+    Comparisons that affect neither of the middle rows are left out.
     """
     pairs = []
     size = 1
@@ -295,7 +300,9 @@ def _comparisons(count: int) -> tuple[tuple[int, int], ...]:
 
 def _motion(grey: np.ndarray, gain: float, out: np.ndarray) -> None:
     """Put three successive differences of four grey frames (S, S, 4) into the channels of `out`, (S, S, 3) uint8."""
-    row = grey.reshape(1, -1)  # neighbours in memory are successive frames' same pixel, but for every fourth
+    # Neighbours in memory are the same pixel of successive frames, except after every fourth value; those differences
+    # are dropped as the fourth channel.
+    row = grey.reshape(1, -1)
     steps = np.empty_like(row)
     cv2.absdiff(row[:, :-1], row[:, 1:], dst=steps[:, :-1])
     three = cv2.cvtColor(steps.reshape(grey.shape), cv2.COLOR_RGBA2RGB)
@@ -307,8 +314,9 @@ def clip_variants(
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Decode a clip once and yield (variant, {stream: (T, S, S, 3) uint8}) for each variant asked for.
 
-    The closer look has no images, {}, where they would be the plain clip's.
-    Raises UnreadableVideo naming the file, also where its disk does not give it or too few frames tell of movement.
+    The closer look is yielded with {} where its images would be those of the plain clip.
+    Raises UnreadableVideo, naming the file, if it does not decode, the system cannot read it, or it has too few
+    different frames to show movement.
     """
     draws = draws_of(clip_id, variants, config)
 
@@ -327,7 +335,8 @@ def clip_variants(
         return (keep(frame), NearFrame(frame)) if looks_closer else keep(frame)
 
     try:
-        info, frames = decode.read(path, plan, kept, threads=1)  # clips are decoded side by side
+        # one thread, since many clips are decoded at once
+        info, frames = decode.read(path, plan, kept, threads=1)
     except OSError as e:
         raise UnreadableVideo(path, f"{NOT_READ}{e.strerror or e}") from e
     if looks_closer:
@@ -350,7 +359,7 @@ def whole_of(frame: KeptFrame) -> np.ndarray:
 
 
 def whole_pictures(frames: Mapping[int, KeptFrame], size: int) -> Pictures:
-    """The whole picture of each frame."""
+    """Whole pictures of kept frames, (size, size, 3) each, by frame number."""
     return Pictures({number: whole_of(frame) for number, frame in frames.items()}, size)
 
 

@@ -1,9 +1,11 @@
-"""Which frames of a video are looked at: windows of it, and the frames that stand for a window.
+"""Chooses which frames of a video are looked at: its windows, and the frames that represent a window.
 
-A clip is judged on a window of at most `window_s` seconds, sampled at T evenly spaced frames. Motion looks at the next
-three steps of `motion_spacing_s` from each of them. Some video backbones take their frames in bursts instead: at evenly
-spaced moments a few frames, a fixed time apart, or they look at a part of the window alone, the middle unless in
-test-time views, so that what they see of a movement depends less on a clip's length.
+A clip is judged on a window of at most `window_s` seconds, sampled at T evenly spaced frames. The stream `motion` also
+takes three further frames from each of these, in steps of `motion_spacing_s`.
+
+Two things make what a video backbone sees of a movement depend less on a clip's length. Some take their frames in
+bursts: at evenly spaced moments a few frames, a fixed time apart. Some look at only part of the window: the middle, or
+in test-time views another part.
 """
 
 from __future__ import annotations
@@ -18,17 +20,17 @@ from violence_detection.video.augment import Draw
 from violence_detection.video.config import ClipConfig
 from violence_detection.video.decode import MIN_FRAMES, Span, VideoInfo
 
-#: Differences in a motion image, one a channel.
+#: Differences in a motion image, one per channel.
 MOTION_STEPS = 3
-#: The end of a window may be so far from that of the video and still be it: rates such as 29.97 fit no whole frames.
+#: Tolerance in frames when lengths are compared: at a rate such as 29.97 a window is not a whole number of frames long.
 _HALF_A_FRAME = 0.5
-#: Of a stride: what is lost where seconds become frames and seconds again.
-_A_BIT = 1e-6
+#: Tolerance in strides for the rounding error of turning seconds into frames and back.
+_ROUNDING_STRIDES = 1e-6
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a video in frames."""
+    """A stretch of a video. `start` and `length` are in frames, and need not be whole."""
 
     start: float
     length: float
@@ -41,15 +43,15 @@ def middle_window(info: VideoInfo, window_s: float) -> Window:
 
 
 def is_whole(window: Window, n_frames: int) -> bool:
-    """Whether a window is all of a video of so many frames: then it is a clip."""
+    """Whether a window covers the whole of a video of `n_frames` frames, as it does for a clip that fits in one."""
     return window.length > n_frames - 1
 
 
 def sliding_windows(info: VideoInfo, window_s: float, stride_s: float) -> list[Window]:
-    """Windows over a video of any length; one alone, the same as `middle_window`, if it fits in one.
+    """Windows over a video of any length, on the grid of `WindowGrid`. A video that fits in one gets `middle_window`.
 
-    They lie on the grid of `WindowGrid`. Those at the ends are shorter where footage is; what is left over of fewer
-    than MIN_FRAMES is no window.
+    The first and the last window are cut short where the footage begins and ends. A remainder of fewer than MIN_FRAMES
+    gets no window.
     """
     if info.n_frames <= window_s * info.fps:
         return [middle_window(info, window_s)]
@@ -58,10 +60,10 @@ def sliding_windows(info: VideoInfo, window_s: float, stride_s: float) -> list[W
 
 
 class WindowGrid:
-    """The windows of footage longer than one, one after another, as it grows.
+    """The windows of footage longer than one window, one after another as the footage grows.
 
-    They begin at multiples of `stride_s` in the video's own time, wherever it was cut off, so that the same footage has
-    the same windows in a file and in a stream. Of `info` rate and beginning count.
+    They begin at multiples of `stride_s` in the video's own time, wherever the footage begins, so that the same footage
+    has the same windows in a file and in a stream. Of `info` only `fps` and `start_s` are used.
     """
 
     def __init__(self, info: VideoInfo, window_s: float, stride_s: float):
@@ -69,26 +71,32 @@ class WindowGrid:
         self._window_s, self._stride_s = window_s, stride_s
         self._number = math.floor(info.start_s / stride_s)
         self._covered = 0.0
-        self.sparse = 0  # whole windows that were left out: so few frames come at this rate
+        self.sparse = 0  # full-length windows left out because they have fewer than MIN_FRAMES at this rate
 
     @property
     def next_start(self) -> float:
-        """The frame number at which the next window begins; below 0 where it began before the footage."""
+        """The frame number at which the next window begins; negative if that is before the footage."""
         return (self._number * self._stride_s - self._start_s) * self._fps
 
     def at(self, fps: float, again_from: Window | None = None) -> WindowGrid:
-        """The same windows of footage that comes at another rate, those from one that was given already once more."""
+        """The same grid for footage that now comes at another rate, to go on with the next window.
+
+        `again_from`: a window that `due` has already returned, at the old rate; the new grid begins again with it.
+        """
         other = WindowGrid(VideoInfo(0, fps, 0, 0, "", start_s=self._start_s), self._window_s, self._stride_s)
         other.sparse = self.sparse
         if again_from is None:
             other._number, other._covered = self._number, self._covered * fps / self._fps
         else:
             begins_s = self._start_s + again_from.start / self._fps
-            other._number = math.floor(begins_s / self._stride_s + _A_BIT)
+            other._number = math.floor(begins_s / self._stride_s + _ROUNDING_STRIDES)
         return other
 
     def due(self, n_frames: int, ended: bool) -> Window | None:
-        """The next window that lies within so many frames; where there will be no more, also the part of one."""
+        """The next window that ends within the first `n_frames` frames; None if there is none yet.
+
+        `ended`: no more frames will come; then the last window may be cut short. None means that there are no more.
+        """
         while True:
             start = self.next_start
             end = start + self._window_s * self._fps
@@ -105,28 +113,28 @@ class WindowGrid:
 
 
 def moments_of(window: Window, n_frames: int) -> tuple[int, int]:
-    """The first of the frame numbers in a window, and the one behind the last."""
+    """The frame numbers of a window in a video of `n_frames`: the first, and the one after the last."""
     return max(int(window.start), 0), min(int(np.ceil(window.start + window.length - 1e-9)), n_frames)
 
 
 def shows_movement(info: VideoInfo, window: Window) -> bool:
-    """Whether enough different frames stand in a window to judge by."""
+    """Whether a window has enough different frames (MIN_FRAMES) to judge movement."""
     return info.distinct(*moments_of(window, info.n_frames)) >= MIN_FRAMES
 
 
 def too_still(info: VideoInfo, window_s: float) -> str:
-    """What to say of a video in whose windows too few frames stand."""
+    """The reason why a video cannot be judged whose windows have too few different frames."""
     return (
         f"its frames come too seldom to judge movement: {info.n_decoded} in {info.played_s:.1f} s, and {window_s:g} s "
-        f"need {MIN_FRAMES}. Record at {MIN_FRAMES / window_s:.1f} frames a second at least"
+        f"need {MIN_FRAMES}. Record at least {MIN_FRAMES / window_s:.1f} frames per second"
     )
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The frame numbers of one variant: `base` (T,), and `motion` (T, 4), evenly spaced in time from base on.
+    """The frame numbers of one variant: `base` (T,), and `motion` (T, 4), four evenly spaced from each of `base` on.
 
-    `motion` is (0, 4) where the stream is not wanted, so that its frames are not kept.
+    Without the stream `motion`, `motion` is (0, 4), so that its frames are not kept.
     """
 
     base: np.ndarray
@@ -138,7 +146,7 @@ class Sampling:
 
 
 def sample(info: VideoInfo, window: Window, d: Draw, config: ClipConfig) -> Sampling:
-    """Where a variant's frames are within a window of the video."""
+    """Choose a variant's frames within a window of the video. `d`: the variant's parameters."""
     if config.span_s:
         span = min(window.length, config.span_s * info.fps)
         window = Window(window.start + (window.length - span) * d.place, span)
@@ -152,14 +160,17 @@ def sample(info: VideoInfo, window: Window, d: Draw, config: ClipConfig) -> Samp
     if "motion" not in config.streams:
         return Sampling(base, np.empty((0, MOTION_STEPS + 1), np.int64))
     gap = _gap(config.motion_spacing_s, info.fps)
-    # at the very end, the last that fit
+    # near the end of the video, the last four that fit
     first = np.clip(base, 0, max(0, info.n_frames - 1 - MOTION_STEPS * gap))
     motion = first[:, None] + gap * np.arange(MOTION_STEPS + 1)
     return Sampling(base, np.clip(motion, 0, info.n_frames - 1))
 
 
 def reach(config: ClipConfig, fps: float) -> int:
-    """Frames by which a sample may go beyond its window: where that is very short, or motion looks on from its end."""
+    """The most frames by which a sample may go beyond its window.
+
+    A burst does where the window is shorter than the burst; the stream `motion` does from frames near the window's end.
+    """
     burst = _gap(config.burst_spacing_s, fps) * (config.burst - 1)
     motion = _gap(config.motion_spacing_s, fps) * MOTION_STEPS if "motion" in config.streams else 0
     return max(burst, motion)
@@ -170,7 +181,7 @@ def _gap(spacing_s: float, fps: float) -> int:
 
 
 def sample_indices(n_frames: int, count: int, start: float = 0.0, length: float | None = None) -> np.ndarray:
-    """Evenly spaced frame numbers, the centres of `count` equal parts of [start, start + length).
+    """Evenly spaced frame numbers: the centres of `count` equal parts of [start, start + length).
 
     Returns (count,) int64, each in [0, n_frames). A window shorter than `count` frames repeats frames.
     """
@@ -182,10 +193,11 @@ def sample_indices(n_frames: int, count: int, start: float = 0.0, length: float 
 def burst_indices(
     n_frames: int, moments: int, burst: int, gap: int, start: float, length: float
 ) -> np.ndarray:
-    """Frame numbers of bursts at evenly spaced moments of [start, start + length), each of frames `gap` apart.
+    """Frame numbers of bursts at `moments` evenly spaced moments of [start, start + length).
 
-    Returns (moments * burst,) int64, each in [0, n_frames), burst after burst. Bursts lie within the window where it is
-    longer than one, else within the video; a video shorter than a burst repeats its last frame.
+    A burst is `burst` frames, `gap` apart. Returns (moments * burst,) int64, each in [0, n_frames), burst after burst.
+    Bursts lie within the window if it is longer than a burst, otherwise within the video. A video shorter than a burst
+    repeats its last frame.
     """
     span = gap * (burst - 1)
     first = sample_indices(n_frames, moments, start, max(length - span, 0.0))
@@ -194,12 +206,12 @@ def burst_indices(
 
 
 def moment_at(info: VideoInfo, time_s: float) -> int:
-    """The number of the moment at a time of the video, of those that there are."""
+    """The number of the moment at `time_s` of the video; the nearest that exists if that is outside."""
     return min(max(int((time_s - info.start_s) * info.fps + 1e-6), 0), info.n_frames - 1)
 
 
 def overlap_s(spans: Sequence[Span], others: Sequence[Span]) -> float:
-    """Seconds that lie in any of the spans and in any of the others; each in order of time."""
+    """Seconds covered both by `spans` and by `others`. Each is ordered by start; spans of one may overlap."""
     spans, others = _joined(spans), _joined(others)
     return sum(max(min(b, d) - max(a, c), 0.0) for a, b in spans for c, d in others)
 

@@ -1,11 +1,12 @@
-"""Where footage was cut from one shot to another, so that a window is judged by one of them.
+"""Find where footage was cut from one shot to another, so that a window is judged by one shot alone.
 
-Networks of movement take a cut for a violent one: everything changes at once. Of a window of a longer video in which
-there is one they see the frames of the shot that has most of its middle; what is behind the cut is in the middle of the
-next. Not so networks that were trained end to end (`one_shot` of a backbone's sampling).
+Networks that judge movement take a cut for violent movement, since everything changes at once. Of a window of a longer
+video with a cut they therefore see only the frames of the shot that fills most of the window's middle; the footage
+beyond the cut is in the middle of the next window. Backbones whose sampling has `one_shot` False, as for the network
+that is trained end to end, see the whole window.
 
 A cut is a change from one frame to the next that is large, is far larger than the changes beside it (as in
-PySceneDetect's AdaptiveDetector), in the pixels and in the colours that there are, and stays: a flash does not.
+PySceneDetect's AdaptiveDetector) both in the pixels and in the set of colours, and lasts, unlike a flash.
 """
 
 from __future__ import annotations
@@ -19,33 +20,44 @@ from violence_detection.video.decode import MIN_FRAMES
 from violence_detection.video.pictures import resize
 from violence_detection.video.sampling import Sampling, Window
 
-#: Seconds between frames that are compared, where networks look at fewer. Cuts were measured at it.
+#: Seconds between the frames that are compared where networks look at fewer frames. The limits below were measured at
+#: this spacing.
 SPACING_S = 0.08
 #: Pixels along a side of the pictures that are compared.
 _SIDE = 32
-#: Grey levels by which a picture changes in the mean where nothing but noise, or nothing new, is shown.
+#: A picture that differs from the last one by no more than this, in mean grey levels, repeats it.
 _ALIKE = 0.5
-#: Of a cut: grey levels in the mean; how many times the changes beside it; the same times that of colours.
-_LEAST, _TIMES, _BOTH_TIMES = 8.0, 2.0, 5.0
-#: Changes on each side that it is held against (of them the second largest: two cuts may be near each other), and what
-#: is added to them, in grey levels and as a share of the colours, so that what hardly changes gives no great ratio.
-_BESIDE, _SOME_GREY, _SOME_COLOURS = 3, 2.0, 0.02
-#: What is left of a change when one or two frames are left out on either side; of a flash hardly any is.
-_STAYS = 0.5
-#: Levels of a colour channel that are told apart.
+#: A cut changes a pixel by more than this, in mean grey levels ...
+_LEAST_CHANGE = 8.0
+#: ... which is more than this many times the changes beside it ...
+_LEAST_RATIO = 2.0
+#: ... and that ratio times the same ratio of the colours is more than this.
+_LEAST_PRODUCT = 5.0
+#: How many changes on each side a change is compared with. The second largest of them counts, since two cuts may be
+#: near each other.
+_BESIDE = 3
+#: What is added to the changes beside it, in grey levels and as a share of the colours, so that footage in which hardly
+#: anything changes does not give large ratios.
+_SOME_GREY = 2.0
+_SOME_COLOURS = 0.02
+#: The share of a cut's change that must be left if one or two more frames are skipped on either side. A flash leaves
+#: hardly any.
+_LASTING_SHARE = 0.5
+#: Levels of each colour channel that are told apart.
 _LEVELS = 4
 
 
 def small(picture: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) uint8 RGB as it is compared, (32, 32, 3) uint8."""
+    """Shrink a picture (H, W, 3) uint8 RGB to the size in which pictures are compared, (32, 32, 3) uint8."""
     return resize(picture, _SIDE)
 
 
 def compared(fps: float, samplings: Sequence[Sampling]) -> np.ndarray:
-    """The numbers (N,) int64 of the frames in which cuts of a window are looked for, each once, in order.
+    """The numbers (N,) int64 of the frames that are compared to find the cuts of a window, each once, ascending.
 
-    `samplings`: which frames networks look at. Those of the densest are taken, and as far as the others look beyond
-    them more are added, SPACING_S apart; where all look at few, none of theirs.
+    `samplings`: the frames that the networks look at. The frames of the densest sampling are compared, and further ones
+    SPACING_S apart (at least one frame) where other samplings reach beyond them. If the frames of the densest are more
+    than 1.5 times that apart, frames at that spacing are compared instead, from the first one looked at to the last.
     """
     looked_at = np.unique(np.concatenate([np.concatenate([s.base, s.motion.ravel()]) for s in samplings]))
     first, last = int(looked_at[0]), int(looked_at[-1])
@@ -61,30 +73,30 @@ def compared(fps: float, samplings: Sequence[Sampling]) -> np.ndarray:
 
 
 def _spacing(numbers: np.ndarray) -> float:
-    """Frames from one to the next of those looked at, in the mean."""
+    """The mean distance between successive frame numbers, each counted once; infinite for a single one."""
     numbers = np.unique(numbers)
     return float((numbers[-1] - numbers[0]) / (len(numbers) - 1)) if len(numbers) > 1 else np.inf
 
 
 def cuts(smalls: Sequence[np.ndarray]) -> list[int]:
-    """Before which of the pictures (32, 32, 3) uint8, in order of time, there is a cut."""
+    """The indices of the pictures before which there is a cut. `smalls`: (32, 32, 3) uint8, in order of time."""
     if len(smalls) < 2:
         return []
     shown = _different(np.stack(smalls).astype(np.float32))
     pictures = np.stack([smalls[i] for i in shown]).astype(np.float32)
     grey = _changes(pictures)
     ratio = grey / (_beside(grey) + _SOME_GREY)
-    large = (grey > _LEAST) & (ratio > _TIMES)
+    large = (grey > _LEAST_CHANGE) & (ratio > _LEAST_RATIO)
     if not large.any():
         return []
     colours = _colour_change(pictures)
     both = ratio * colours / (_beside(colours) + _SOME_COLOURS)
-    numbers = np.flatnonzero(large & (both > _BOTH_TIMES)).tolist()
+    numbers = np.flatnonzero(large & (both > _LEAST_PRODUCT)).tolist()
     return [shown[i + 1] for i in numbers if _stays(pictures, i, float(grey[i]))]
 
 
 def _different(pictures: np.ndarray) -> list[int]:
-    """The first picture, and those that differ from the one before them of these: a slow camera repeats its own."""
+    """The indices of the first picture and of each that differs from the last one kept: a slow camera repeats some."""
     shown = [0]
     for i in range(1, len(pictures)):
         if np.abs(pictures[i] - pictures[shown[-1]]).mean() > _ALIKE:
@@ -98,7 +110,10 @@ def _changes(pictures: np.ndarray) -> np.ndarray:
 
 
 def _colour_change(pictures: np.ndarray) -> np.ndarray:
-    """The share of the pixels whose colour was not there before, from each picture to the next, (N - 1,)."""
+    """The share of the pixels whose colours are new, from each picture to the next, (N - 1,).
+
+    Colours are counted wherever they are in the picture, so that movement alone changes little.
+    """
     levels = (pictures // (256 // _LEVELS)).astype(np.int64)
     codes = (levels[..., 0] * _LEVELS + levels[..., 1]) * _LEVELS + levels[..., 2]
     bins = _LEVELS**3
@@ -109,7 +124,7 @@ def _colour_change(pictures: np.ndarray) -> np.ndarray:
 
 
 def _beside(changes: np.ndarray) -> np.ndarray:
-    """For each change the second largest of those beside it; 0 where there are fewer."""
+    """For each change the second largest of the _BESIDE changes on either side; those beyond the ends count as 0."""
     padded = np.pad(changes, _BESIDE)
     n = len(changes)
     around = [padded[i : i + n] for i in range(2 * _BESIDE + 1) if i != _BESIDE]
@@ -117,9 +132,12 @@ def _beside(changes: np.ndarray) -> np.ndarray:
 
 
 def _stays(pictures: np.ndarray, number: int, change: float) -> bool:
-    """Whether what is shown from behind `number` on is other than what was shown up to it, whichever frame is taken."""
+    """Whether the pictures after `number` keep differing from those up to it.
+
+    They must differ by more than half of `change` also if one or two more pictures are skipped on either side.
+    """
     return all(
-        np.abs(pictures[number + 1 + behind] - pictures[number - before]).mean() > _STAYS * change
+        np.abs(pictures[number + 1 + behind] - pictures[number - before]).mean() > _LASTING_SHARE * change
         for before, behind in ((0, 1), (0, 2), (1, 0), (2, 0))
         if number >= before and number + 1 + behind < len(pictures)
     )
@@ -128,10 +146,10 @@ def _stays(pictures: np.ndarray, number: int, change: float) -> bool:
 def middle_shot(
     numbers: Sequence[int], smalls: Sequence[np.ndarray], window: Window
 ) -> tuple[int, int] | None:
-    """The shot of which most lies in the middle half of a window: its first frame, and the one behind its last.
+    """The shot with the most frames in the middle half of a window: its first frame, and the one after its last.
 
-    `numbers`: of the pictures `smalls`, in order. None where there is no cut, and where no shot has enough frames to
-    tell of movement.
+    `numbers`: frame numbers of the pictures `smalls`, ascending. The first shot begins at frame 0, and the last has no
+    end. None if there is no cut, or if fewer than MIN_FRAMES of the pictures are of that shot.
     """
     found = cuts(smalls)
     if not found:
@@ -147,16 +165,20 @@ def middle_shot(
 
 
 def within(sampled: Sampling, shot: tuple[int, int], burst: int = 1) -> Sampling:
-    """As many frames of the shot alone, of those that are sampled: each stands for those nearest to it in time.
+    """The sampling reduced to its frames within the shot, repeated evenly so that there are as many as before.
 
-    Frames of a burst stay together, and so do those of a motion. What has none within the shot is left as it is.
+    Frames of a burst stay together, and so do the frames of a motion image. Where none of `base`, or of `motion`, lie
+    within the shot, it is left as it is.
     """
     base = _rows_within(sampled.base[:, None], shot, burst)
     return Sampling(sampled.base[base], sampled.motion[_rows_within(sampled.motion, shot, burst)])
 
 
 def _rows_within(rows: np.ndarray, shot: tuple[int, int], burst: int) -> np.ndarray:
-    """Which rows of frame numbers (N, K) stand for the N: those that lie within the shot; all where none do."""
+    """The indices (N,) of the rows that replace the N rows of frame numbers (N, K): only rows within the shot.
+
+    All rows as they are if no burst lies within the shot.
+    """
     first, end = shot
     inside = ((rows >= first) & (rows < end)).all(axis=1)
     moments = np.flatnonzero(inside.reshape(-1, burst).all(axis=1))

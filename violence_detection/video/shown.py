@@ -1,4 +1,4 @@
-"""Pictures as people are to see them: of the shape that they are meant to have, small enough, all of one size."""
+"""Fits pictures for people to look at: with square pixels, shrunk to a height, or boxed to a common size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from violence_detection.video.decode import Frame
 
 
 def square(frame: Frame, pixel_shape: float) -> Frame:
-    """The frame (H, W, 3) with square pixels, as high as before. `pixel_shape`: a pixel's width by its height."""
+    """Widen or narrow a frame (H, W, 3) so that its pixels are square. `pixel_shape`: a pixel's width / its height."""
     width = max(round(frame.shape[1] * pixel_shape), 1)
     if width == frame.shape[1]:
         return frame
@@ -18,7 +18,7 @@ def square(frame: Frame, pixel_shape: float) -> Frame:
 
 
 def fitted(frame: Frame, height: int) -> Frame:
-    """The frame (H, W, 3) shrunk to at most this height, its shape kept."""
+    """Shrink a frame (H, W, 3) to `height` if it is higher, keeping its shape."""
     if frame.shape[0] <= height:
         return frame
     width = max(round(frame.shape[1] * height / frame.shape[0]), 1)
@@ -26,7 +26,7 @@ def fitted(frame: Frame, height: int) -> Frame:
 
 
 def boxed(frame: Frame, shape: tuple[int, ...]) -> Frame:
-    """The frame in a picture of another (height, width, 3), as large as it fits, its shape kept, with black beside."""
+    """Fit a frame into a black picture of `shape` (height, width, 3), as large as possible and without distortion."""
     if frame.shape == shape:
         return frame
     scale = min(shape[0] / frame.shape[0], shape[1] / frame.shape[1])

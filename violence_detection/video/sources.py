@@ -1,7 +1,7 @@
-"""Where frames come from: a file, a camera, a stream of the network, or a file that is still written.
+"""Sources of frames: a file, a camera, a network stream, or a file that is still written.
 
-Each is a `Source`: frames with the time at which they are shown, in order. The same footage has the same frames and,
-within the rounding of its container, the same times, whichever way it comes.
+Each is a `Source`: frames with the times at which they are shown, in order of time. The same footage has the same
+frames and, within the rounding of its container, the same times, whichever way it comes.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ from violence_detection.system import processes, redaction
 from violence_detection.system.settings import expanded
 from violence_detection.video import decode
 
-#: How long a connection, and then each packet, may take.
+#: Seconds that a connection (OPEN_LIMIT_S), and then each packet (READ_LIMIT_S), may take.
 OPEN_LIMIT_S, READ_LIMIT_S = 15.0, 10.0
-#: A file that has not grown for so long is complete.
+#: A growing file that has not grown for this many seconds is complete.
 STILL_S = 10.0
+#: The prefix by which a file is named that another program still writes.
 GROWING = "growing:"
-#: What the rest of FFmpeg's protocols are good for is files, or a danger.
+#: FFmpeg's protocols that are accepted. The others read files or are dangerous.
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "http", "https")
-#: Of these a machine may listen for whoever sends: udp://:5000, srt://:9000?mode=listener.
+#: The protocols of which an address needs no host, since this machine may listen for a sender: udp://:5000,
+#: srt://:9000?mode=listener.
 _LISTENING = ("rtp", "srt", "udp", "tcp")
 _DEVICE = re.compile(r"(?:/dev/video)?(\d{1,2})")
 _NAMED = re.compile(r"([^\W_][\w-]*)=(.+)", re.DOTALL)
 _MISNAMED = re.compile(r"([^=/]*)=\s*(\w+://.+)", re.DOTALL)
-#: A file is called by the name, a time and an ending.
+#: The longest name of a camera. Names of files contain it, a time and a suffix.
 _LONGEST_NAME_BYTES = 150
 
 
 @dataclass(frozen=True, eq=False)
 class TimedFrame:
-    """A picture and when it is shown. `picture`: (H, W, 3) uint8 RGB; `time_s`: from the beginning of the source;
-    `pixel_shape`: what the width of a pixel is to its height.
+    """A picture and the time at which it is shown.
 
-    Raises UserError for another kind of picture, and for a time that is no number.
+    time_s: seconds from the beginning of the source. picture: (H, W, 3) uint8 RGB. pixel_shape: width of a pixel
+    divided by its height. Raises UserError for a picture of another shape or dtype, and for a time that is not finite.
     """
 
     time_s: float
@@ -56,21 +58,22 @@ class TimedFrame:
         shape, dtype = np.shape(self.picture), getattr(self.picture, "dtype", None)
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
             raise UserError(
-                "a frame of a source is a picture (height, width, 3) of uint8, in RGB. Received: "
-                f"{shape} of {dtype or type(self.picture).__name__}. cv2.cvtColor makes RGB of other pictures"
+                "a frame of a source must be an RGB picture (height, width, 3) of uint8. Received: "
+                f"{shape} of {dtype or type(self.picture).__name__}. cv2.cvtColor converts other pictures to RGB"
             )
         if not math.isfinite(self.time_s):
             raise UserError(
-                f"a frame's time is in seconds from the beginning of its source. Received: {self.time_s}"
+                "a frame's time must be a finite number of seconds from the beginning of its source. Received: "
+                f"{self.time_s}"
             )
 
 
 class Source(Protocol):
-    """Frames in order of time.
+    """A source of frames in order of time.
 
-    name: as it may be shown, without passwords. live: whether it goes on whether it is read or not, so that frames may
-    have to be left out. fps: frames a second as the source states them, 0 where it does not; name and live are known at
-    once (those of an http address when it is open), fps from the first frame on.
+    name: as it may be shown, without passwords. live: whether the source goes on whether it is read or not, so that
+    frames may have to be skipped. fps: frames a second as the source states them, 0 if it states none. `name` and
+    `live` are known at once (`live` of an http address once it is open), `fps` from the first frame on.
     """
 
     @property
@@ -81,21 +84,22 @@ class Source(Protocol):
     def fps(self) -> float: ...
 
     def frames(self) -> Iterator[TimedFrame]:
-        """Connect, and give frames until the source ends. To be called once.
+        """Connect, and yield frames until the source ends. Call it only once.
 
-        Raises UnreadableVideo, SourceError for what is no plain file: if it cannot be opened, or breaks.
+        Raises UnreadableVideo if the source cannot be opened or breaks; its subclass SourceError for all sources but
+        plain files.
         """
         ...
 
     def close(self) -> None:
-        """Have `frames` end soon; from any thread, at any time."""
+        """Ask `frames` to end soon. May be called from any thread, at any time."""
         ...
 
 
 def is_stream(text: str) -> bool:
-    """Whether an argument means a source that is no plain file: a camera, an address, a growing file.
+    """Whether an argument means a source other than a plain file: a camera, an address or a growing file.
 
-    Raises UserError for an address that cannot be read.
+    Raises UserError for an address that cannot be parsed, or that names no host where it must.
     """
     if text.startswith(GROWING):
         return True
@@ -112,15 +116,15 @@ def is_stream(text: str) -> bool:
 
 
 def is_mistyped(text: str) -> bool:
-    """Whether a text that is no stream seems to be meant as an address, and no file is called so."""
+    """Whether a text that is not a stream seems to be meant as an address, and no file has that name."""
     meant = "://" in text or redaction.has_login(text)
-    return meant and not os.path.exists(expanded(text))  # noqa: PTH110 - never an error
+    return meant and not os.path.exists(expanded(text))  # noqa: PTH110 - raises no error
 
 
 def named(text: str) -> tuple[str, str]:
-    """The name that is given to a stream (`front=rtsp://...`) and what it names; no name: "" and the text as it is.
+    """Split `front=rtsp://...` into the name of a stream and the stream; ("", text) where the text gives no name.
 
-    Raises UserError for an address that cannot be read, and a name that is none.
+    Raises UserError for an address that cannot be parsed, and for a name that is not allowed.
     """
     match = _NAMED.fullmatch(text)
     if match and not is_stream(text) and is_stream(match[2]):
@@ -136,8 +140,8 @@ def _checked(name: str) -> str:
         return name
     better = re.sub(r"[^\w-]+", "_", name).strip("_-")[:20] or "front"
     raise UserError(
-        f"{name!r} is no name for a camera: files and topics are called so. Give it letters, digits, - and _, and "
-        f"{_LONGEST_NAME_BYTES} bytes at most: {better}=..."
+        f"{name!r} cannot be the name of a camera, since files and MQTT topics are named after it. Use letters, "
+        f"digits, - and _, a letter or digit first, and at most {_LONGEST_NAME_BYTES} bytes: {better}=..."
     )
 
 
@@ -147,12 +151,14 @@ def open_source(
     read_limit_s: float = READ_LIMIT_S,
     still_s: float = STILL_S,
 ) -> Source:
-    """The source that a text means. Nothing is opened before its frames are asked for.
+    """The source that a text means. Nothing is opened until its frames are asked for.
 
-    A camera's number or /dev/video0; an address of _SCHEMES, http with HLS; `growing:PATH`, a file
-    that another program still writes, which ends when it has not grown for `still_s` seconds; else a file. `~` is
-    the home folder, as where files are judged. Raises UserError for an address that cannot be read, and for what seems
-    to be meant as one, without its password.
+    `text` is the number of a camera or /dev/video0; an address (rtsp, rtmp, srt, http and the others of _SCHEMES; HLS
+    is read over http); `growing:PATH`, a file that another program still writes, which ends when it has not grown for
+    `still_s` seconds; or the path of a file. In a path `~` is the home folder. `open_limit_s`, `read_limit_s`: seconds
+    that the connection to an address, and then each packet, may take.
+    Raises UserError for an address that cannot be parsed, and for a text that seems to be meant as an address but is
+    not one; its message leaves out the password.
     """
     from violence_detection.video import demuxed_sources
 
@@ -174,7 +180,7 @@ def open_source(
 
 
 class FileSource:
-    """A whole video file, each frame at the time at which `decode` has it."""
+    """A whole video file, each frame at the time that `decode` finds for it."""
 
     live = False
 
@@ -185,9 +191,9 @@ class FileSource:
         self.fps = 0.0
 
     def frames(self) -> Iterator[TimedFrame]:
-        """All frames that are shown. Raises UnreadableVideo."""
+        """Yield all frames that are shown. Raises UnreadableVideo."""
         packets = decode.packet_timing(self._path)
-        # which frames fall out of a damaged file is not known by its packets
+        # the packets of a damaged file do not tell which of its frames are missing
         decoded = decode.probe(self._path) if packets.info.damaged else None
         self.fps, last_s = (decoded or packets.info).fps, -1.0
         try:
@@ -196,7 +202,9 @@ class FileSource:
                 last_s = time_s
                 if self._closed.is_set():
                     return
-        except decode.DecodesOtherwise:  # damage, of which packets tell nothing
+        except (
+            decode.DecodesOtherwise
+        ):  # damage that the packets do not show: go on after the last frame yielded
             info = decode.probe(self._path)
             for time_s, picture, shape in decode.played(self._path, info):
                 if self._closed.is_set():
@@ -205,7 +213,7 @@ class FileSource:
                     yield TimedFrame(time_s, picture, shape)
 
     def close(self) -> None:
-        """End at the next frame."""
+        """End `frames` at the next frame."""
         self._closed.set()
 
 
@@ -221,19 +229,19 @@ class CameraSource:
         self._closed = threading.Event()
 
     def frames(self) -> Iterator[TimedFrame]:
-        """Frames as they come, at the time at which they come. Raises SourceError."""
+        """Yield frames as they come, with the time at which they come. Raises SourceError."""
         camera = cv2.VideoCapture(self._number)
         try:
             if not camera.isOpened():
                 raise SourceError(
-                    self.name, "cannot be opened. Is it connected, and does no other program use it?"
+                    self.name, "cannot be opened. Is it connected, and not in use by another program?"
                 )
             self.fps = float(camera.get(cv2.CAP_PROP_FPS))
             begin_s: float | None = None
             while not self._closed.is_set():
                 there, picture = camera.read()
                 if not there:
-                    raise SourceError(self.name, "gives no more pictures")
+                    raise SourceError(self.name, "delivers no more pictures")
                 now_s = time.monotonic()
                 begin_s = now_s if begin_s is None else begin_s
                 processes.beat()
@@ -242,5 +250,5 @@ class CameraSource:
             camera.release()
 
     def close(self) -> None:
-        """End at the next frame."""
+        """End `frames` at the next frame."""
         self._closed.set()

@@ -1,11 +1,11 @@
-"""Which files below a folder are videos: by their suffix, else by asking FFmpeg; and work on them that outlives them.
+"""Find the video files below folders, and run work on them in processes that a broken file can crash or block.
 
-Whatever FFmpeg opens counts. The suffixes of recorders, phones, editors and raw streams are known to be videos, those
-of pictures, sound, text and the like to be none, and only what is neither is opened.
+A file is a video if FFmpeg opens it. The suffixes of recorders, phones, editors and raw streams count as videos, those
+of pictures, sound, text and the like do not, and only files with neither are opened to see.
 
-Nobody knows what is in a video, so it is decoded in a process of its own (system/processes.py): it may take that down
-or keep it for ever. A decoder's own error comes again whenever the same bytes are read, and is remembered. The rest may
-have been the fault of the hour (no memory, a disk that did not answer, a permission), and every run tries it again.
+A broken video may crash the process that decodes it, or keep it busy for ever, so each is decoded in a worker process
+(system/processes.py). An error of the decoder comes again whenever the same bytes are read, so it is remembered. Other
+failures (no memory, a disk that did not answer, a permission) may pass, so every run tries these files again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _suffixes(names: str) -> frozenset[str]:
     return frozenset(f".{name}" for name in names.split())
 
 
-#: Containers and raw streams with pictures that move, in lower case.
+#: Suffixes of containers and raw streams with moving pictures, in lower case.
 VIDEO_SUFFIXES = _suffixes(
     """
     avi divx xvid mp4 m4v mp4v mov qt 3gp 3g2 f4v flv ism ismv mj2 mkv mk3d webm wmv asf wtv dvr-ms
@@ -40,8 +40,8 @@ VIDEO_SUFFIXES = _suffixes(
     h261 h263 h264 264 avc h26l h265 265 hevc h266 266 vvc vc1 rcv av1 dav drc dhav ifv lvf moflex usm
     """
 )
-#: What is no video and is not opened to see: pictures, sound, subtitles, text, data, archives, programs, and files that
-#: have not come to their end.
+#: Suffixes of files that are not videos and are not opened to see: pictures, sound, subtitles, text, data, archives,
+#: programs, and incomplete files.
 _OTHER_SUFFIXES = _suffixes(
     """
     jpg jpeg jpe jfif png bmp tif tiff webp heic heif avif jxl jp2 ppm pgm pbm svg ico psd raw dng cr2 nef arw exr
@@ -56,43 +56,51 @@ _OTHER_SUFFIXES = _suffixes(
     part crdownload download partial aria2 tmp temp bak swp lock
     """
 )
-#: Suffixes of videos that texts have, too: TypeScript, Go.
+#: Suffixes of videos that text files have as well, such as TypeScript's and Go's.
 _TEXTS_TOO = frozenset({".ts", ".mts", ".mod"})
-#: Folders that hold what this suite makes.
+#: Folders that this suite makes.
 SUITE_FOLDERS = frozenset({"combined_all", "features", "models_ultimate", "models_ensemble", "reports"})
-#: Of these, what others call a folder of theirs too; ours hold no videos themselves.
+#: Those of them whose names other people use too. The suite's own have no videos directly in them, so such a folder is
+#: skipped only if it has none.
 _PLAIN_WORDS = frozenset({"features", "reports"})
 #: Folders that archivers and file systems leave behind.
 _LITTER_FOLDERS = frozenset({"__MACOSX", "lost+found"})
-#: Names of files that are nobody's: macOS' notes on a file, and our own files while they are written.
+#: Names of files that do not even count as skipped: macOS' notes on a file (`._*`), and this suite's temporary files.
 _LITTER = re.compile(r"\._.*|\..+\.tmp(\.[^.]*)?", re.DOTALL)
-#: Where clips cut from untrimmed videos stand below the data root, and the file that tells it is ours.
+#: The folder below the data root for clips cut from untrimmed videos, and the file in it that tells that this suite
+#: made it.
 WINDOWS_FOLDER, WINDOWS_JOURNAL = "windows", ".cut.jsonl"
-#: How long FFmpeg may take to say whether it opens a file, and how much of it may be looked at.
+#: Seconds that FFmpeg may take to say whether a file is a video.
 _OPEN_LIMIT_S = 30.0
-_PACKETS = 100
-#: What FFmpeg may open besides the file: a list of segments names any address, and of a file object it forbids none.
+#: The most packets of a file that are decoded for that.
+_MOST_PACKETS = 100
+#: Keeps FFmpeg from opening network addresses: a file that is a list of segments can name any, and for a file object
+#: FFmpeg forbids none by itself.
 FILES_ALONE = {"protocol_whitelist": "file,crypto,data"}
 _PROBE = {"probesize": "2000000", **FILES_ALONE}
-#: Files that are worth a further worker, which takes about as long to start as these to be opened.
-_A_WORKER = 200
-_KINDS_SAID = 8
-#: For one file, at most. Hours of video decode in minutes; what takes longer is damaged, or its disk does not answer.
+#: Files per worker: opening them takes about as long as starting another worker.
+_FILES_PER_WORKER = 200
+#: The most kinds of skipped files that are named; the others are summed up.
+_KINDS_NAMED = 8
+#: The longest time limit for one file. Hours of video decode in minutes: a file that takes longer is damaged, or its
+#: disk does not answer.
 TIME_LIMIT_S = 30 * 60.0
-#: A file of a few seconds gets no more than this, and 20 s a megabyte: hundreds of times what it needs.
-_LEAST_S, _S_PER_MB = 120.0, 20.0
+#: A file's time limit is this plus _S_PER_MB for each megabyte: for a file of a few seconds hundreds of times its need.
+_LEAST_S = 120.0
+_S_PER_MB = 20.0
+#: How reasons begin that may not hold in the next run. `may_pass` compares them with reasons that earlier runs stored.
 CRASHED = "takes the decoder down: the process that read it died"
 _TOO_LONG = "takes more than "
 
 
 @dataclass
 class VideoSearch:
-    """The video files below folders, links to folders followed, each real folder looked into once.
+    """A search for the video files below folders. It follows links to folders, and enters each real folder once.
 
-    A link to a file that is gone counts as a file.
+    A file with the suffix of a video counts even if it is a link whose target does not exist.
 
-    everywhere: look also into folders that this suite makes. What it meets on the way: `skipped`, number of files by
-    suffix ("hidden" and "without suffix" are kinds, too); `unlisted`, {path, reason} of folders that cannot be listed.
+    everywhere: whether to look into folders that this suite makes, too. skipped: number of files that are not videos,
+    by suffix ("hidden" and "without suffix" are kinds, too). unlisted: {path, reason} of folders that cannot be listed.
     """
 
     everywhere: bool = False
@@ -101,7 +109,7 @@ class VideoSearch:
     _seen: set[str] = field(default_factory=set)
 
     def below(self, root: Path) -> Iterator[Path]:
-        """The videos of a folder; those that FFmpeg had to be asked about come last."""
+        """Yield the videos below a folder; those that FFmpeg had to be asked about come last."""
         unknown: list[Path] = []
         for folder, subfolders, names in folders.walk(root, self._seen, self._cannot_list):
             subfolders[:] = [s for s in subfolders if self._looks_into(folder / s)]
@@ -125,7 +133,7 @@ class VideoSearch:
                 self.skipped[path.suffix.lower() or "without suffix"] += 1
 
     def _looks_into(self, folder: Path) -> bool:
-        """Not into hidden folders, nor what this suite makes; some of its names others use as well."""
+        """Whether to enter a folder: not if it is hidden or litter, nor, unless `everywhere`, if this suite made it."""
         if folder.name.startswith("."):
             self.skipped["hidden"] += 1
             return False
@@ -140,24 +148,24 @@ class VideoSearch:
         return folder.name not in SUITE_FOLDERS
 
     def _cannot_list(self, error: OSError) -> None:
-        reason = f"this folder cannot be listed, so nothing in it was seen: {error.strerror}"
+        reason = f"this folder cannot be listed, so no file in it was found: {error.strerror}"
         self.unlisted.append({"path": os.fsdecode(error.filename), "reason": reason})
 
     def skipped_text(self) -> str:
-        """The skipped files as people read it, "3 .txt, 2 .jpg"; empty where there are none."""
+        """How many files of which kind were skipped, such as "3 .txt, 2 .jpg"; empty if none were."""
         kinds = sorted((-n, kind) for kind, n in self.skipped.items() if n)
-        said = [f"{-n} {kind}" for n, kind in kinds[:_KINDS_SAID]]
-        more = -sum(n for n, _ in kinds[_KINDS_SAID:])
+        said = [f"{-n} {kind}" for n, kind in kinds[:_KINDS_NAMED]]
+        more = -sum(n for n, _ in kinds[_KINDS_NAMED:])
         return ", ".join([*said, *([f"{more} of other kinds"] if more else [])])
 
 
 def which_open(paths: Sequence[Path]) -> list[tuple[Path, bool]]:
-    """Of each file whether FFmpeg finds moving pictures in it, asked in processes of their own; sorted."""
-    workers = min(processes.usable_cpus(), 1 + len(paths) // _A_WORKER)
+    """For each file, sorted, whether FFmpeg finds moving pictures in it. It is asked in worker processes."""
+    workers = min(processes.usable_cpus(), 1 + len(paths) // _FILES_PER_WORKER)
     asked = processes.map_unordered(
         _opens, paths, workers, _is_none, time_limit_s=_OPEN_LIMIT_S, on_timeout=_is_none
     )
-    few = len(paths) < _A_WORKER
+    few = len(paths) < _FILES_PER_WORKER
     return sorted(
         console.progress(asked, total=len(paths), desc="files of unknown kind", unit="file", disable=few)
     )
@@ -168,16 +176,16 @@ def _is_none(_: Path) -> bool:
 
 
 def _opens(path: Path) -> bool:
-    """Whether two frames of a video stream decode: a picture has one, and what only looks like a video has none."""
-    import av  # only for files that are unheard of
+    """Whether two frames of a video stream decode: a picture has one, a file that only looks like a video none."""
+    import av  # here, since it is needed only for files with unknown suffixes
 
     frames = 0
     try:
-        # As a file object: its name may be no UTF-8.
+        # as a file object, since its name may not be UTF-8
         with path.open("rb") as file, av.open(file, "r", options=_PROBE) as container:
             if not container.streams.video or container.format.name.endswith("_pipe"):
                 return False
-            for packet in itertools.islice(container.demux(container.streams.video[0]), _PACKETS):
+            for packet in itertools.islice(container.demux(container.streams.video[0]), _MOST_PACKETS):
                 with contextlib.suppress(av.FFmpegError):
                     frames += len(packet.decode())
                 if frames > 1:
@@ -188,11 +196,11 @@ def _opens(path: Path) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113 - never an error
+    return os.path.isfile(path)  # noqa: PTH113 - raises no error
 
 
 def _holds_videos(folder: Path) -> bool:
-    """Whether a file right in the folder is called like a video."""
+    """Whether a file directly in the folder has the suffix of a video."""
     try:
         return any(path.suffix.lower() in VIDEO_SUFFIXES for path in folder.iterdir())
     except OSError:
@@ -200,7 +208,7 @@ def _holds_videos(folder: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file begins as a text does; an empty one does not."""
+    """Whether the first 512 bytes of a file have no control characters but those of texts; an empty one is no text."""
     try:
         with path.open("rb") as file:
             beginning = file.read(512)
@@ -210,7 +218,7 @@ def _is_text(path: Path) -> bool:
 
 
 def time_limit_s(path: Path) -> float:
-    """How long the file may take, by its size."""
+    """How many seconds the file may take, by its size."""
     try:
         size_bytes = path.stat().st_size
     except OSError:
@@ -219,22 +227,24 @@ def time_limit_s(path: Path) -> float:
 
 
 def timed_out(path: Path) -> str:
-    """The reason of a file that was given up."""
+    """The reason to state for a file that took longer than its time limit."""
     return (
-        f"{_TOO_LONG}{time_limit_s(path) / 60:.0f} min to read, and was given up; copy it to a faster disk if that is "
-        "why, else convert it (ffmpeg -i OLD NEW.mp4) or remove it, and run the same command again"
+        f"{_TOO_LONG}{time_limit_s(path) / 60:.0f} min to read, and was given up. If the disk is slow, copy it to a "
+        "faster one; otherwise convert it (ffmpeg -i OLD NEW.mp4) or remove it. Then run the same command again"
     )
 
 
 def cannot_be_read(path: Path, error: OSError) -> str:
-    """The reason of a file that the system does not give."""
+    """The reason to state for a file that the system cannot read."""
     if path.is_symlink() and not path.exists():
-        return f"{NOT_READ}it is a link to {path.readlink()}, which is not there. Mend or remove the link"
+        return (
+            f"{NOT_READ}it is a link to {path.readlink()}, which does not exist. Correct or remove the link"
+        )
     return f"{NOT_READ}{error.strerror or error}"
 
 
 def may_pass(reason: str) -> bool:
-    """Whether the next run may find the file whole, so that the reason is no fact to be remembered."""
+    """Whether the reason may no longer hold in the next run, so that it must not be remembered."""
     return reason.startswith((CRASHED, _TOO_LONG, NOT_READ))
 
 
@@ -245,10 +255,11 @@ def map_files(
     path_of: Callable[[T], Path],
     failed: Callable[[T, str], R],
 ) -> Iterator[tuple[T, R]]:
-    """`processes.map_unordered` for work on files: (item, function(item)), or failed(item, reason) of what ends badly.
+    """Yield (item, function(item)), from `processes.map_unordered` with each file's time limit, in any order.
 
-    An item whose process died is tried once more, alone: many decoders at once may have wanted more memory than there
-    is, and the one that the system then kills need not be to blame. `function` returns no None.
+    For an item that crashed its process or took too long it is (item, failed(item, reason)). An item whose process died
+    is first tried once more, alone: many decoders at once may have needed more memory than there is, and the one that
+    the system then kills need not be the cause. `function` must not return None.
     """
     crashed: list[T] = []
 

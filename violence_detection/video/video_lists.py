@@ -1,4 +1,4 @@
-"""Which videos and streams are meant by what somebody gave: paths, patterns such as `night*.mp4`, lists of either."""
+"""Expand the arguments of a command into videos and streams: paths, patterns such as `night*.mp4`, lists of either."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from violence_detection.system import folders, redaction, settings, storage
 from violence_detection.video import sources
 from violence_detection.video.sources import GROWING
 
-#: Lists by their names; others are given as `@FILE`.
+#: Files with these suffixes are lists; other files are named as lists by `@FILE`.
 LIST_SUFFIXES = (".txt", ".m3u")
+#: No path contains this byte, so a file with it is not a list.
 _NO_PATHS = b"\0"
 
 
 def expanded(given: Sequence[str]) -> list[str]:
-    """Each path and stream that is meant, once, in order; what a pattern finds is sorted. Folders stay folders.
+    """Each path and stream that the arguments mean, once, in their order; what a pattern finds is sorted.
 
-    A file that goes by a pattern's name is that file. Raises UserError for a pattern that finds nothing, a list that is
-    not there, or one that names what is not there, and for an address that cannot be read; it names all of them.
+    Folders are returned as they are. A text that is both a pattern and the name of a file means that file. Raises one
+    UserError that names everything wrong: patterns that match nothing, lists and paths that do not exist, also those in
+    lists, and addresses that cannot be parsed.
     """
     found: dict[str, None] = {}
     wrong: list[UserError] = []
@@ -38,7 +40,10 @@ def expanded(given: Sequence[str]) -> list[str]:
 
 
 def is_list(text: str) -> bool:
-    """Whether it is a list of videos or streams."""
+    """Whether an argument is a list of videos or streams: `@FILE`, or an existing .txt or .m3u file.
+
+    If a file's own name begins with @, its name means that file.
+    """
     path = Path(text)
     return (text.startswith("@") and not is_there(path)) or (
         path.suffix.lower() in LIST_SUFFIXES and is_there(path) and path.is_file()
@@ -46,7 +51,7 @@ def is_list(text: str) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder; an address may be longer than any path."""
+    """Whether there is such a file or folder. Unlike Path.exists, never an error: an address may be too long a path."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -64,28 +69,28 @@ def _meant(text: str) -> Iterator[str]:
     elif glob.has_magic(text):
         found = _like(text)
         if not found:
-            raise UserError(f"nothing is called like {redaction.mistyped(text)}")
+            raise UserError(f"no file or folder matches {redaction.mistyped(text)}")
         yield from found
     else:
         raise UserError(f"no file or folder at {redaction.mistyped(text)}")
 
 
 def _listed(file: Path) -> Iterator[str]:
-    """What a list names: a path (from its own folder on), pattern or stream a line; lines with # are comments.
+    """Yield what a list names: on each line a path, relative to the list's folder, a pattern or a stream.
 
-    A stream may have a name (`front=rtsp://...`), and keeps it.
+    Lines that begin with # are comments. A stream keeps its name, if it has one (`front=rtsp://...`).
     """
     if not file.is_file():
         raise UserError(f"no list of videos at {file}")
     data = file.read_bytes()
     if _NO_PATHS in data:
-        raise DamagedFile(f"{file} is no list of videos: it is no text")
+        raise DamagedFile(f"{file} is not a list of videos: it is not a text file")
     text = data.decode("utf-8-sig", errors="surrogateescape")
     entries = [(n, line.strip()) for n, line in enumerate(storage.lines(text), 1)]
     entries = [(n, entry) for n, entry in entries if entry and not entry.startswith("#")]
     if not entries:
         raise UserError(
-            f"{file} names no video and no camera. Give it a path, a pattern or an address a line"
+            f"{file} names no video and no camera. Write a path, a pattern or an address on each line"
         )
     for number, entry in entries:
         try:
@@ -95,7 +100,7 @@ def _listed(file: Path) -> Iterator[str]:
             raise UserError(f"{file}, line {number}: {e}") from None
         if means_stream and re.search(r"://.*\s#", meant):
             raise UserError(
-                f"{file}, line {number}: a comment has a line of its own, not one with an address"
+                f"{file}, line {number}: a comment must be on a line of its own, not behind an address"
             )
         path = file.parent / settings.expanded(Path(entry))
         if means_stream and not is_there(path):
@@ -105,20 +110,21 @@ def _listed(file: Path) -> Iterator[str]:
         elif glob.has_magic(entry) and (found := _like(entry, file.parent)):
             yield from found
         else:
-            # never the path: of `://` it makes `:/`, in which no login is seen
+            # show the entry and not the path, in which `://` has become `:/`, so that a login would not be recognised
             raise UserError(
-                f"{file}, line {number}: nothing at {redaction.mistyped(entry)} (paths begin at the list's folder)"
+                f"{file}, line {number}: nothing at {redaction.mistyped(entry)} (paths are relative to the list's "
+                "folder)"
             )
 
 
 def _from(file: Path, stream: str) -> str:
-    """A stream of a list; the path of a growing file begins at the list's folder."""
+    """A stream of a list; the path of a growing file is taken as relative to the list's folder."""
     behind = stream.removeprefix(GROWING)
     return stream if behind == stream else f"{GROWING}{file.parent / settings.expanded(Path(behind))}"
 
 
 def _like(pattern: str, folder: Path = Path()) -> list[str]:
-    """What the pattern finds from the folder on, sorted; `**` is any number of folders, each real one entered once."""
+    """What a pattern matches below a folder, sorted; `**` is any number of folders, each real one entered once."""
     return sorted({str(path) for path in _matches(Path(pattern), folder)})
 
 

@@ -1,4 +1,4 @@
-"""What several runs of backbones see of each window of a video that is decoded once."""
+"""What several runs of backbones see of each window of a video. The video is decoded once for all of them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from violence_detection.video.augment import CLOSER, Draw
 from violence_detection.video.config import ClipConfig
 from violence_detection.video.focus import CLOSER_GREY, Square
 
-#: Side of the whole picture, and of the larger one that the stream `crop` is cut from, 0 without; if it is letterboxed.
+#: A size at which frames are kept: side of the whole picture; side of the larger picture from which the stream `crop`
+#: is cut, 0 without that stream; whether they are letterboxed.
 KeptAs: TypeAlias = tuple[int, int, bool]
-#: What is kept of a decoded frame, for all who look at it.
+#: What is kept of a decoded frame for all viewers: size -> pictures.KeptFrame, and for closer looks NEAR -> NearFrame.
 Kept: TypeAlias = Mapping[KeptAs, Any]
-#: Where a frame stands that is kept for a closer look, in its own shape: a pictures.NearFrame.
+#: Key of what is kept for a closer look: a pictures.NearFrame, which has the frame's own shape.
 NEAR: KeptAs = (0, 0, False)
-#: Asked for of a frame in which cuts are looked for: the smallest there is will do.
+#: Requested for a frame in which cuts are looked for. It is no size of its own: the smallest that is kept will do.
 COMPARED: KeptAs = (1, 0, False)
-#: A size at which frames are often kept anyway: what a closer look goes by.
+#: The size in which a closer look is placed. If a viewer needs frames of this size anyway, NearFrame uses them.
 _AS_CLOSER: KeptAs = (CLOSER_GREY, 0, False)
 
 
@@ -31,7 +32,7 @@ _AS_CLOSER: KeptAs = (CLOSER_GREY, 0, False)
 class Viewer:
     """How one run of backbones sees a video: the side of its pictures, its settings, whether it takes a closer look.
 
-    `one_shot`: of a window of a longer video that was cut it sees one shot.
+    `one_shot`: if there is a cut in a window of a longer video, it sees only the shot in the middle (video/shots.py).
     """
 
     size: int
@@ -41,7 +42,7 @@ class Viewer:
 
     @property
     def kept_as(self) -> KeptAs:
-        """The sizes and the shape at which it needs frames."""
+        """The sizes and the shape in which this viewer needs frames."""
         sides = pictures.frame_side(self.size, self.config), pictures.crop_side(self.size, self.config)
         return *sides, self.config.letterbox
 
@@ -51,11 +52,12 @@ class Viewer:
 
 
 def keeper(viewers: Sequence[Viewer], to_change: bool = False) -> Callable[..., Kept]:
-    """What is kept of a frame (H, W, 3) uint8: it is shrunk at once, so that memory stays small.
+    """A function that makes of a frame (H, W, 3) uint8 what is kept of it: shrunk copies, to save memory.
 
-    One that a closer look keeps as it is, is shrunk when somebody asks, but with `to_change`: then it is there in all
-    sizes. What is returned takes a frame and, where it is known, in which sizes it will be asked for: few frames are
-    looked at by all viewers. The smallest is always there.
+    Its second argument, if given, says in which sizes the frame will be asked for, since few frames are looked at by
+    all viewers; the smallest size is made in any case. If a viewer takes a closer look and the frame is no larger than
+    NEAR_SIDE, the frame itself is kept and shrunk only when a size is first read. With `to_change` all sizes that may
+    be asked for are made at once, so that they can be changed.
     """
     makers = {viewer.kept_as: pictures.keeper(viewer.size, viewer.config) for viewer in viewers}
     always = _plainest(viewers)
@@ -65,7 +67,7 @@ def keeper(viewers: Sequence[Viewer], to_change: bool = False) -> Callable[..., 
         side = max(frame.shape[:2])
         if looks_closer and side <= pictures.NEAR_SIDE and not to_change:
             return _Whole(frame, makers)
-        # of a large frame halving is most of the work, and all begin with it
+        # halving a large frame is most of the work of shrinking it, and every size begins with it
         half = pictures.halved(frame) if looks_closer and side >= 2 * pictures.NEAR_SIDE else None
         kept: dict[KeptAs, Any] = {
             kept_as: makers[kept_as](frame, half)
@@ -79,9 +81,9 @@ def keeper(viewers: Sequence[Viewer], to_change: bool = False) -> Callable[..., 
 
 
 class _Whole(dict[KeptAs, Any]):
-    """What is kept of a frame that is kept as it is: each size is made when somebody asks.
+    """A frame that is kept as it is. Each size is made when it is first read.
 
-    Most frames of a quiet camera nobody asks for in most sizes.
+    For a quiet camera most sizes of most frames are never read.
     """
 
     def __init__(self, frame: np.ndarray, makers: Mapping[KeptAs, Callable[..., Any]]):
@@ -98,14 +100,14 @@ class _Whole(dict[KeptAs, Any]):
 
 
 def _plainest(viewers: Sequence[Viewer]) -> KeptAs:
-    """How the viewer of the smallest frames has them; of those that are not letterboxed, where there are such."""
+    """The smallest size in which a viewer needs frames; a letterboxed one only if all are."""
     return min((viewer.kept_as for viewer in viewers), key=lambda kept: (kept[2], kept[:2]))
 
 
 class WindowPlan:
-    """Which frames a window needs: for each viewer, and each of its variants, where they are.
+    """Which frames a window needs, for each viewer and each of its variants.
 
-    A window of a longer video needs frames besides in which cuts are looked for, if any viewer keeps to one shot.
+    A window of a longer video also needs the frames in which cuts are looked for, if any viewer sees only one shot.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class WindowPlan:
         )
         self._compared: list[int] = []
         if any(v.one_shot for v in viewers) and not sampling.is_whole(window, info.n_frames):
-            from violence_detection.video import shots  # clips have no need of it
+            from violence_detection.video import shots  # imported only here: clips do not need it
 
             every = [s for by in self.samplings for s in by.values()]
             self._compared = shots.compared(info.fps, every).tolist()
@@ -135,7 +137,7 @@ class WindowPlan:
         self.by_viewer = [frozenset[int]().union(*(s.frames for s in by.values())) for by in samplings]
 
     def decoded(self, info: decode.VideoInfo) -> dict[KeptAs, frozenset[int]]:
-        """Which of the frames that decode are asked for in each size."""
+        """For each size, the decoded frames (numbers in order of decoding) that are needed in it."""
         asked: dict[KeptAs, set[int]] = {viewer.kept_as: set() for viewer in self.viewers}
         for viewer, frames in zip(self.viewers, self.by_viewer, strict=True):
             asked[viewer.kept_as].update(info.decoded(number) for number in frames)
@@ -143,7 +145,7 @@ class WindowPlan:
         return {kept_as: frozenset(frames) for kept_as, frames in asked.items()}
 
     def seen(self, frames: Mapping[int, Kept]) -> SeenWindow:
-        """The window with its frames, by number. Where it was cut, viewers that keep to one shot see that."""
+        """The window with its frames, by number. If it contains a cut, viewers with `one_shot` see the middle shot."""
         if not self._compared:
             return SeenWindow(self, frames)
         from violence_detection.video import shots
@@ -166,7 +168,7 @@ class WindowPlan:
 
 
 class SeenWindow:
-    """A window with the frames that it needs. Pictures are made when they are asked for, one view at a time."""
+    """A window with the frames that it needs. Pictures are made on request, one view at a time."""
 
     def __init__(self, plan: WindowPlan, frames: Mapping[int, Kept]):
         self._plan, self._frames = plan, frames
@@ -178,20 +180,20 @@ class SeenWindow:
         return self._plan.window
 
     def changed(self, change: Callable[[Mapping[int, Kept]], Mapping[int, Kept]]) -> SeenWindow:
-        """The same window with other frames under the same numbers."""
+        """The same window with its frames replaced: `change` gets them by number and returns the new ones."""
         return SeenWindow(self._plan, change(self._frames))
 
     def whole_frames(self) -> Iterator[np.ndarray]:
-        """All frames that are looked at, as the viewer of the smallest ones has them, (F, F, 3) uint8.
+        """All frames that any viewer looks at, whole, in the smallest size that is kept: (F, F, 3) uint8 each.
 
-        None of those that are letterboxed, where there are others.
+        They are letterboxed only if every viewer's are.
         """
         plainest = _plainest(self._plan.viewers)
         looked_at = sorted(frozenset[int]().union(*self._plan.by_viewer))
         return (pictures.whole_of(self._frames[number][plainest]) for number in looked_at)
 
     def closer(self, viewer: int) -> Square | None:
-        """Where that viewer looks closer; None where it would see no more than the whole picture."""
+        """The part that the closer look of a viewer (by number) shows; None where it would be the whole picture."""
         numbers = tuple(self._plan.samplings[viewer][CLOSER].base.tolist())
         if numbers not in self._squares:  # several viewers look at the same frames
             nears = [self._frames[number][NEAR] for number in numbers]
@@ -199,7 +201,7 @@ class SeenWindow:
         return self._squares[numbers]
 
     def pictures(self, viewer: int, variant: str) -> dict[str, np.ndarray]:
-        """What that viewer sees of it: {stream: (T, S, S, 3) uint8}."""
+        """What a viewer (by number) sees of a variant of the window: {stream: (T, S, S, 3) uint8}."""
         plan, looks = self._plan, self._plan.viewers[viewer]
         if variant == CLOSER and (square := self.closer(viewer)):
             nears = {number: self._frames[number][NEAR] for number in plan.by_viewer[viewer]}
@@ -223,16 +225,16 @@ def of_file(
     *,
     to_change: bool = False,
 ) -> Iterator[SeenWindow]:
-    """The windows of a video file with what is seen of them: one decode, whatever the length and number of viewers.
+    """Yield the windows of a video file with what is seen of them, decoding it once for all windows and viewers.
 
-    A window gets the images that the same stretch would get as a clip, but that the motion at its end may look on, into
-    what follows it. With `to_change` each frame is there in all sizes, so that one may take another's place. Raises
-    UnreadableVideo naming the file, and DecodesOtherwise as decode.read_groups does.
+    A window gets the same images as a clip of that stretch would, except that the stream `motion` may look beyond the
+    window's end. With `to_change`, every frame is kept in all sizes, so that any may replace another. Raises
+    UnreadableVideo, naming the file, and DecodesOtherwise as decode.read_groups does.
     """
     draws = [viewer.draws(clip_id, variants) for viewer in viewers]
     found = decode.info_of(info)
-    plans: list[WindowPlan] = []  # those that are decoded, few at a time
-    asked: list[Mapping[KeptAs, frozenset[int]]] = []  # in which sizes each of them asks for frames
+    plans: list[WindowPlan] = []  # of the few windows whose frames are being decoded
+    asked: list[Mapping[KeptAs, frozenset[int]]] = []  # for each of these, by size: the frames needed
     keep = keeper(viewers, to_change)
 
     def groups() -> Iterator[frozenset[int]]:

@@ -1,7 +1,7 @@
-"""The one way video files are written, with a look at whether all of it arrived.
+"""Write video files and pictures, and check that all frames arrived on the disk.
 
-Clips for training come from OpenCV's own encoder, as they always have; what people look at is H.264, which browsers
-play.
+The whole package writes videos through this module. Clips for training come from OpenCV's encoder, as they always have;
+videos for people to look at are H.264, which browsers play.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ import numpy as np
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.video import decode, shown
 
-#: No side of an H.264 picture is longer, in pixels.
+#: The longest side of an H.264 picture in pixels.
 _LONGEST = 16_384
 
 
 def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) -> None:
-    """Encode BGR uint8 frames of one size. The same frames give the same bytes, however many cores there are.
+    """Encode BGR uint8 frames of one size, at least one. The same frames give the same bytes on any number of cores.
 
-    `codec`: mp4v (.mp4), XVID or MJPG (.avi). Raises UserError when this OpenCV cannot write it, for a path that is no
-    UTF-8, or when not all frames arrive on the disk: OpenCV's writer itself says nothing when that is full.
+    `codec`: mp4v (.mp4), XVID or MJPG (.avi). Raises UserError if this OpenCV cannot write it, the path is not UTF-8,
+    or not all frames arrive on the disk: OpenCV's writer reports no error when the disk is full.
     """
     rest = iter(frames)
     first = next(rest)
     _check_is_utf8(path)
     height, width = first.shape[:2]
-    # "./", for a name with a colon would be a protocol
+    # with "./", since FFmpeg would take a name with a colon for a protocol
     name = str(path) if path.is_absolute() else f"./{path}"
     video = cv2.VideoWriter(name, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, (width, height))
     if not video.isOpened() and path.parent.is_dir():
         raise UserError(
-            cannot_write(path.parent, f"this OpenCV build writes no {codec} there")
-            + ". A build that does: pip install opencv-python-headless"
+            cannot_write(path.parent, f"this OpenCV build cannot write {codec} there")
+            + ". A build that can: pip install opencv-python-headless"
         )
     count = 0
     try:
@@ -52,13 +52,13 @@ def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) ->
 
 
 def _check_is_utf8(path: Path) -> None:
-    """Raise UserError for a path that OpenCV takes the process down with."""
+    """Raise UserError for a path that is not UTF-8, which would make OpenCV crash the process."""
     try:
         str(path).encode()
     except UnicodeEncodeError as e:
         raise UserError(
-            f"cannot write clips to {path.parent}: the path is no UTF-8, and OpenCV takes no other. Rename the folder, "
-            "or give another one"
+            f"cannot write clips to {path.parent}: the path is not UTF-8, which OpenCV requires. Rename the folder, "
+            "or pass another one"
         ) from e
 
 
@@ -66,17 +66,17 @@ def _check_is_utf8(path: Path) -> None:
 def h264(
     path: Path, fps: float, comment: str = "", crf: int = 23, preset: str = "veryfast"
 ) -> Iterator[Callable[[decode.Frame], None]]:
-    """Yield a function that encodes RGB uint8 frames as they come, into an MP4 that browsers play.
+    """Yield a function that encodes RGB uint8 frames one by one, into an MP4 that browsers play.
 
-    All get the size of the first, shrunk where H.264 has none so large: one of another stands in it as large as it
-    fits, with black beside. An odd last row or column is doubled, since H.264 has none. `comment` is kept in the file
-    (see comment_of). `crf`: x264's constant rate factor, higher is coarser; `preset`: how hard it tries. Raises
-    UserError when not all frames arrive on the disk.
+    All frames get the size of the first, shrunk if that is larger than H.264 allows. A frame of another size is scaled
+    to fit into it, with black beside. An odd last row or column is doubled, since H.264 needs even sides. `comment` is
+    kept in the file (see comment_of). `crf`: x264's constant rate factor, a higher one is coarser. `preset`: x264's,
+    faster or smaller. Raises UserError if the file cannot be written or not all frames arrive on the disk.
     """
     count = 0
     rate = Fraction(fps).limit_denominator(1001)
     try:
-        # "file:", for a name with a colon would be a protocol
+        # with "file:", since FFmpeg would take a name with a colon for a protocol
         with av.open(f"file:{path}", "w", options={"movflags": "faststart"}) as container:
             container.metadata["comment"] = comment
             options = {"preset": preset, "crf": str(crf)}
@@ -108,19 +108,19 @@ def h264(
 
 
 def _small_enough(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape (height, width, 3), shrunk so that no side is longer than H.264 has them."""
+    """The shape (height, width, 3), shrunk so that no side is longer than H.264 allows."""
     scale = min(_LONGEST / max(shape[:2]), 1.0)
     return (*(max(round(side * scale), 1) for side in shape[:2]), *shape[2:])
 
 
 def picture(path: Path, frame: decode.Frame) -> None:
-    """Write one RGB uint8 frame as the picture that the suffix says. Raises OSError, which says if the disk is full."""
+    """Write one RGB uint8 frame in the format of the path's suffix. Raises OSError, also if the disk is full."""
     _, data = cv2.imencode(path.suffix, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     path.write_bytes(data.tobytes())
 
 
 def comment_of(path: Path) -> str:
-    """The comment that `h264` put into a file; empty where there is no such file, or it is not whole."""
+    """The comment that `h264` put into a file; empty if the file does not exist or is incomplete."""
     try:
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
             return container.metadata.get("comment", "")
@@ -138,8 +138,8 @@ def _check_arrived(path: Path, count: int) -> None:
 
 
 def cannot_write(folder: Path, reason: str) -> str:
-    """What to say, and what to do."""
+    """The message for a folder that clips cannot be written to."""
     return (
-        f"cannot write clips to {folder}: {reason}. Is the disk full, or the folder not writable? Mend it and run the "
-        "same command again"
+        f"cannot write clips to {folder}: {reason}. Is the disk full, or the folder not writable? Correct that and run "
+        "the same command again"
     )

@@ -63,13 +63,13 @@ def test_two_cameras_never_share_a_name(caplog: pytest.LogCaptureFixture) -> Non
     cameras = camera_names.among(["rtsp://a/s?channel=1", "b=rtsp://b/s", "rtsp://u:x@a/s?channel=2"])
     assert [c.name for c in cameras] == ["a-s", "b", "a-s-2"]
     assert [r.getMessage() for r in caplog.records] == [
-        "a-s-2: the number is its place among the cameras called a-s, and another camera's where the list changes. "
-        "Give each a name of its own: NAME=ADDRESS"
+        "a-s-2: the number is the camera's position among those named a-s, so it may change when the list does. "
+        "Give each camera its own name: NAME=ADDRESS"
     ]
     caplog.clear()
     camera_names.among(["a-s=rtsp://a/s?channel=1", "a-s-2=rtsp://a/s?channel=2"])
     assert not caplog.records
-    with pytest.raises(UserError, match="two cameras are called door"):
+    with pytest.raises(UserError, match="two cameras are named door"):
         camera_names.among(["door=rtsp://a/s", "door=rtsp://b/s"])
 
 
@@ -94,7 +94,7 @@ def test_videos_are_no_cameras_and_both_together_are_refused(tmp_path: Path) -> 
     (tmp_path / "cameras.txt").write_text("rtsp://a/one\nrtsp://a/two\n")
     assert camera_names.among([str(video), str(tmp_path)]) == []
     assert [c.name for c in camera_names.among([str(tmp_path / "cameras.txt")])] == ["a-one", "a-two"]
-    with pytest.raises(UserError, match=r"a=b\.mp4 is no camera"):
+    with pytest.raises(UserError, match=r"a=b\.mp4 is not a camera"):
         camera_names.among(["rtsp://a/s", str(video)])
 
 
@@ -109,7 +109,7 @@ def test_cameras_of_a_list_have_the_names_before_them(tmp_path: Path) -> None:
         ("gate", "0", "0"),
         ("b-s", "rtsp://b/s", "rtsp://b/s"),
     ]
-    with pytest.raises(UserError, match="two cameras are called front"):
+    with pytest.raises(UserError, match="two cameras are named front"):
         camera_names.among(["front=rtsp://c/s", str(tmp_path / "cameras.txt")])
 
 
@@ -122,7 +122,7 @@ def test_what_is_no_name_for_a_camera_is_refused_with_one_that_is(
     """It was looked for as a file, `nothing at 10.0.0.5/s`; and of one that is too long no file could be written."""
     (tmp_path / "cameras.txt").write_text(f"rtsp://a/s\n{name}=rtsp://me:geheim@b/s\n")
     for given in (f"{name}=rtsp://me:geheim@b/s", str(tmp_path / "cameras.txt")):
-        with pytest.raises(UserError, match=rf"is no name for a camera.*: {better}=\.\.\.") as e:
+        with pytest.raises(UserError, match=rf"cannot be the name of a camera.*: {better}=\.\.\.") as e:
             camera_names.among([given])
         assert "geheim" not in str(e.value)
     assert camera_names.among([f"{better}=rtsp://b/s"])[0].name == better

@@ -131,7 +131,7 @@ def test_a_share_that_goes_away_costs_the_clips_of_then_alone(
         time.sleep(0.02)
     is_away.clear()
     assert done == [(None, 0.0), (None, 0.0)]
-    assert f"the clip {paths[0]} is not to be seen: " in caplog.text
+    assert f"cannot look for the clip {paths[0]}: " in caplog.text
     recorder.begin(paths[2], footage, onset_s=3.0)
     recorder.end(paths[2], 4.0, lambda *told: done.append(told))
     recorder.close(5)
@@ -155,7 +155,7 @@ def test_clips_that_take_too_long_to_be_finished_are_named_in_the_log(
     _add(footage, 0, 20, fps=10.0)
     recorder.begin(tmp_path / "a.mp4", footage, onset_s=20.0)
     recorder.close(0)
-    assert "1 clips were not finished in time, nor their events told as ended" in caplog.text
+    assert "1 clips were not finished in time, so the ends of their events were not reported" in caplog.text
     recorder._thread.join(30)
     assert (tmp_path / "a.mp4").is_file()
 

@@ -249,14 +249,14 @@ def test_a_picture_that_the_broker_does_not_take_costs_no_news(caplog: pytest.Lo
     assert kinds == ["new", "end", "new"]
     assert [text for topic, text in heard if topic == "watch/yard/snapshot"] == [small.jpeg]
     assert (output.sent, output.failed) == (3, 0)
-    assert "breaks off at the picture of new of yard-1 (200 kB)" in caplog.text
+    assert "closes the connection at the picture of new of yard-1 (200 kB)" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("breaks_off", "why"),
     [
-        (False, "does not let us in: Not authorized"),
-        (True, "breaks off before it lets us in (Unspecified error)"),
+        (False, "refuses the connection: Not authorized"),
+        (True, "closes the connection before accepting it (Unspecified error)"),
     ],
 )
 def test_why_a_broker_does_not_let_us_in_is_said_once(
@@ -282,7 +282,7 @@ def test_why_a_broker_does_not_let_us_in_is_said_once(
         output.close(0)
         link.close()
     said = [record.message for record in caplog.records if record.name == mqtt.log.name]
-    assert said == [f"mqtt: mqtt://127.0.0.1:{link.port} {why}; it is tried again"]
+    assert said == [f"mqtt: mqtt://127.0.0.1:{link.port} {why}; trying again"]
 
 
 def test_a_broker_that_lets_nobody_in_for_a_while_has_refused_no_picture() -> None:
@@ -365,11 +365,11 @@ def test_a_broker_of_a_ca_of_ones_own_is_reached_with_its_certificate_and_else_t
     assert (trusting.sent, trusting.failed) == (1, 0)
     refused = "cannot be reached (its certificate is refused: "
     assert (
-        f"mqtts://localhost:{port} {refused}self-signed certificate. A CA of your own is trusted with"
+        f"mqtts://localhost:{port} {refused}self-signed certificate. To trust your own CA, give --mqtt-ca"
         in caplog.text
     )
     assert f"mqtts://127.0.0.1:{port} {refused}IP address mismatch" in caplog.text
-    assert "cannot be reached (Connection refused); it is tried again" in caplog.text
+    assert "cannot be reached (Connection refused); trying again" in caplog.text
     assert "geheim" not in caplog.text
 
 
@@ -383,7 +383,7 @@ def test_a_file_that_vouches_for_no_broker_is_refused_before_the_model_is_loaded
         (tmp_path / "empty.pem", "NO_CERTIFICATE"),
         (tmp_path / "key.pem", "NO_CERTIFICATE"),
     ):
-        with pytest.raises(UserError, match=f"--mqtt-ca: no certificate can be read from .*{said}"):
+        with pytest.raises(UserError, match=f"--mqtt-ca: cannot read a certificate from .*{said}"):
             watch.check(LiveConfig(mqtt="mqtts://host", mqtt_ca=ca), OutputConfig())
     with pytest.raises(UserError, match=r"--mqtt-ca is for mqtts://\. Received: mqtt://host$"):
         watch.check(LiveConfig(mqtt="mqtt://me:geheim@host", mqtt_ca=certificate), OutputConfig())

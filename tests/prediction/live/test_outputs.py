@@ -155,7 +155,7 @@ def test_a_command_that_runs_at_the_end_is_killed_with_what_it_started(
     output.close(0.2)
     assert not storage.is_running(int(pid.read_text()))
     assert (output.sent, output.failed) == (0, 2)
-    assert "sh still ran at the end and was killed" in caplog.text
+    assert "sh was still running at the end and was killed" in caplog.text
 
 
 def test_a_command_that_cannot_be_run_is_refused_at_the_start_without_its_arguments(tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_a_command_that_cannot_be_run_is_refused_at_the_start_without_its_argume
     for command, said in (
         ("sh 'GEHEIM", "cannot be split into words"),
         ("", "is empty"),
-        (f"{tmp_path}/notfiy.sh GEHEIM", "there is no command .*/notfiy.sh. No shell reads it"),
+        (f"{tmp_path}/notfiy.sh GEHEIM", "there is no command .*/notfiy.sh. No shell is used"),
         ("no-such-command GEHEIM", "there is no command no-such-command"),
         (f"{folder} GEHEIM", "there is no command .*/folder"),
-        (f"'{script}' GEHEIM", r"on event.sh cannot be executed. Run: chmod \+x '/.*/on event.sh'"),
+        (f"'{script}' GEHEIM", r"on event.sh is not executable. Run: chmod \+x '/.*/on event.sh'"),
     ):
         with pytest.raises(UserError, match=said) as e:
             watch.check(LiveConfig(on_event=command), OutputConfig())
@@ -187,7 +187,7 @@ def test_a_command_that_cannot_be_run_is_refused_at_the_start_without_its_argume
         ({"webhook": ("ftp://host",)}, "--webhook must be"),
         ({"mqtt": "http://host"}, "--mqtt must be"),
         ({"mqtt": "mqtt://host", "mqtt_ca": Path("ca.pem")}, "--mqtt-ca is for"),
-        ({"mqtt": "mqtts://host", "mqtt_ca": Path("gone.pem")}, "--mqtt-ca: no certificate"),
+        ({"mqtt": "mqtts://host", "mqtt_ca": Path("gone.pem")}, "--mqtt-ca: cannot read a certificate"),
         ({"mqtt": "mqtt://host", "mqtt_prefix": "#"}, r"mqtt_prefix \(--mqtt-prefix\) must be"),
     ],
 )
@@ -303,11 +303,11 @@ def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
     figures = MetricsServer("127.0.0.1", 0, [yard, door], [output])
     port = figures._server.server_port
     try:
-        with pytest.raises(UserError, match="Name another port"):
+        with pytest.raises(UserError, match="Choose another port"):
             MetricsServer("127.0.0.1", port, [], [])
         for address in ("my..host", "192.0.2.1", "host.invalid"):  # of documentation, on no machine
             with pytest.raises(
-                UserError, match=rf"{address}:{port} cannot be had .*Give --metrics-address one of"
+                UserError, match=rf"cannot listen on {address}:{port} .*Give --metrics-address one of"
             ):
                 MetricsServer(address, port, [], [])
         text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text

@@ -593,7 +593,7 @@ def test_a_camera_that_refuses_the_password_is_not_asked_again_at_once(
     with streamed.refusing(asked) as url:
         _asked_for(2.0, f"{url.replace('http://', 'http://me:geheim@')}/live.ts")
     assert 1 <= asked[0] <= 2, "once, without and with the password"
-    assert "does not take this user and password (401)" in caplog.text
+    assert "rejects this user and password (401)" in caplog.text
     assert "geheim" not in caplog.text
 
 
@@ -617,7 +617,7 @@ def test_a_live_playlist_that_its_server_has_ended_is_asked_until_it_is_live_aga
         )
     assert stop.is_set(), "it was given up"
     limit.cancel()
-    assert caplog.text.count("a: lost (what is there now is a recording of what was live") > 1
+    assert caplog.text.count("a: lost (this address was live and is now a recording") > 1
     (camera,) = found["cameras"]
     assert camera["frames"] <= 160, "nothing was judged twice"
     assert camera["windows"] > 0

@@ -85,7 +85,7 @@ def test_a_webhook_that_is_elsewhere_has_not_got_the_message_and_says_where_it_i
     output = _sent(f"{server.address}/{code}/hook")
     assert (output.sent, output.failed) == (0, 1)
     assert [method for method, _, _ in server.got] == ["POST"]
-    assert f"answered {code}: it is at {server.address}/real now; give that address" in caplog.text
+    assert f"answered {code}: it has moved to {server.address}/real; give that address" in caplog.text
     assert "GEHEIM" not in caplog.text
 
 
@@ -141,7 +141,7 @@ def test_the_path_of_a_webhook_stands_in_no_log_and_no_figure(
     finally:
         figures.close()
     assert f'violence_messages_failed_total{{output="webhook {places[0]}"}} 4.0' in told.splitlines()
-    assert f"it is at {places[1]}/..." in caplog.text
+    assert f"it has moved to {places[1]}/..." in caplog.text
     assert "503" in caplog.text
     assert "refused" in caplog.text
     assert "GEHEIM" not in told + caplog.text + str([output.name for output in outputs])

@@ -1,1 +1,1 @@
-"""One file a network: each registers its backbones, with all that is known of them."""
+"""The networks, one per file. Each file registers its backbones, with everything that the package knows of them."""

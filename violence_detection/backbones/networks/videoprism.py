@@ -1,7 +1,7 @@
-"""VideoPrism-B (Zhao et al. 2024, arXiv 2402.13217) as keras_hub has it: 114 million parameters, frozen, for GPUs.
+"""VideoPrism-B (Zhao et al. 2024, arXiv 2402.13217) from keras_hub: 114 million parameters, frozen, for GPUs.
 
-A vision transformer looks at each of 16 frames, a shorter one at each patch over time. The features are its patch
-tokens, averaged over the 16 x 16 positions; time is left to the head.
+One vision transformer sees each of 16 frames; a second one, with fewer layers, sees each patch over time. The features
+are the patch tokens averaged over the 16 x 16 positions. The time axis is left to the head.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 INPUT_SIZE = 288
 FRAMES = 16
 WIDTH = 768
-#: As published (videoprism_public_v1_base).
+#: The sizes of the published network (videoprism_public_v1_base).
 _PUBLISHED: dict[str, Any] = {
     "num_frames": FRAMES,
     "patch_size": 18,
@@ -33,7 +33,7 @@ _PUBLISHED: dict[str, Any] = {
     "attention_logit_soft_cap": 50.0,
     "image_shape": (INPUT_SIZE, INPUT_SIZE, 3),
 }
-#: What another network of this kind may have otherwise: its depth and the sizes within it.
+#: The sizes in which another network may differ: those that do not change the shape of its features.
 _FREE = ("patch_size", "intermediate_dim", "num_heads", "num_spatial_layers", "num_temporal_layers")
 _PACKAGE = '"keras-hub>=0.29,<0.30"'
 
@@ -53,10 +53,10 @@ _PACKAGE = '"keras-hub>=0.29,<0.30"'
     gmacs=490,
 )
 def build(path: Path) -> keras.Model:
-    """A model from the RGB frames of one clip (16, 288, 288, 3), values 0..255, to features (16, 768) float32.
+    """Build a model from the RGB frames of one clip (16, 288, 288, 3), values 0..255, to features (16, 768) float32.
 
-    Where a `config.json` of keras_hub lies beside the weights, its layers and sizes hold, else the published ones.
-    Raises UserError where keras_hub is missing or the weights do not fit.
+    The layers and sizes are those of keras_hub's `config.json` if it is in the folder of the weights, else the
+    published ones. Raises UserError if keras_hub is missing, or the weights or that file do not fit.
     """
     import keras
     from keras import layers, ops
@@ -69,7 +69,7 @@ def build(path: Path) -> keras.Model:
 
 
 def _network(path: Path) -> keras.Model:
-    """The network with initial values."""
+    """The network with its initial weights, in the sizes that belong to the weights at `path`."""
     try:
         from keras_hub.models import VideoPrismBackbone
     except ImportError as e:
@@ -79,18 +79,23 @@ def _network(path: Path) -> keras.Model:
     try:
         return VideoPrismBackbone(**_sizes(path.with_name("config.json")))
     except (ValueError, TypeError, ZeroDivisionError) as e:
-        raise UserError(f"{path.with_name('config.json')} describes no VideoPrism network ({e})") from e
+        raise UserError(
+            f"{path.with_name('config.json')} does not describe a VideoPrism network ({e})"
+        ) from e
 
 
 def _sizes(config: Path) -> dict[str, Any]:
-    """The network's sizes. Raises UserError if those of the file differ in what its features' shape depends on."""
+    """The network's sizes: those in the file `config`, or the published ones if there is no such file.
+
+    Raises UserError if a size is invalid, or differs where the features' shape depends on it.
+    """
     if not config.is_file():
         return _PUBLISHED
     try:
         given = json.loads(config.read_text(encoding="utf-8"))["config"]
         found = {name: given.get(name, value) for name, value in _PUBLISHED.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{config} is no config of a keras_hub preset ({e!r})") from e
+        raise UserError(f"{config} is not the config of a keras_hub preset ({e!r})") from e
     found["image_shape"] = tuple(found["image_shape"])
     for name, value in found.items():
         if name in _FREE and not (type(value) is int and value > 0):

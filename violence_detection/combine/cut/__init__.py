@@ -1,1 +1,1 @@
-"""Untrimmed videos cut into clips by their annotations."""
+"""Cut untrimmed videos into clips by their annotations."""

@@ -1,7 +1,7 @@
-"""Cut untrimmed videos into clips of one length, by their published annotations; and one's own into labelled stretches.
+"""Cut untrimmed videos into clips: published ones by their annotations, the user's own by their labelled stretches.
 
-The clips are files in `<root>/windows/<dataset>/<video>__<start_ms>-<end_ms>.mp4`, so that everything after this sees
-clips like any other. When all windows of a video stand, a line in the journal says so, and it is not opened again.
+The clips are files `<root>/windows/<dataset>/<video>__<start_ms>-<end_ms>.mp4`, which all later steps treat like any
+other clip. Once all windows of a video exist, a line is added to the journal, and the video is not opened again.
 """
 
 from __future__ import annotations
@@ -39,34 +39,38 @@ from violence_detection.video.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL
 log = logging.getLogger(__name__)
 
 TABLE_NAME = "windows.csv"
-#: To be given another value whenever decoding gives other results, other windows are placed or they are encoded
-#: otherwise, so that old lines are not believed. Moving or commenting code changes nothing. (The first was a hash.)
+#: Change this whenever decoding gives different results, or windows are placed or encoded differently, so that old
+#: lines no longer count. Moving or commenting code needs no change. (The first value was a hash.)
 VERSION = "parts"
-#: The values before, the newest first. A line of them stands where today's windows are the same.
+#: The previous values, the newest first. A line with one of them still counts if the windows would be the same today.
 _VERSIONS_BEFORE = ("moments", "2f8e82e9adf0")
+#: Columns of TABLE_NAME.
 _TABLE = ("path", "video", "dataset", "label", "source_group", "start_s", "end_s")
-#: Of a line, also for labelled stretches.
+#: Fields of a journal line: for an annotated video, and for a video with labelled stretches.
 _RECORDS = tuple(
     frozenset({"windows", "reason", "by_time", "shortfall", *more}) for more in ((), ("refused",))
 )
-#: Of all lines of the versions before, and of some: the first were written when frames were found by number alone.
+#: Fields of every line of the previous versions, and fields that only some of them have: the oldest lines date from
+#: when frames were found by number alone.
 _FIELDS_BEFORE = frozenset({"windows", "reason"})
 _SOME_BEFORE = frozenset({"by_time", "shortfall", "refused"})
 _WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
-#: Of a window's length: 8 frames are none of 7.5 or more. Once videos of few frames a second gave longer ones.
-_MOST_OF_WINDOW = 1.07
-#: Of unused windows, in the log.
+#: Longest duration of a recorded window, relative to the wanted length. Rounding explains at most 8 frames instead of
+#: 7.5, a factor of 1.067; earlier versions cut longer windows from videos with few frames per second.
+_LONGEST_TO_WANTED = 1.07
+#: Number of unused windows that a warning lists.
 _SHOWN = 5
-_STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fits into 255
+#: Most bytes of a stem in the name of a window; with the rest, and with what temporary names add, 255 are not exceeded.
+_STEM_BYTES = 120
 
 
 @dataclass
 class CutResult(CutForecast):
-    """What cutting gave, with the clips.
+    """The outcome of cutting, with the clips.
 
-    `videos`: those that gave clips. `cut_short`: {path, reason} of those of which a part does not decode. `left_over`:
-    windows that other settings, or a killed run, have left, to be removed when nothing points to them any more.
-    `unused`: windows of videos that are no longer cut. They stay, for another list may name their videos again.
+    `videos`: those that gave clips. `cut_short`: {path, reason} of those that decode only in part. `left_over`: windows
+    that other settings or a killed run left behind, to be removed once no link leads to them. `unused`: windows of
+    videos that are no longer cut; they are kept, because another list may name their videos again.
     """
 
     clips: list[ClipFile] = field(default_factory=list)
@@ -76,20 +80,20 @@ class CutResult(CutForecast):
     unused: list[Path] = field(default_factory=list)
 
     def say_unused(self, data_root: Path) -> None:
-        """Warn of unused windows."""
+        """Warn about unused windows."""
         folder, n = data_root / WINDOWS_FOLDER, len(self.unused)
         if n:
             shown = ", ".join(path.relative_to(folder).as_posix() for path in self.unused[:_SHOWN])
             more = f", and {n - _SHOWN} more" if n > _SHOWN else ""
             log.warning(
-                "%d clips in %s are of videos that are no longer listed or cut, and are not used: %s%s. %s there names "
-                "those that are used; remove the others if you do not want them again", n, folder, shown, more,
+                "%d clips in %s were cut from videos that are no longer listed or cut, so they are not used: %s%s. %s "
+                "there lists the clips in use; remove the others if you no longer need them", n, folder, shown, more,
                 TABLE_NAME,
             )  # fmt: skip
 
 
 def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
-    """What `cut` would give, from the headers of the videos; nothing is written, `clips` stays empty."""
+    """Predict the outcome of `cut` without decoding; nothing is written, and `clips` stays empty."""
     jobs, result = _jobs(found, config, data_root)
     for job, plan in _plans(jobs, workers):
         _note(result, job, plan.reason, [w.label for w in plan.windows], plan.refused, data_root)
@@ -97,9 +101,10 @@ def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int)
 
 
 def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
-    """Cut every untrimmed video that has not been cut with these settings.
+    """Cut every untrimmed video that has not been cut with these settings yet. `workers`: processes; 0: one per core.
 
-    Raises UserError when it cannot fit, and when the folder of windows is somebody else's.
+    Raises UserError if the settings are invalid, if the disk is too small, if a clip cannot be written, or if the
+    folder for windows contains files that this suite did not make.
     """
     jobs, result = _jobs(found, config, data_root)
     folder = data_root / WINDOWS_FOLDER
@@ -113,8 +118,8 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
     records = _read(path, _RECORDS)
     if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(
-            f"{folder} holds files that combine_all_datasets.py did not make (there is no {WINDOWS_JOURNAL}), but it "
-            "puts clips cut from long videos there. Move yours away: "
+            f"{folder} contains files that combine_all_datasets.py did not make (there is no {WINDOWS_JOURNAL}), but "
+            "that script needs the folder for clips cut from long videos. Move your files away: "
             + shlex.join(["mv", str(folder), str(folder.absolute().with_name("my_windows"))])
         )
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
@@ -148,7 +153,10 @@ def _read(path: Path, of: Iterable[frozenset[str]]) -> dict[str, dict[str, Any]]
 def _confirmed(
     keys: Mapping[CutJob, str], path: Path, data_root: Path, workers: int
 ) -> dict[CutJob, dict[str, Any]]:
-    """What lines of the versions before say of videos that are cut the same today; nothing is decoded for that."""
+    """Return the lines of previous versions that still hold, and record them as lines of the present version.
+
+    A line holds if the video would be cut the same way today. Nothing is decoded.
+    """
     before = storage.read_journal(path, _FIELDS_BEFORE, _SOME_BEFORE)
     items = []
     for job in keys:
@@ -158,7 +166,7 @@ def _confirmed(
             items.append((job, line))
     if not items:
         return {}
-    log.info("%d videos known by an earlier version: held against their packets", len(items))
+    log.info("%d videos known from an earlier version: checking them against their packets", len(items))
     found = {}
     with (
         storage.appending_journal(path) as record,
@@ -179,7 +187,7 @@ def _not_sure(_: tuple[CutJob, Mapping[str, Any]], reason: str) -> dict[str, Any
 
 
 def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[CutJob], CutResult]:
-    """The videos that may give windows, in order, and those that cannot, with the reason."""
+    """List the videos that may give windows, in order; also return a result with those that cannot, and why."""
     windows.check(config)
     result = CutResult()
     stems = _Stems()
@@ -200,11 +208,13 @@ def _annotated_jobs(
     stems: _Stems,
     result: CutResult,
 ) -> Iterator[CutJob]:
-    """The videos of a published data set; those that its annotations cannot divide are noted in the result."""
+    """Yield the videos of a published data set; add those that its annotations cannot divide to the result."""
     assert tree.entry is not None, tree.root
     read = read_annotations(tree.entry, tree.root, roots)
     failures = [{**f, "path": source_path(Path(f["path"]), data_root)} for f in read.failures]
-    new = [f for f in failures if f not in result.failures]  # folders of a data set share its annotations
+    new = [
+        f for f in failures if f not in result.failures
+    ]  # several folders of a data set may share its annotations
     result.failures += new
     result.wrong_annotations += len(new)
     file = tree.entry.annotations.file if tree.entry.annotations else ""
@@ -216,13 +226,17 @@ def _annotated_jobs(
             continue
         segments = read.videos.get(name)
         guess = config.cut_unannotated and clip.label == "fight" and segments is None
-        settings = replace(config, cut_unannotated=guess)  # no reason to cut the others again
+        # set only where it matters, so that changing the flag does not cut the other videos again
+        settings = replace(config, cut_unannotated=guess)
         folder = data_root / WINDOWS_FOLDER / tree.dataset
         yield CutJob(clip, segments, folder, stems.free(folder, name, clip.rel), settings)
 
 
 def _own_jobs(tree: FoundDataset, config: CutConfig, data_root: Path, stems: _Stems) -> Iterator[CutJob]:
-    """The stretches of each of one's own videos; those that overlap are cut in turn, and so is what is train or val."""
+    """Yield the user's own videos with their labelled stretches.
+
+    A video has a job of its own for each official side, and for stretches that overlap those of its other jobs.
+    """
     folder = data_root / WINDOWS_FOLDER / tree.dataset
     videos: dict[tuple[Path, str], list[ClipFile]] = {}
     for clip in tree.needs_cutting:
@@ -234,7 +248,7 @@ def _own_jobs(tree: FoundDataset, config: CutConfig, data_root: Path, stems: _St
 
 
 def _turns(stretches: Iterable[Stretch]) -> list[tuple[Stretch, ...]]:
-    """The stretches divided so that none overlaps another, each part sorted; as few parts as possible."""
+    """Divide stretches into as few parts as possible so that none overlap within a part. Each part is sorted."""
     parts: list[list[Stretch]] = []
     for stretch in sorted(stretches, key=lambda s: (s.start_s, s.end_s)):
         part = next((p for p in parts if p[-1].end_s <= stretch.start_s), None)
@@ -246,7 +260,7 @@ def _turns(stretches: Iterable[Stretch]) -> list[tuple[Stretch, ...]]:
 
 @dataclass
 class _Stems:
-    """Names for the windows of each video: the video's own, with a mark where another in the folder has it."""
+    """Makes unique stems for the windows of each video: the video's name, with a hash if the name is already taken."""
 
     taken: set[tuple[Path, str]] = field(default_factory=set)
 
@@ -260,7 +274,7 @@ class _Stems:
 
 
 def _unusable(name: str, label: str, read: Annotations, config: CutConfig, where: str) -> str:
-    """Why a video gives no window, as far as its annotation (in `where`) says."""
+    """The reason why a video gives no windows, judged by its annotation (in `where`); empty if it may give some."""
     if name in read.broken:
         return f"its annotation in {where} is not understood"
     segments = read.videos.get(name)
@@ -279,7 +293,7 @@ def _plans(jobs: Sequence[CutJob], workers: int) -> Iterator[tuple[CutJob, CutPl
 
 
 def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[CutJob, CutPlan]]:
-    """Plans of all jobs, in order. Raises UserError when the disk cannot hold their windows."""
+    """Plan all jobs, in order. Raises UserError if the disk has no room for their windows."""
     plans: dict[CutJob, CutPlan] = {}
     with console.progress(total=len(todo), desc="plan", unit="video") as bar:
         for job, plan in _plans(todo, workers):
@@ -290,9 +304,9 @@ def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[
     log.info("%d windows to cut, about %s; %s free", count, gigabytes(needed), gigabytes(free))
     if needed and needed + RESERVE_BYTES > free:
         raise UserError(
-            f"{folder}: {gigabytes(free)} free, about {gigabytes(needed + RESERVE_BYTES)} needed for {count} clips cut "
-            "from long videos and a reserve. Free some space, choose a bigger disk with --data-root, or cut fewer "
-            "with --windows-per-video of combine_all_datasets.py"
+            f"{folder}: {gigabytes(free)} free, but about {gigabytes(needed + RESERVE_BYTES)} needed for {count} clips "
+            "cut from long videos, including a reserve. Free some space, choose a bigger disk with --data-root, or cut "
+            "fewer clips with --windows-per-video of combine_all_datasets.py"
         )
     return [(job, plans[job]) for job in todo]
 
@@ -300,7 +314,7 @@ def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[
 def _cut_all(
     planned: Sequence[tuple[CutJob, CutPlan]], workers: int
 ) -> Iterator[tuple[CutJob, dict[str, Any]]]:
-    """(job, record for the journal) in order of completion."""
+    """Cut the videos; yield (job, record for the journal) in order of completion."""
     with console.progress(total=len(planned), desc="cut", unit="video") as bar:
         outcomes = video_files.map_files(
             cut_job, planned, workers, lambda item: item[0].clip.path, cut_failed
@@ -311,9 +325,9 @@ def _cut_all(
 
 
 def _key(job: CutJob, data_root: Path, version: str = VERSION) -> str:
-    """What a video's line in the journal is found by: all that its windows depend on.
+    """The key of a video's line in the journal: a hash of all that its windows depend on.
 
-    Empty where the system says nothing of the file.
+    It is empty if the file's status cannot be read.
     """
     try:
         stat = job.clip.path.stat()
@@ -332,22 +346,22 @@ def _key(job: CutJob, data_root: Path, version: str = VERSION) -> str:
 
 
 def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
-    """Whether a record is to be believed, and all windows that it names are on the disk as they were written."""
+    """Whether a record still holds: all its windows exist as written, none is too long, and no failure may pass."""
     if video_files.may_pass(record["reason"]):
         return False
     for window in record["windows"]:
         path = job.folder / window["name"]
         if not path.is_file() or path.stat().st_size != window["size_bytes"]:
             return False
-        if window["end_s"] - window["start_s"] > _MOST_OF_WINDOW * job.config.window_s:
+        if window["end_s"] - window["start_s"] > _LONGEST_TO_WANTED * job.config.window_s:
             return False
     return True
 
 
 def _left_over(done: Mapping[CutJob, Mapping[str, Any]]) -> list[Path]:
-    """Files of the videos in `done` that are called like windows, and that no record names.
+    """Find files that are named like windows of the videos in `done`, but that no record lists.
 
-    A video that could not be read this time says nothing of its windows.
+    Videos that could not be read this time are skipped: their windows are unknown.
     """
     done = {job: record for job, record in done.items() if not video_files.may_pass(record["reason"])}
     stems = {(job.folder, job.stem) for job in done}
@@ -362,7 +376,7 @@ def _left_over(done: Mapping[CutJob, Mapping[str, Any]]) -> list[Path]:
 
 
 def _unused(folder: Path, jobs: Iterable[CutJob]) -> list[Path]:
-    """Files below the folder of windows that are called like windows, of no video of these jobs."""
+    """Find files below the folder of windows that are named like windows, but of none of the jobs' videos."""
     stems = {(job.folder, job.stem) for job in jobs}
     found = []
     for path in sorted(folder.glob(f"*/*{SUFFIX}")):
@@ -373,7 +387,7 @@ def _unused(folder: Path, jobs: Iterable[CutJob]) -> list[Path]:
 
 
 def remove(left_over: Iterable[Path]) -> None:
-    """Remove windows that nothing names any more."""
+    """Remove left-over windows. Call this only when the manifest and its links no longer contain them."""
     for path in left_over:
         path.unlink(missing_ok=True)
 
@@ -381,7 +395,7 @@ def remove(left_over: Iterable[Path]) -> None:
 def _collect(
     result: CutResult, job: CutJob, record: Mapping[str, Any], data_root: Path
 ) -> Iterator[dict[str, Any]]:
-    """Add a cut video's clips to the result; yields their rows of the table."""
+    """Add a cut video's clips to the result; yield their rows of TABLE_NAME."""
     refused = {int(position): reason for position, reason in record.get("refused", {}).items()}
     _note(result, job, record["reason"], [w["label"] for w in record["windows"]], refused, data_root)
     if record["shortfall"]:
@@ -390,7 +404,7 @@ def _collect(
     for window in record["windows"]:
         path = job.folder / window["name"]
         rel = f"{job.clip.rel}#{window['start_s']:g}-{window['end_s']:g}"
-        # windows that were cut before ids were recorded keep their content's hash
+        # windows cut by versions that recorded no id are identified by the hash of their content
         clip_id = window.get("clip_id", "")
         clip = replace(job.clip, path=path, rel=rel, label=window["label"], clip_id=clip_id, stretch=None)
         result.clips.append(clip)

@@ -1,6 +1,6 @@
-"""One untrimmed video into clip files: its windows placed, decoded in one pass, and encoded.
+"""Cut one untrimmed video into clip files: place its windows, decode them in one pass, and encode them.
 
-Both classes go through the same encoder, so that only what is seen tells them apart. This runs in worker processes.
+Both classes go through the same encoder, so that only the content distinguishes them. This runs in worker processes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from violence_detection.system import storage
 from violence_detection.video import decode, video_files, writer
 from violence_detection.video.decode import Span
 
-#: MPEG-4 part 2 in MP4, OpenCV's own writer: on real clips as sharp as x264 at quality 18, and no further package.
+#: MPEG-4 part 2 in MP4, by OpenCV's own writer: on real clips as sharp as x264 at quality 18, without another package.
 CODEC, SUFFIX = "mp4v", ".mp4"
-#: What it takes on disk, on average over real clips of 224 to 1280 pixels in width; 0.01 to 0.15 for a single one.
+#: Size on disk per pixel of a frame, averaged over real clips 224 to 1280 pixels wide; single clips take 0.01 to 0.15.
 BYTES_PER_PIXEL = 0.05
 
-_DECODED_AT_ONCE = 16  # frames held in memory
+#: Number of frames kept in memory at a time.
+_DECODED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class CutJob:
-    """One video to be cut into `folder`; `clip` is the video as the inventory knows it.
+    """One video to be cut into files in `folder` whose names begin with `stem`; `clip`: the video in the inventory.
 
-    It is cut by its annotated `segments`, or into the `stretches` that somebody has labelled, sorted and apart.
+    It is cut by its annotated `segments`, or into the `stretches` that the user has labelled, which are sorted and do
+    not overlap.
     """
 
     clip: ClipFile
@@ -53,10 +55,10 @@ class CutJob:
 
 @dataclass(frozen=True)
 class CutPlan:
-    """The windows of a job and the video that they lie in, or the reason why there are none.
+    """The windows of a job and the properties of its video, or the reason why there are none.
 
-    `refused`: stretches that give none, by their position, and why. `packets`: what decoding is held against, where the
-    windows were placed by it.
+    `refused`: position -> reason, of the stretches that give no window. `packets`: the packets' timing, if the windows
+    were placed by it, so that decoding can be checked against it.
     """
 
     info: decode.VideoInfo | None
@@ -74,7 +76,7 @@ class CutPlan:
 
 
 def plan_job(job: CutJob) -> CutPlan:
-    """Look when a video's frames come, and place its windows. Nothing is decoded for that."""
+    """Read the timing of a video's frames from its packets, and place its windows. Nothing is decoded."""
     try:
         packets = decode.packet_timing(job.clip.path)
         plan = _place(job, packets.info)
@@ -88,7 +90,7 @@ def plan_job(job: CutJob) -> CutPlan:
 
 
 def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
-    """The windows in a video. Raises ValueError as `windows.plan`."""
+    """Place the windows in a video. Raises ValueError as `windows.plan` does."""
     if job.stretches:
         found, refused = windows.inside(info, job.stretches, job.config)
         return CutPlan(info, found, refused=refused)
@@ -96,16 +98,17 @@ def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
 
 
 def plan_failed(_: CutJob, reason: str) -> CutPlan:
-    """Of a video that killed the process that planned it, or took too long."""
+    """The plan of a video that killed the process that planned it, or took too long."""
     return CutPlan(None, reason=reason)
 
 
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
-    """Write a job's windows. Where the video does not decode as its packets tell, they are placed anew in what does.
+    """Write a job's windows. If the video does not decode as its packets say, place them again in what does decode.
 
-    Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason, by_time, shortfall}, for labelled
-    stretches also refused: {position: reason}. by_time: frames were found by their time stamps. shortfall: what of the
-    video does not decode. Files that are not named there are left over. Raises UserError when a clip cannot be written.
+    Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason, by_time, shortfall}; for labelled
+    stretches also refused: {position: reason}. reason: why there are no windows, or empty. by_time: whether frames were
+    found by their time stamps. shortfall: which part of the video does not decode. Files of the video that are not
+    listed there are left over. Raises UserError if a clip cannot be written.
     """
     job, plan = item
     if plan.info is None:
@@ -113,7 +116,7 @@ def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     try:
         try:
             return _write_all(job, plan)
-        except decode.DecodesOtherwise:  # damage, of which packets tell nothing
+        except decode.DecodesOtherwise:  # the video has damage that its packets do not show
             return _write_all(job, _place(job, decode.probe(job.clip.path)))
     except UnreadableVideo as e:
         return _record(job, [], CutPlan(None, reason=e.reason))
@@ -124,13 +127,15 @@ def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
 
 
 def cut_failed(item: tuple[CutJob, CutPlan], reason: str) -> dict[str, Any]:
-    """Of a video that killed the process that cut it, or took too long."""
+    """The record of a video that killed the process that cut it, or took too long."""
     return _record(item[0], [], CutPlan(None, reason=reason))
 
 
 def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[str, Any]:
-    """What the journal keeps of a job; of one by annotations nothing is refused, and its lines have no word of it."""
-    refused = {str(position): reason for position, reason in plan.refused.items()}  # as JSON keeps it
+    """Make a job's record for the journal. It has a field `refused` only if the job has labelled stretches."""
+    refused = {
+        str(position): reason for position, reason in plan.refused.items()
+    }  # keys of JSON objects are text
     by_time = plan.info is not None and not plan.info.as_stated
     shortfall = plan.info.shortfall() if plan.info else ""
     record = {"windows": written, "reason": plan.reason, "by_time": by_time, "shortfall": shortfall}
@@ -138,10 +143,10 @@ def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[s
 
 
 def as_before(item: tuple[CutJob, Mapping[str, Any]]) -> dict[str, Any]:
-    """What an earlier version's line says of a video, as a line of today; empty where it may be cut otherwise today.
+    """Convert an earlier version's line about a video to a present one; empty if it may be cut differently today.
 
-    It is cut the same where frames come at the rate that the header states, the windows lie where they lay, and as much
-    of it decodes as was said then.
+    The line holds if frames come at the rate that the header states, the windows and refused stretches are the same,
+    and the same part of the video decodes.
     """
     job, line = item
     plan = plan_job(job)
@@ -157,7 +162,10 @@ def as_before(item: tuple[CutJob, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
-    """Raises DecodesOtherwise where the plan was made of packets, and the video is not what they tell."""
+    """Write the planned windows and return the record.
+
+    Raises DecodesOtherwise if the plan was based on packets and the video does not decode as they say.
+    """
     assert plan.info is not None
     if not plan.windows:
         return _record(job, [], plan)
@@ -174,7 +182,7 @@ def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
             written.append((window, target))
     except OSError as e:
         raise UserError(writer.cannot_write(job.folder, str(e.strerror))) from e
-    for _ in frames:  # none: the rest of the video is held against its packets
+    for _ in frames:  # there are none left, but this checks the rest of the video against its packets
         pass
     source, marks = _content_hash(job.clip.path), _marks(plan.info)
     return _record(job, [_as_record(w, p, plan.info, window_id(source, w, marks)) for w, p in written], plan)
@@ -188,17 +196,17 @@ def _content_hash(path: Path) -> str:
 
 
 def window_id(source_sha256: str, window: CutWindow, marks: Sequence[str] = ()) -> str:
-    """The id of a window's clip, 16 hexadecimal digits: what was cut, and how it is encoded.
+    """Return the id of a window's clip, 16 hexadecimal digits, from the video's hash, the window and the encoding.
 
-    `marks`: of videos in which the moments of these numbers are other pictures than the frames counted.
-
-    Not the hash of the encoded file, which differs between builds of OpenCV; so the split is the same on all machines.
+    The hash of the encoded file would not do: it differs between builds of OpenCV, and the split has to be the same on
+    all machines. `marks`: how moments are found, in videos where the moment of a number may show another picture than
+    the frame counted by that number.
     """
     return storage.stable_hash([source_sha256, window.first, window.end, CODEC, SUFFIX, *marks], digits=16)
 
 
 def _marks(info: decode.VideoInfo) -> list[str]:
-    """How moments are found: each mark stands for a way in which earlier versions found other pictures."""
+    """The marks for `window_id`: each names a property of the video by which earlier versions found other pictures."""
     if info.as_stated:
         return []
     pauses = len(windows.moving_stretches(info)) > 1
@@ -224,7 +232,10 @@ def _as_record(window: CutWindow, path: Path, info: decode.VideoInfo, clip_id: s
 def _frames(
     path: Path, info: decode.VideoInfo | decode.PacketTiming, planned: Sequence[CutWindow]
 ) -> Iterator[decode.Frame]:
-    """The frames of the windows one after another, RGB uint8, decoded in one pass. Raises as `decode.read_groups`."""
+    """Yield the frames of the windows one after another, RGB uint8, decoded in one pass.
+
+    Raises UnreadableVideo if reading fails or the size of frames changes, and DecodesOtherwise as `decode.read_groups`.
+    """
     numbers = [i for window in planned for i in range(window.first, window.end)]
     groups = [frozenset(numbers[k : k + _DECODED_AT_ONCE]) for k in range(0, len(numbers), _DECODED_AT_ONCE)]
     shape: tuple[int, ...] = ()

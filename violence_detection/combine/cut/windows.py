@@ -1,9 +1,9 @@
-"""Which stretches of an untrimmed video become clips, and of which class. Plain arithmetic on its moments.
+"""Choose which stretches of an untrimmed video become clips, and of which class, by plain arithmetic on its moments.
 
-All windows have one length, so that the length tells nothing about the class. Fight windows lie inside annotated
-segments; non-fight windows lie outside, at a margin, because annotated borders are a person's estimate. Neither lies
-where nothing decodes: a picture that stands still shows no class. Of many possible windows an evenly spread few are
-taken, so that one long video does not flood the set. Nothing is random.
+All windows have the same length, so that the length does not reveal the class. Fight windows are inside annotated
+segments; non-fight windows are outside them, with a margin, because a person estimated the borders. No window is where
+nothing decodes, as a frozen picture shows neither class. Of many possible windows, a few evenly spread ones are taken,
+so that one long video does not flood the set. Nothing is random.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
 from violence_detection.video.decode import MIN_FRAMES, VideoInfo
 
-#: A frame that stands for longer is a pause of the recorder or a loss, and no part of a clip. Where movement can be
-#: judged, with 8 frames in 5 s, one stands for 0.6 s.
-_STANDS_S = 1.0
-#: Lengths that differ by less are the same: 8.3 - 3.3 is a little more than 5.
-_SAME_S = 1e-6
-#: The end of what is said of a video whose annotation speaks of more than there is, and none of it is missing.
+#: A frame shown for longer than this is a pause of the recorder or a loss, and never part of a clip. At the lowest rate
+#: at which movement can be judged, 8 frames in 5 s, a frame is shown for 0.6 s.
+_LONGEST_FROZEN_S = 1.0
+#: Lengths that differ by less are equal: in floating point, 8.3 - 3.3 is slightly more than 5.
+_LENGTH_TOLERANCE_S = 1e-6
+#: The end of the reason for a video that is complete, but shorter than its annotation says. Journals contain it, and
+#: cutting.py recognises such reasons by it.
 OTHER_VERSION = "it was annotated in another version"
 
 
 @dataclass(frozen=True, order=True)
 class CutWindow:
-    """Moments [first, end) of a video and their class: fight or nonfight."""
+    """The moments [first, end) of a video, and their class: fight or nonfight."""
 
     first: int
     end: int
@@ -39,7 +40,7 @@ class CutWindow:
 
 
 def check(config: CutConfig) -> None:
-    """Raise UserError where the settings make no sense."""
+    """Raise UserError if a setting is out of its range."""
     if config.window_s <= 0 or config.margin_s < 0:
         raise UserError(
             "--window-s must be more than 0 and --margin-s at least 0. "
@@ -51,15 +52,18 @@ def check(config: CutConfig) -> None:
             f"Received: {config.windows_per_video}, {config.normal_windows}"
         )
     if not 0 <= config.shortest_s <= config.window_s:
-        raise UserError(f"--shortest-s is between 0 and --window-s. Received: {config.shortest_s}")
+        raise UserError(
+            f"--shortest-s must be at least 0 and at most --window-s. Received: {config.shortest_s}"
+        )
 
 
 def plan(info: VideoInfo, label: str, segments: Segments | None, config: CutConfig) -> tuple[CutWindow, ...]:
-    """The windows of a video of class `label` (that of its folder or name), sorted; none overlaps another.
+    """Place the windows of a video of class `label` (from its folder or name); they are sorted and do not overlap.
 
-    A nonfight video is nonfight but for what is annotated in it. A fight video is what its segments say; without
-    any it gives nothing, or with `cut_unannotated` is fight throughout. No window lies where the picture stands still.
-    Raises ValueError as `fights`.
+    A nonfight video is nonfight except where a fight is annotated. In a fight video, the segments are fight and the
+    rest is nonfight. A fight video with an annotation that names no segments gives no windows; nor does one without an
+    annotation, unless `cut_unannotated` is set: then all of it is fight. No window is where the picture is frozen.
+    Raises ValueError as `fights` does.
     """
     annotated = fights(info, segments) if segments else []
     moving = moving_stretches(info)
@@ -80,10 +84,11 @@ def plan(info: VideoInfo, label: str, segments: Segments | None, config: CutConf
 def inside(
     info: VideoInfo, stretches: Sequence[Stretch], config: CutConfig
 ) -> tuple[tuple[CutWindow, ...], dict[int, str]]:
-    """The windows of stretches that a person has labelled, sorted and apart; and which of them give none, and why.
+    """Place the windows of labelled stretches, which are sorted and do not overlap.
 
-    A stretch no longer than a window is one clip, as long as it is; a longer one gives windows as an annotated fight
-    does. What lies before the first picture or past the end of the video is cut off first.
+    A stretch no longer than a window becomes one clip of its own length; a longer one gives windows as an annotated
+    fight does. Whatever is before the first picture or past the end of the video is cut off first. Also returns
+    position -> reason, of the stretches that give no window.
     """
     found: list[CutWindow] = []
     refused: dict[int, str] = {}
@@ -101,7 +106,7 @@ def inside(
             )
         elif end - first < MIN_FRAMES:
             refused[position] = f"has {end - first} frames, fewer than the {MIN_FRAMES} that a clip needs"
-        elif length_s > config.window_s + _SAME_S:
+        elif length_s > config.window_s + _LENGTH_TOLERANCE_S:
             placed = _windows(info, seen, stretch.label, config, config.windows_per_video)
             found += placed
             if not placed:
@@ -114,10 +119,11 @@ def inside(
 
 
 def fights(info: VideoInfo, segments: Segments) -> list[tuple[int, int]]:
-    """What is annotated, in moments [first, end) of the video, sorted, those that touch each other joined.
+    """Convert annotated segments to moments [first, end) of the video, sorted; those that touch or overlap are joined.
 
-    Some may lie before the first moment or behind the last. Raises ValueError when a segment begins past the end: then
-    the annotation belongs to another cut or frame rate of the video; and when it counts frames of which some are lost.
+    They may extend before the first moment or past the last. Raises ValueError if a segment starts past the end, as the
+    annotation then belongs to another version of the video, or part of the video does not decode; and if segments are
+    given as frame numbers, and damage makes it uncertain which frames are meant.
     """
     if segments.in_seconds:
         spans = [(_moment(info, start_s), _moment(info, end_s)) for start_s, end_s in segments.spans]
@@ -141,7 +147,7 @@ def fights(info: VideoInfo, segments: Segments) -> list[tuple[int, int]]:
 
 
 def _check_count(info: VideoInfo, numbers: Sequence[tuple[int, int]]) -> None:
-    """Raise ValueError unless the frames that an annotation counts, as [first, end), are the ones that decode."""
+    """Raise ValueError unless the frames [first, end) that an annotation counts can be matched to decoded ones."""
     if info.damaged and info.lost:
         before = min(max(_moment(info, info.lost[0][0]), 0), info.n_frames)
         sure = info.decoded(before - 1) + 1 if before else 0
@@ -160,34 +166,34 @@ def _check_count(info: VideoInfo, numbers: Sequence[tuple[int, int]]) -> None:
 
 
 def _why_not_there(info: VideoInfo, time_s: float) -> str:
-    """Says why an annotation speaks of a time behind the last picture."""
+    """The reason why an annotation refers to a time after the last picture: a part is missing, or another version."""
     return info.shortfall() if time_s < info.duration_s - 1 / info.fps else OTHER_VERSION
 
 
 def _moment(info: VideoInfo, time_s: float) -> int:
-    """The moment at a time of the video, also before the first or behind the last."""
+    """The moment at a time of the video; it may be before the first moment or after the last."""
     return round((time_s - info.start_s) * info.fps)
 
 
 def _moment_of(info: VideoInfo, number: int) -> int:
-    """The moment from which a decoded frame, or one behind it, stands."""
+    """The first moment that shows a decoded frame, or a later one if that frame is never shown."""
     return number if info.shown is None else int(np.searchsorted(info.shown, number))
 
 
 def moving_stretches(info: VideoInfo) -> list[tuple[int, int]]:
-    """Where one frame follows on another: moments [first, end), sorted and apart; all but pauses and what is lost."""
+    """Find where frames follow each other without pauses or losses: moments [first, end), sorted, not overlapping."""
     if info.shown is None:
         return [] if _always_stands(info) else [(0, info.n_frames)]
     begins = np.flatnonzero(np.diff(info.shown, prepend=-1))
     ends = np.append(begins[1:], info.n_frames)
-    stands = ends - begins > _STANDS_S * info.fps
+    stands = ends - begins > _LONGEST_FROZEN_S * info.fps
     starts = [0, *ends[stands].tolist()]
     stops = [*(begins[stands] + 1).tolist(), info.n_frames]
     return [(a, b) for a, b in zip(starts, stops, strict=True) if a < b]
 
 
 def _always_stands(info: VideoInfo) -> bool:
-    return info.fps * _STANDS_S < 1
+    return info.fps * _LONGEST_FROZEN_S < 1
 
 
 def _shows_enough(info: VideoInfo, first: int, end: int) -> bool:
@@ -195,7 +201,7 @@ def _shows_enough(info: VideoInfo, first: int, end: int) -> bool:
 
 
 def _seen_too_little(info: VideoInfo, first: int, end: int, length_s: float) -> str:
-    """Says why a stretch of moments gives no clip of that length."""
+    """The reason why the moments [first, end) give no clip of length `length_s`."""
     pauses = [
         (a, b) for (_, a), (b, _) in itertools.pairwise(moving_stretches(info)) if a < end and b > first
     ]
@@ -214,13 +220,13 @@ def _seen_too_little(info: VideoInfo, first: int, end: int, length_s: float) -> 
 
 
 def _within(stretches: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What lies in any of the stretches and in any of the others, sorted."""
+    """The intersections of the stretches with the others, sorted."""
     both = [(max(a, c), min(b, d)) for a, b in stretches for c, d in others]
     return sorted((first, end) for first, end in both if first < end)
 
 
 def _gaps(stretches: Sequence[tuple[int, int]], n_frames: int, margin: int) -> list[tuple[int, int]]:
-    """What lies at least `margin` frames from every stretch (sorted, apart)."""
+    """The gaps between stretches (sorted, not overlapping), at least `margin` frames away from each."""
     starts = [0, *(max(end + margin, 0) for _, end in stretches)]
     ends = [*(first - margin for first, _ in stretches), n_frames]
     return [(a, b) for a, b in zip(starts, ends, strict=True) if a < b]
@@ -230,7 +236,7 @@ def _windows(
     info: VideoInfo, stretches: Sequence[tuple[int, int]], label: str, config: CutConfig, most: int
 ) -> tuple[CutWindow, ...]:
     length = round(config.window_s * info.fps)
-    if length < MIN_FRAMES:  # longer ones would have a length of their own
+    if length < MIN_FRAMES:  # longer windows would break the rule that all have one length
         return ()
     shortest = max(round(config.shortest_s * info.fps), MIN_FRAMES)
     admit_short = label == "fight" and config.shortest_s > 0
@@ -242,7 +248,7 @@ def _windows(
 
 
 def _slots(first: int, end: int, length: int) -> list[tuple[int, int]]:
-    """As many windows as fit into [first, end), side by side, what is left over spread evenly around them."""
+    """As many windows as fit into [first, end), with the remaining moments spread evenly around them."""
     count = (end - first) // length
     rest = end - first - count * length
     starts = (first + i * length + (2 * i + 1) * rest // (2 * count) for i in range(count))
@@ -250,7 +256,7 @@ def _slots(first: int, end: int, length: int) -> list[tuple[int, int]]:
 
 
 def _spread(slots: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:
-    """At most `most` of them, the middles of equal parts."""
+    """At most `most` of the slots, evenly spread: the middle one of each of `most` equal parts."""
     if len(slots) <= most:
         return list(slots)
     return [slots[(2 * i + 1) * len(slots) // (2 * most)] for i in range(most)]

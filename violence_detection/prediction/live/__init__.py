@@ -1,1 +1,1 @@
-"""Cameras: judged without an end, and what is told of them."""
+"""Live cameras: judging them until told to stop, and reporting their events."""

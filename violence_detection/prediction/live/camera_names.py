@@ -1,4 +1,4 @@
-"""What cameras are called in topics, file names and figures: short, and without passwords."""
+"""Names of cameras in topics, file names and figures: short, and without passwords."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NamedCamera:
-    """A camera's name, what opens it, which may hold a password, and what may be shown of that."""
+    """A camera. text: what opens it, which may contain a password; address: the same as it may be shown."""
 
     name: str
     text: str
@@ -25,9 +25,10 @@ class NamedCamera:
 
 
 def among(given: Sequence[str]) -> list[NamedCamera]:
-    """The cameras that arguments mean, also those of lists; none where they mean videos.
+    """The cameras among the given arguments and in the lists among them; none if all are videos.
 
-    Raises UserError where they mean both, or two cameras of one name, and for an address that cannot be read.
+    Raises UserError if there are both cameras and videos, if two cameras are given the same name, or if an address
+    cannot be parsed.
     """
     if not any(_is_camera(text) or video_lists.is_list(text) for text in given):
         return []
@@ -37,34 +38,35 @@ def among(given: Sequence[str]) -> list[NamedCamera]:
     cameras = [text for text in texts if _is_camera(text)]
     if cameras and len(cameras) < len(texts):
         video = next(text for text in texts if not _is_camera(text))
-        raise UserError(f"{video} is no camera. Judge videos and cameras in two runs")
+        raise UserError(f"{video} is not a camera. Judge videos and cameras in separate runs")
     return named(cameras)
 
 
 def _is_camera(text: str) -> bool:
-    """Whether it is one, with a name before it or without: `front=rtsp://...`. A file of that name wins."""
+    """Whether an argument is a camera, with or without a name (`front=rtsp://...`). A file with that path wins."""
     return sources.is_stream(text) or (
         sources.is_stream(sources.named(text)[1]) and not video_lists.is_there(Path(text))
     )
 
 
 def named(texts: Sequence[str]) -> list[NamedCamera]:
-    """The cameras that arguments mean, no two of one name.
+    """The cameras that the arguments stand for, each under a different name.
 
-    Raises UserError where two are given the same name, and for an address that cannot be read.
+    A camera without a given name is named after its address, with a number added if that name is taken. Raises
+    UserError if two are given the same name, or if an address cannot be parsed.
     """
     out: list[NamedCamera] = []
     for text in texts:
         given, address = sources.named(text)
         taken = {camera.name for camera in out}
         if given in taken:
-            raise UserError(f"two cameras are called {given}. Give each a name of its own")
+            raise UserError(f"two cameras are named {given}. Give each camera its own name")
         short = _short(address)
         name = given or next(n for n in (short, *(f"{short}-{i}" for i in range(2, 1000))) if n not in taken)
         if name not in (given, short):
             log.warning(
-                "%s: the number is its place among the cameras called %s, and another camera's where the list changes. "
-                "Give each a name of its own: NAME=ADDRESS",
+                "%s: the number is the camera's position among those named %s, so it may change when the list does. "
+                "Give each camera its own name: NAME=ADDRESS",
                 name, short,
             )  # fmt: skip
         out.append(NamedCamera(name, address, redaction.alone(address)))
@@ -73,7 +75,7 @@ def named(texts: Sequence[str]) -> list[NamedCamera]:
 
 def _short(address: str) -> str:
     if "://" in address:
-        # one character for one that would be percent-encoded, so that the name is without its number
+        # safe_url would percent-encode these characters, and their codes would become part of the name
         parts = redaction.split(redaction.safe_url(redaction.END.sub(",", address)))
         said = f"{parts.netloc}{parts.path}"
     elif address.isdecimal():

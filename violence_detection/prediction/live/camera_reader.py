@@ -1,4 +1,4 @@
-"""One camera: read in a thread of its own, found again when it is lost, its frames put on the clock of this machine."""
+"""Reads one camera in its own thread, reconnects when it is lost, and puts its frames on this machine's clock."""
 
 from __future__ import annotations
 
@@ -22,43 +22,49 @@ from violence_detection.video.sources import Source, TimedFrame
 log = logging.getLogger(__name__)
 W_co = TypeVar("W_co", covariant=True)
 W = TypeVar("W")
-#: Frames of a connection come in a burst until in so much footage none has come earlier by so much, for its time, than
-#: those before: the next of its segments may be waited for meanwhile. The longest burst: three segments of HLS of 10 s.
-_BURST_IS_OVER_S, _EARLIER_S, _LONGEST_BURST_S = 2.0, 0.16, 30.0
-#: Times that are ahead of this machine's clock by more are wrong: the camera's clock was set, or this machine's.
+#: A connection begins with a burst of frames that were held up on the way. The burst is over once this many seconds of
+#: footage bring no frame that arrived noticeably earlier, relative to its time stamp, than the last one that did. It is
+#: footage that counts and not time, because the next segment of HLS may be waited for meanwhile.
+_BURST_IS_OVER_S = 2.0
+#: How much earlier is noticeable.
+_EARLIER_S = 0.16
+#: Longest burst by this machine's clock: three segments of HLS of 10 s.
+_LONGEST_BURST_S = 30.0
+#: A time stamp further ahead of this machine's clock than this is wrong: one of the two clocks was changed.
 _AHEAD_S = 2.0
-#: A connection whose first frames are by up to so much older than the last of the one before is put behind that.
+#: A connection that begins at most this long before the last frame of the one before is shifted to follow that frame.
 _OVERLAP_S = 1.0
-#: A connection that lasts for so long has succeeded.
+#: A connection that has lasted this long counts as established.
 _STEADY_S = 2.0
-#: So many attempts wait the longest.
-_LONGEST = 30
+#: Attempts after which the delay between retries no longer grows.
+_ATTEMPTS_TO_LONGEST_DELAY = 30
 
 
 class WindowMaker(Protocol[W_co]):
-    """Makes windows of the frames of one connection, as they come. sparse: how many had too few frames to be any."""
+    """Turns the frames of one connection into windows as they come. sparse: windows left out for too few frames."""
 
     @property
     def sparse(self) -> int: ...
 
     def push(self, frame: TimedFrame) -> Sequence[W_co]:
-        """The windows that are complete with this frame."""
+        """Return the windows that this frame completes."""
         ...
 
     def finish(self) -> Sequence[W_co]:
-        """What is left, at the end of the connection."""
+        """Return the windows that are left at the end of the connection."""
         ...
 
 
 class _OutOfTime(Exception):
-    """Frames are so late, or so far ahead, that the camera is better begun anew."""
+    """Frames stay so late, or so far ahead of the clock, that it is better to reconnect."""
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """Where a connection lies on the clock: its offset, and what is lost before it and is to be no gap, in seconds.
+    """A connection's place on this machine's clock.
 
-    begins_anew: whether the times before it were ahead of the clock, so that its own go back.
+    offset_s: what is added to its times; bridged_s: seconds of footage lost just before it that do not count as a gap
+    between windows; begins_anew: whether times before it were ahead of the clock, so that its own go back.
     """
 
     offset_s: float
@@ -67,11 +73,13 @@ class _Placed:
 
 
 class CameraReader(Generic[W]):
-    """Reads a camera until it is stopped, and hands complete windows over.
+    """Reads a camera until it is stopped, and hands over complete windows.
 
-    `open_source` gives the source anew for each connection, `make_windows` what makes windows of its frames. Times of
-    live sources are seconds since 1970: the source's own, placed on this machine's clock anew with each connection.
-    Windows have the source's own, which `offset_s(connection)` places. `window_s`: how long the longest is.
+    `open_source` returns a new source for each connection, `make_windows` an object that turns its frames into windows.
+    `window_s`: length of the longest window.
+
+    Windows have the source's own times; adding `offset_s(connection)` puts them on this machine's clock, in seconds
+    since 1970. The offset is found anew for each connection; it is 0 for a source that is not live.
     """
 
     def __init__(
@@ -97,39 +105,38 @@ class CameraReader(Generic[W]):
         self._bridge_cut_s, self._clock = bridge_cut_s, clock
         self._stop = threading.Event()
         self._source: Source | None = None
-        #: Each connection that a window may still be of, and the last one.
+        #: By number: connections of which a window may still be judged, and the latest one.
         self._connections: dict[int, _Placed] = {}
-        #: How many connections there were, and the last of which a window was given on.
+        #: Number of connections so far, and the last of them that a window was handed over from.
         self._count = self._given = 0
-        #: The time of the last frame that was passed on, with all windows before, and when it came, on the monotonic
-        #: clock.
+        #: The last frame up to which all windows were handed over: its time, and its arrival on the monotonic clock.
         self._passed: tuple[float, float] | None = None
         self._was_steady = self._was_live = self._is_shut_out = False
         self._thread = threading.Thread(target=self._run, name=f"camera {state.name}", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the reading thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Have it end soon."""
+        """Ask the reading thread to stop. Returns at once; `join` waits for it."""
         self._stop.set()
         if self._source is not None:
             self._source.close()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for its end; returns whether it has come."""
+        """Wait up to `timeout_s` seconds for the thread to end; return whether it has."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def offset_s(self, connection: int) -> float:
-        """What to add to the times of a connection's windows."""
+        """Seconds to add to the times of a connection's windows to put them on this machine's clock."""
         return self._connections[connection].offset_s
 
     def bridged_s(self, after: int, connection: int) -> float | None:
-        """Seconds lost between two connections that are to be no gap; None: the times of the second go back.
+        """Seconds lost between two connections that do not count as a gap; None if times have gone back since `after`.
 
-        Connections before the second are forgotten.
+        Forgets the connections before `connection`.
         """
         between = [placed for n, placed in sorted(self._connections.items()) if after < n <= connection]
         for n in sorted(self._connections):
@@ -138,18 +145,20 @@ class CameraReader(Generic[W]):
         return None if any(p.begins_anew for p in between) else sum(p.bridged_s for p in between)
 
     def gone_until_s(self, after: int) -> float | None:
-        """No window comes that begins before this, but those that wait to be judged by now. None: nobody knows.
+        """Time before which no further window begins, apart from those already waiting to be judged; None if unknown.
 
-        Of a camera that sends frames, but too few for windows, interruptions since the connection `after` that are to
-        be no gap are left out. One that is away is so for so long that an event does not go on across: by the
-        monotonic clock since the last frame, since the other one may be set meanwhile.
+        For a live camera, whose frames may be too few for windows: a window's length before its last frame, less the
+        interruptions since the connection `after` that do not count as gaps.
+
+        For a camera that is away: its last frame plus the time since then, once that is too long for an event to go on
+        across it. That time is measured by the monotonic clock, because the other one may be set meanwhile.
         """
         state, passed = self.state.state, self._passed
         if passed is None:
             return None
         last_s, passed_s = passed
         if state == camera_state.LIVE:
-            placed = list(self._connections.items())  # at once: the camera's thread adds to them
+            placed = list(self._connections.items())  # a copy: the camera's thread adds to them
             return last_s - self._window_s - sum(p.bridged_s for n, p in placed if n > after)
         if state not in (camera_state.LOST, camera_state.CONNECTING, camera_state.STALLED):
             return None
@@ -157,10 +166,10 @@ class CameraReader(Generic[W]):
         return last_s + away_s if away_s > self._bridge_cut_s + 2.0 else None
 
     def look(self) -> None:
-        """Notice that nothing comes, and that something comes again. To be called about once a second.
+        """Mark the camera as stalled when no frames come, and as live when they come again. Call about once a second.
 
-        Not with the frame itself: the last of a stream come when it ends. A recording does not stand still: it has
-        ended, or waits for judging.
+        A frame does not do so itself when it comes, because the last frames of a stream only come when it ends. A
+        recording never stalls: without frames it has ended, or waits for windows to be judged.
         """
         is_still = time.monotonic() - self.state.last_frame_s > self._stall_s
         if is_still and self._was_live and self.state.state == camera_state.LIVE:
@@ -178,7 +187,7 @@ class CameraReader(Generic[W]):
                 self.state.failure = "" if self._stop.is_set() else reason
                 break
             attempts = 0 if self._was_steady else attempts + 1
-            wait_s = self._wait_s(_LONGEST if self._is_shut_out else attempts)
+            wait_s = self._wait_s(_ATTEMPTS_TO_LONGEST_DELAY if self._is_shut_out else attempts)
             if not reason:
                 is_picture = self.state.frames - frames == 1
                 reason = "the stream ended" + (
@@ -189,15 +198,16 @@ class CameraReader(Generic[W]):
         self.state.be(camera_state.ENDED, self.state.failure)
 
     def _wait_s(self, attempts: int) -> float:
-        """How long to wait: it doubles, and varies by half, so that cameras behind one switch do not all come at once.
+        """Seconds to wait after this many failed attempts: doubled with each up to a limit, times a random 0.5 to 1.
 
-        "Equal jitter" of M. Brooker, Exponential Backoff and Jitter, 2015.
+        The random factor keeps the cameras behind one switch from reconnecting all at once. "Equal jitter" of
+        M. Brooker, Exponential Backoff and Jitter, 2015.
         """
-        doubled_s = self._retry_min_s * 2 ** min(attempts, _LONGEST)
+        doubled_s = self._retry_min_s * 2 ** min(attempts, _ATTEMPTS_TO_LONGEST_DELAY)
         return min(doubled_s, self._retry_max_s) * random.uniform(0.5, 1.0)
 
     def _connect(self) -> tuple[str, bool]:
-        """One connection, to its end: why it ended, empty for no error, and whether the camera may be back."""
+        """Connect and read to the end; return why it ended ("" without an error) and whether to connect again."""
         source: Source | None = None
         try:
             source = self._source = self._open_source()
@@ -207,7 +217,7 @@ class CameraReader(Generic[W]):
             return redaction.without_secrets(e.reason), self._may_be_back(source)
         except _OutOfTime as e:
             return str(e), True
-        except Exception as e:  # one camera must not cost the others theirs
+        except Exception as e:  # an error in one camera must not end the run for the others
             log.exception("%s: internal error, please report it", self.state.name)
             return redaction.redact(f"{type(e).__name__}: {e}"), self._may_be_back(source)
         finally:
@@ -216,7 +226,7 @@ class CameraReader(Generic[W]):
         return "", self._may_be_back(source)
 
     def _may_be_back(self, source: Source | None) -> bool:
-        """Whether there may be another connection: not to a recording, which is read once."""
+        """Whether to connect again: always, except to a recording, which is read once."""
         return self._was_live or source is None or source.live
 
     def _read(self, source: Source) -> None:
@@ -225,10 +235,11 @@ class CameraReader(Generic[W]):
             for frame in source.frames():
                 if self._stop.is_set():
                     break
-                if self._was_live and not source.live:  # a playlist that its server has ended, say
-                    raise SourceError(source.name, "what is there now is a recording of what was live")
+                if self._was_live and not source.live:  # such as an HLS playlist that its server has ended
+                    raise SourceError(source.name, "this address was live and is now a recording")
                 self._was_live = source.live
-                self.state.last_frame_s = time.monotonic()  # before it is live, or it would count as stalled
+                # set before the state is live, or `look` could call it stalled
+                self.state.last_frame_s = time.monotonic()
                 if connection is None:
                     connection = _Connection(
                         self._make_windows(source), frame.time_s, source.live, self._clock()
@@ -258,13 +269,13 @@ class CameraReader(Generic[W]):
         connection.sparse = connection.maker.sparse
 
     def _forget_older(self, windows: list[W]) -> None:
-        """Of windows that wait for the end of a burst, keep as many as may then wait to be judged."""
+        """Drop the oldest windows held back during a burst: no more are kept than may then wait to be judged."""
         while len(windows) > self._handover.most_live:
             del windows[0]
             self.state.drop()
 
     def _pass_on(self, connection: _Connection[W], late_s: float) -> None:
-        """Give on what has come of a connection whose place on the clock is known."""
+        """Keep the pictures and hand over the windows held back so far, once the connection's offset is known."""
         if not connection.number:
             self._place(connection)
         for kept in connection.pictures:
@@ -283,10 +294,10 @@ class CameraReader(Generic[W]):
         self._passed = connection.offset_s + connection.last_s, self.state.last_frame_s
 
     def _place(self, connection: _Connection[W]) -> None:
-        """Number a connection, put it behind the one before, and see how much footage is lost between.
+        """Number a connection, make its times follow those of the one before, and note the footage lost in between.
 
-        One that repeats more than a little of what came before keeps its times: those windows come a second time. So
-        does one behind times that were ahead of the clock.
+        A connection that repeats more than _OVERLAP_S seconds keeps its times, and its windows of them come a second
+        time. One that follows times that were ahead of the clock keeps its times, too.
         """
         bridged_s, begins_anew = 0.0, False
         if connection.is_live and self._passed is not None:
@@ -304,7 +315,7 @@ class CameraReader(Generic[W]):
         last = self._count
         connection.number = self._count = last + 1
         self.state.reconnections = last
-        # nobody asks for one that no window is of: what it lost is lost before the next one
+        # no window refers to a connection that had none, so its lost footage is added to that of the next one
         windowless = self._connections.get(last) if last > self._given else None
         if windowless is not None:
             bridged_s += windowless.bridged_s
@@ -314,7 +325,7 @@ class CameraReader(Generic[W]):
             self._connections.pop(last, None)
 
     def _lateness_s(self, connection: _Connection[W], time_s: float) -> float:
-        """By how much a frame is late. Raises _OutOfTime where frames stay so, or ahead of the clock."""
+        """Seconds by which a frame is late. Raises _OutOfTime if frames stay too late or too far ahead of the clock."""
         if not connection.is_live:
             return 0.0
         late_s, now_s = self._clock() - connection.offset_s - time_s, time.monotonic()
@@ -333,10 +344,10 @@ class CameraReader(Generic[W]):
 
 
 class _Connection(Generic[W]):
-    """One connection to a camera: what has come and is not passed on, and where its times lie on the clock.
+    """One connection to a camera: pictures and windows that are not passed on yet, and its offset to the clock.
 
-    What was under way or kept back comes in a burst at the beginning: its first frames are older than they look.
-    Of all frames so far the one that came earliest for its time places it: offset_s is what its times are then behind.
+    It begins with a burst of frames that were held up on the way, so the first ones are older than they look. The frame
+    that came earliest relative to its time stamp counts as on time: it sets offset_s, the clock less the time stamp.
     """
 
     def __init__(self, maker: WindowMaker[W], first_s: float, is_live: bool, clock_s: float):
@@ -345,18 +356,19 @@ class _Connection(Generic[W]):
         self.offset_s = clock_s - first_s if is_live else 0.0
         self.pictures: list[KeptPicture] = []
         self.windows: list[W] = []
-        self.after_s = -math.inf  # pictures of up to here are there already
+        self.after_s = -math.inf  # pictures up to this time are kept already
         self.out_since_s: float | None = None
         self._began_s = clock_s
-        self._earlier_s, self._noted_s = first_s, self.offset_s  # the last frame that was so, and its offset
+        # time and offset of the last frame that came noticeably earlier than those before it
+        self._earlier_s, self._noted_s = first_s, self.offset_s
         self._since_s = time.monotonic()
 
     def lasts_s(self) -> float:
-        """How long ago its first frame came."""
+        """Seconds since its first frame came."""
         return time.monotonic() - self._since_s
 
     def is_placed(self, time_s: float, clock_s: float) -> bool:
-        """Take note of when a frame has come; returns whether the burst is over."""
+        """Take note of when a frame came; return whether the burst is over, so that the offset is final."""
         self.last_s = time_s
         if self.number or not self.is_live:
             return True

@@ -1,4 +1,4 @@
-"""What is known of a camera at any moment: whether it is there, and what has been counted."""
+"""What is known of a camera at any moment: its state and its counters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ STATES = (CONNECTING, LIVE, STALLED, LOST, ENDED)
 
 @dataclass
 class CameraState:
-    """Written by the threads of one camera, read by all. name: short, for topics and files; address: without passwords.
+    """State and counters of one camera. Written by that camera's threads and the judging thread, read by any.
 
-    delay_s: from the last frame of the last judged window to its judgement; dropped: windows; sparse: those that
-    had too few frames to be judged; failure: why it ended
-    for good, if it did; is_known: whether a state was said.
+    name: short, for topics and file names; address: without passwords; dropped: windows that were not judged; sparse:
+    windows left out for too few frames; delay_s: from the last frame of the last judged window to its judgement,
+    max_delay_s the longest so far; failure: why the camera ended for good, "" if it did not; is_known: whether `be` has
+    set a state yet.
     """
 
     name: str
@@ -41,7 +42,7 @@ class CameraState:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def be(self, state: str, reason: str = "", only_from: str | None = None) -> None:
-        """Change the state, and say so in the log. `only_from`: not if it is another by now. Threads may call it."""
+        """Change the state and log the change. `only_from`: only if this is the present state. Thread-safe."""
         with self._lock:
             if only_from is not None and self.state != only_from:
                 return
@@ -52,18 +53,18 @@ class CameraState:
         log.log(level, "%s: %s%s", self.name, state, f" ({reason})" if reason else "")
 
     def judged(self, p_violent: float, delay_s: float) -> None:
-        """Count a window."""
+        """Count a judged window and note its figures."""
         self.windows += 1
         self.p_violent, self.delay_s = p_violent, delay_s
         self.max_delay_s = max(self.max_delay_s, delay_s)
 
     def drop(self) -> None:
-        """Count a window that is not judged. The thread that reads and the one that judges may both call it."""
+        """Count a window that is not judged. Thread-safe: both the reading and the judging thread call it."""
         with self._lock:
             self.dropped += 1
 
     def summary(self) -> dict[str, Any]:
-        """As the script prints it."""
+        """The camera's entry in the JSON line that the script prints."""
         return {
             "name": self.name,
             "address": self.address,

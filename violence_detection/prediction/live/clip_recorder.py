@@ -1,4 +1,4 @@
-"""Clips of events, written while the event goes on, from pictures that were kept before anybody knew of it."""
+"""Writes clips of events while they go on, from pictures that are kept before an event is known."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from violence_detection.video import writer
 
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.25
-#: How much longer than due a camera's last pictures are waited for.
+#: How much longer than expected a clip waits for its last pictures.
 _WAIT_S = 2.0
-#: So many pictures of a clip are written before it is the turn of the next.
+#: Most pictures written to a clip before the next clip has its turn.
 _TURN = 10
 
 Done = Callable[[Path | None, float], None]
@@ -34,10 +34,12 @@ Done = Callable[[Path | None, float], None]
 
 @dataclass
 class _OpenClip:
-    """A clip that is written.
+    """A clip that is being written.
 
-    source: what it is written for, see own_files; written: pictures so far, one each 1 / FPS from begin_s on; end_s:
-    where it ends, None while nobody knows; due_s: when it is closed at the latest, on the monotonic clock.
+    source: what it is written for, see own_files; most_s: its longest length, from begin_s on; end_s: where it ends,
+    None while that is unknown; due_s: when it is closed at the latest, on the monotonic clock; written: number of
+    pictures so far, one every 1 / FPS seconds from begin_s on; put: writes a picture, None until the first one comes;
+    last: the latest picture.
     """
 
     path: Path
@@ -57,17 +59,18 @@ class _OpenClip:
 
 
 class ClipRecorder:
-    """Writes the clips of all cameras in one thread. A clip is under its name once it is whole.
+    """Writes the clips of all cameras in one thread. A clip gets its name when it is complete.
 
-    `before_s`, `after_s`: what it shows of before its event and after it; `most_s`: the most from the onset on;
-    `written`: what is known of the folder of all clips, else the record there is read for each.
+    `before_s`, `after_s`: seconds that a clip shows before and after its event; `most_s`: longest clip, counted from
+    the event's onset; `written`: the record of the folder that all clips go to. Without it, each clip reads the record
+    of its own folder.
     """
 
     def __init__(self, before_s: float, after_s: float, most_s: float, written: WrittenFiles | None = None):
         self._written = written
         self._before_s, self._after_s, self._most_s = before_s, after_s, most_s
         self._open: dict[Path, _OpenClip] = {}
-        #: Of clips that are as long as they may be, while their events go on: the seconds that they lack.
+        #: Clips that reached their longest length while their events go on, with the seconds of footage they lack.
         self._lost_s: dict[Path, float] = {}
         self._changed = threading.Condition()
         self._has_news = self._ending = self._has_ended = self._is_telling = False
@@ -77,9 +80,9 @@ class ClipRecorder:
     def begin(
         self, path: Path, footage: RecentFootage, onset_s: float, is_live: bool = True, source: str = ""
     ) -> None:
-        """Begin the clip of an event, before its onset as far as there is footage. `source`: see own_files.
+        """Begin the clip of an event, as long before its onset as wanted and kept. `source`: see own_files.
 
-        Where the footage is not live, its reader waits for the clip rather than have it lack pictures.
+        The reader of footage that is not live waits for the clip, so that the clip lacks nothing.
         """
         follower = Follower(self._news, not is_live, until_s=np.inf)
         with self._changed:
@@ -92,10 +95,10 @@ class ClipRecorder:
         self._news()
 
     def end(self, path: Path, event_end_s: float, done: Done | None) -> None:
-        """End the clip some time after its event.
+        """End the clip `after_s` seconds after its event.
 
-        `done` is then called with its path, or None if there is none, and how many seconds of footage it lacks. Without
-        it no disk is waited for.
+        `done` is then called with the clip's path, or None if there is no such file, and the seconds of footage that it
+        lacks. Without `done` nobody checks whether the file exists, so that a slow disk delays nothing here.
         """
         with self._changed:
             clip = self._open.get(path)
@@ -113,12 +116,12 @@ class ClipRecorder:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a clip is not whole yet, or nobody was told so far."""
+        """Whether a clip is not complete yet, or its `done` has not returned yet."""
         with self._changed:
             return bool(self._open) or self._is_telling
 
     def close(self, timeout_s: float) -> None:
-        """Finish all clips with the footage that there is."""
+        """Finish all clips with the footage that there is, within `timeout_s` seconds."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
@@ -126,11 +129,12 @@ class ClipRecorder:
         if self._thread.is_alive():
             with self._changed:
                 log.warning(
-                    "%d clips were not finished in time, nor their events told as ended", len(self._open)
+                    "%d clips were not finished in time, so the ends of their events were not reported",
+                    len(self._open),
                 )
 
     def _news(self) -> None:
-        """Have the thread look for pictures."""
+        """Make the thread look for pictures."""
         with self._changed:
             self._has_news = True
             self._changed.notify_all()
@@ -147,7 +151,7 @@ class ClipRecorder:
                 with self._changed:
                     if ending and not self._open:
                         return
-        finally:  # whatever happened: no reader waits for what nobody takes
+        finally:  # even after an error: no reader may wait for pictures to be taken
             with self._changed:
                 self._has_ended, clips = True, list(self._open.values())
                 self._open.clear()
@@ -159,16 +163,16 @@ class ClipRecorder:
             if not self._write(clip, ending):
                 return
             clip.files.close()
-        except Exception as e:  # noqa: BLE001 - a full disk, say: the other clips, and all news, go on
+        except Exception as e:  # noqa: BLE001 - such as a full disk: other clips and all news must go on
             self._failed(clip, e)
         clip.footage.leave(clip.follower)
         clip.put, clip.last = None, None
         lost_s = round(clip.follower.lost_s, 1)
         if lost_s and not clip.failed:
-            log.warning("the clip %s lacks %.1f s of footage: it was not written in time", clip.path, lost_s)
+            log.warning("the clip %s lacks %.1f s of footage: writing it was too slow", clip.path, lost_s)
         with self._changed:
             self._open.pop(clip.path, None)
-            its_event_goes_on = clip.end_s is None and not ending  # it is as long as a clip may be
+            its_event_goes_on = clip.end_s is None and not ending  # the clip has its longest length
             if its_event_goes_on:
                 self._lost_s[clip.path] = lost_s
             done = None if its_event_goes_on else clip.done
@@ -176,11 +180,11 @@ class ClipRecorder:
         if done is not None:
             try:
                 done(_seen(clip.path), lost_s)
-            finally:  # nobody waits for a thread that has ended
+            finally:  # also if it fails: nobody must wait for a thread that has ended
                 self._is_telling = False
 
     def _write(self, clip: _OpenClip, ending: bool) -> bool:
-        """Write some of what has come since; returns whether it is all."""
+        """Write some of the pictures that have come; return whether the clip is complete."""
         is_due, has_ended = time.monotonic() > clip.due_s, clip.footage.has_ended
         newest_s, until_s = clip.footage.newest_s, clip.begin_s + clip.most_s
         if clip.end_s is not None:
@@ -194,7 +198,7 @@ class ClipRecorder:
         return ending or is_due or newest_s >= until_s or (has_ended and clip.end_s is not None)
 
     def _put(self, clip: _OpenClip, kept: KeptPicture) -> None:
-        """Write a picture, and before it the last one as long as it stood."""
+        """Write a picture, after filling the time before it with the last one."""
         picture = picture_of(kept)
         if clip.put is None:
             written = self._written or WrittenFiles(clip.path.parent)
@@ -202,7 +206,7 @@ class ClipRecorder:
             clip.put = clip.files.enter_context(writer.h264(temporary, FPS))
             clip.last = picture
         number = round((kept.time_s - clip.begin_s) * FPS)
-        while clip.written < number:  # nothing came meanwhile: the last picture stands
+        while clip.written < number:  # no picture came for these: the last one was still shown
             clip.put(clip.last if clip.last is not None else picture)
             clip.written += 1
         if clip.written == number:
@@ -218,9 +222,9 @@ class ClipRecorder:
 
 
 def _seen(path: Path) -> Path | None:
-    """The path, where there is a file and its folder can be looked at: a share may be away."""
+    """The path if the file exists; None if not, or if its folder cannot be accessed (a share may be away)."""
     try:
         return path if path.is_file() else None
     except OSError as e:
-        log.warning("the clip %s is not to be seen: %s", path, e)
+        log.warning("cannot look for the clip %s: %s", path, e)
         return None

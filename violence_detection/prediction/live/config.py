@@ -1,4 +1,4 @@
-"""The settings of judging cameras, and of where news of their events goes."""
+"""Settings for judging cameras and for the outputs that news of their events goes to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from violence_detection.system.settings import BaseConfig, Limits, option
 
 @dataclass(frozen=True)
 class LiveConfig(BaseConfig):
-    """How cameras are watched, and where news of their events go. Each output is off unless it is given."""
+    """How cameras are watched, and where news of their events goes. Each output is off unless it is given."""
 
     HEADING: ClassVar[str] = "cameras"
 
@@ -74,12 +74,12 @@ class LiveConfig(BaseConfig):
     )
 
     def __post_init__(self) -> None:
-        """Raises UserError for a setting that cannot work."""
+        """Raise UserError for a setting that cannot work."""
         super().__post_init__()
         if self.retry_min_s > self.retry_max_s:
             raise UserError(
                 f"retry_min_s (--retry-min-s) {self.retry_min_s:g} is above retry_max_s (--retry-max-s) "
-                f"{self.retry_max_s:g}, the longest wait: give a lower one, or a higher longest"
+                f"{self.retry_max_s:g}, the longest wait: lower the first or raise the second"
             )
         if not self.mqtt_prefix.strip("/") or set(self.mqtt_prefix) & set("+#"):
             raise UserError(
@@ -89,5 +89,5 @@ class LiveConfig(BaseConfig):
             self.mqtt_prefix.encode()
         except UnicodeEncodeError as e:
             raise UserError(
-                f"mqtt_prefix (--mqtt-prefix) must be UTF-8 text, as brokers take it. Received: {self.mqtt_prefix!r}"
+                f"mqtt_prefix (--mqtt-prefix) must be UTF-8 text, as MQTT requires. Received: {self.mqtt_prefix!r}"
             ) from e

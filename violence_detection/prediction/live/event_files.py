@@ -1,4 +1,4 @@
-"""The snapshot and the clip of each event, written before its news go on, by a thread of its own: disks are slow."""
+"""Writes the snapshot and clip of each event before its news is passed on, in its own thread: disks are slow."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video.sources import GROWING
 
 log = logging.getLogger(__name__)
-#: After so many events the record of the folder of clips is looked through for what was deleted.
+#: After this many events, files that were deleted are removed from the record of the clips' folder.
 _FORGET_EVERY = 1000
-#: So much at the beginning of a recording tells it from others, but for what its container writes anew when it is
-#: closed: its length and where its index is, in Matroska and FLV up to byte 700, in AVI with sound up to byte 9,926.
-_BEGINS_BYTES, _WRITTEN_ANEW_BYTES = 16_384, 12_288
-#: So far something else is looked for where that is padding.
+#: A recording is told from others by its bytes up to this position, without those that may be overwritten.
+_BEGINS_BYTES = 16_384
+#: When a recording is closed, its container overwrites its length and the position of its index: in Matroska and FLV
+#: up to byte 700, in AVI with sound up to byte 9,926.
+_WRITTEN_ANEW_BYTES = 12_288
+#: If those bytes are padding, later ones are used instead, up to this position.
 _MOST_PADDING_BYTES = 1 << 20
 
 
 @dataclass
 class _Open:
-    """What an open event has: its files' name without suffix, its snapshot where it is there, and what that shows."""
+    """Files of an open event. named: path without suffix; snapshot: None until written; jpeg: the latest picture."""
 
     named: Path
     snapshot: Path | None = None
@@ -45,10 +47,12 @@ class _Open:
 
 
 class EventFiles(Outbox):
-    """Writes them to `folder`, and has each message passed on with their paths.
+    """Writes snapshots and clips to `folder`, and passes each message on with their paths.
 
-    An event may have begun up to half a window (`window_s`) before its start: so much more its clip shows before it.
-    Files that another camera has under an event's name stay, as in growing files, whose times begin at 0 each night.
+    Clips show `margin_s` seconds before and after their event, and half a window (`window_s`) more before it, because
+    the event may have begun that much before its reported start. `most_s`: longest clip, counted from that start.
+    Files that have the event's name already and were written for another source are kept; its own get another name.
+    This happens with growing files, whose times begin at 0 each night.
     """
 
     name = "clips"
@@ -71,9 +75,9 @@ class EventFiles(Outbox):
         super().__init__()
 
     def take(self, message: EventMessage, footage: RecentFootage) -> None:
-        """Have the files of a message written, and the message passed on; returns at once.
+        """Write the files of a message and pass it on: for a live camera in this outbox's thread, returning at once.
 
-        That of a recording is passed on before: reading waits for a clip that is begun, so that it lacks nothing.
+        For a recording this happens before the call returns. Reading then waits for the clip, which lacks nothing.
         """
         if message.news.kind != END:
             self._footage.setdefault(message.news.event_id, footage)
@@ -83,7 +87,7 @@ class EventFiles(Outbox):
             self.deliver(message)
 
     def deliver(self, message: EventMessage) -> None:
-        """Write the snapshot, begin or end the clip, and pass the message on, where it ends when the clip is whole."""
+        """Write the snapshot, begin or end the clip, and pass the message on; an `end` once the clip is complete."""
         event = message.news.event_id
         its = self._open.get(event) or (self._begun(message) if message.news.kind != END else None)
         if its is not None:
@@ -102,21 +106,21 @@ class EventFiles(Outbox):
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a message waits, or a clip is not whole yet."""
+        """Whether a message is waiting or a clip is not complete yet."""
         return super().is_at_work or self._recorder.is_at_work
 
     def close(self, timeout_s: float) -> None:
-        """Finish the clips, and with them the messages that wait for one."""
+        """Finish the clips within `timeout_s` seconds and pass on the messages that wait for them."""
         until_s = time.monotonic() + timeout_s
         super().close(timeout_s / 2)
         self._recorder.close(max(until_s - time.monotonic(), 0.0))
 
     def _give_up(self, message: EventMessage) -> None:
-        """Pass on without its files what has waited too long for them: who knows of an event must know of its end."""
-        if message.news.kind == UPDATE:  # what is newer comes
+        """Pass a message on without its files, so that receivers learn the end of every event; drop an `update`."""
+        if message.news.kind == UPDATE:  # a newer one will come
             return super()._give_up(message)
         its_files = "clip" if message.news.kind == END else "files"
-        log.warning("%s: too slow, %s goes without its %s", self.name, said(message), its_files)
+        log.warning("%s: too slow, %s is sent without its %s", self.name, said(message), its_files)
         event = message.news.event_id
         if message.news.kind == END:
             self._footage.pop(event, None)
@@ -126,7 +130,7 @@ class EventFiles(Outbox):
         self._pass_on(message)
 
     def _begun(self, message: EventMessage) -> _Open | None:
-        """Name the files of an event, and begin its clip. None where the folder cannot be looked at."""
+        """Name the files of an event and begin its clip. Return None if the folder cannot be accessed."""
         event = message.news.event_id
         self._named += 1
         if self._named % _FORGET_EVERY == 0:
@@ -138,7 +142,7 @@ class EventFiles(Outbox):
             if not all(self._written.may_replace(path, source) for path in there):
                 its = _Open(self._folder / formats.marked(event, source))
                 log.info(
-                    "%s has files called %s that are not of this one; its own are called %s",
+                    "%s has files named %s that belong to another source; those of this event are named %s",
                     self._folder, event, its.named.name,
                 )  # fmt: skip
         except OSError as e:
@@ -150,7 +154,7 @@ class EventFiles(Outbox):
         return its
 
     def _show(self, its: _Open, message: EventMessage) -> None:
-        """Write the picture of the event's most violent moment so far, where that is another now."""
+        """Write the picture of the event's most violent moment so far, if it has changed."""
         if not message.jpeg or message.jpeg == its.jpeg:
             return
         its.jpeg, snapshot = message.jpeg, its.clip.with_suffix(".jpg")
@@ -162,9 +166,10 @@ class EventFiles(Outbox):
             log.warning("the snapshot %s cannot be written: %s", snapshot, e)
 
     def _source(self, message: EventMessage) -> str:
-        """What its files are written for: the address, or the growing file with what it begins with.
+        """What the record says the files are written for: the address, or a growing file's real path and hash.
 
-        Wherever this runs. Recorders write the next night under the name of the last.
+        It does not depend on the working directory. The hash of the file's beginning tells nights apart, because
+        recorders write each one under the same name.
         """
         address = message.address
         if address not in self._sources:
@@ -176,14 +181,14 @@ class EventFiles(Outbox):
     def _forget_gone(self) -> None:
         try:
             self._written.forget_gone()
-        except OSError as e:  # a full disk, say: events go on
-            log.warning("the record in %s cannot be made shorter: %s", self._folder, e)
+        except OSError as e:  # such as a full disk: events go on
+            log.warning("cannot shorten the record in %s: %s", self._folder, e)
 
 
 def _begins(file: Path) -> str:
     with file.open("rb") as f:
         begins = f.read(_BEGINS_BYTES)
         told_by = begins if len(begins) < _BEGINS_BYTES else begins[_WRITTEN_ANEW_BYTES:]
-        while len(set(told_by)) == 1 and f.tell() < _MOST_PADDING_BYTES:  # room that is kept for an index
+        while len(set(told_by)) == 1 and f.tell() < _MOST_PADDING_BYTES:  # space reserved for an index
             told_by = f.read(_BEGINS_BYTES)
     return hashlib.sha256(told_by).hexdigest()[:16]

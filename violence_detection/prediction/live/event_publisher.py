@@ -1,4 +1,4 @@
-"""News of events on their way out: the picture before the message, the clip before the message of the end."""
+"""Publishes news of events: the snapshot is written before a message is sent, the clip before that of the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOOK_EVERY_S = 0.1
 
 
 class EventPublisher:
-    """Tells all outboxes. `clips`: the folder of snapshots and clips, None for none; see EventFiles."""
+    """Sends news to all outboxes. `clips`: the folder for snapshots and clips, None to write none; see EventFiles."""
 
     def __init__(
         self,
@@ -35,13 +35,13 @@ class EventPublisher:
     ):
         self._outboxes, self._threshold = outboxes, threshold
         self._files = EventFiles(clips, clip_margin_s, clip_max_s, window_s, self._send) if clips else None
-        #: Of open events, the P(violent) of the most violent moment so far, and the picture of it.
+        #: Open events: P(violent) of the most violent moment so far, and its picture.
         self._shown: dict[str, tuple[float, bytes]] = {}
 
     def publish(
         self, camera: CameraState, footage: RecentFootage | None, is_live: bool, news: EventNews
     ) -> None:
-        """Have news of a camera's event on their way. `footage`: the pictures that are kept of it."""
+        """Log news of a camera's event and send it. `footage`: the camera's recent pictures, None if none are kept."""
         _log(camera, is_live, news)
         if news.kind == NEW:
             camera.events += 1
@@ -55,12 +55,12 @@ class EventPublisher:
             self._files.take(message, footage)
 
     def wait(self, stop: threading.Event) -> None:
-        """Wait until the clips of events that have ended are whole, or somebody asks to stop."""
+        """Wait until the files of events are complete and their messages passed on, or until `stop` is set."""
         while self._files is not None and self._files.is_at_work and not stop.wait(_LOOK_EVERY_S):
             pass
 
     def close(self, timeout_s: float) -> None:
-        """Finish the clips, and with them the messages that wait for one."""
+        """Finish the clips within `timeout_s` seconds and pass on the messages that wait for them."""
         if self._files is not None:
             self._files.close(timeout_s)
 
@@ -69,7 +69,7 @@ class EventPublisher:
             outbox.send(message)
 
     def _picture(self, footage: RecentFootage, news: EventNews) -> bytes:
-        """The picture of the event's most violent moment so far; empty where there is none."""
+        """The picture of the event's most violent moment so far, as JPEG; empty if there is none."""
         before_p, before = self._shown.get(news.event_id, (0.0, b""))
         if before and news.event.p_violent <= before_p:
             return before
@@ -81,7 +81,7 @@ class EventPublisher:
 
 
 def event_id(camera: str, is_live: bool, event: Event) -> str:
-    """`front-20261126T140500.250Z`, or with the seconds of the footage; good as a file's name, too."""
+    """`front-20261126T140500.250Z`, or for a recording `front-000012.50s`. Also valid as a file name."""
     when = iso(event.start_s).replace("-", "").replace(":", "") if is_live else f"{event.start_s:09.2f}s"
     return f"{camera}-{when}"
 

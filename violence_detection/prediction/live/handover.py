@@ -1,4 +1,4 @@
-"""Windows that wait to be judged: few, the newest first, of all cameras in turn."""
+"""Windows waiting to be judged: cameras take turns, and windows of live cameras that are too old are dropped."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from violence_detection.prediction.live.camera_state import CameraState
 
 W = TypeVar("W")
 
-#: More than this of one camera are not kept; an interruption leaves two or three at once. But all that a segment of HLS
-#: of so long gives, which comes as a whole.
-_MOST, _SEGMENT_S = 4, 10.0
-#: Windows that come within this part of a step have come together: none of them is newer than another.
+#: Most windows of one camera that wait; an interruption leaves two or three at once.
+_MOST = 4
+#: A live camera may have more waiting: all windows of an HLS segment of this length, which come together.
+_SEGMENT_S = 10.0
+#: Windows of a camera that come within this fraction of a step came together: none of them counts as newer.
 _TOGETHER = 0.5
-#: A window no older than this part of a step is judged however slow the model is, for else none would be; and so much a
-#: window may come beside its time.
+#: A window that has waited no longer than this fraction of a step is judged however slow the model is; otherwise none
+#: would be. The next window of a camera is about due if it is early or late by no more than the same fraction.
 _NEW = 0.2
 _LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
 class WaitingWindow(Generic[W]):
-    """A window of a camera that is complete.
+    """A complete window of a camera.
 
-    arrived_s: when its last frame was here, on the monotonic clock; late_s: how late that frame was; connection: the
-    number of the camera's connection that it is of; may_drop: whether it is of footage that waits for nobody.
+    connection: number of the camera's connection that it came from; arrived_s: when it was handed over, on the
+    monotonic clock; late_s: by how much frames came late then, in seconds; may_drop: whether its source is live, which
+    cannot be made to wait.
     """
 
     camera: CameraState
@@ -41,11 +43,11 @@ class WaitingWindow(Generic[W]):
 
 
 class Handover(Generic[W]):
-    """Between the threads that read cameras and the one that judges.
+    """Passes windows from the threads that read cameras to the one that judges.
 
-    `max_delay_s`: what would be judged later than so long after it came is dropped. `step_s`: how often a window comes;
-    one that waits for longer gives way to the next of its camera, unless that came together with it. `most_live`: how
-    many of a live camera wait at most.
+    `max_delay_s`: a live window that would not be judged within this time of its arrival is dropped. `step_s`: seconds
+    between the windows of a camera; a live window that has waited longer gives way to the next one, unless the two came
+    together. `most_live`: most windows of a live camera that wait.
     """
 
     def __init__(self, max_delay_s: float, step_s: float):
@@ -59,7 +61,7 @@ class Handover(Generic[W]):
         self._closed = False
 
     def put(self, item: WaitingWindow[W]) -> None:
-        """Have it judged. Where too many of its camera wait, the oldest is dropped, or the caller waits."""
+        """Queue a window. If its camera has too many, drop the oldest; for a recording, block until one is taken."""
         with self._changed:
             queue = self._waiting.setdefault(item.camera.name, deque())
             if item.may_drop:
@@ -72,7 +74,7 @@ class Handover(Generic[W]):
             self._changed.notify_all()
 
     def next(self, timeout_s: float) -> WaitingWindow[W] | None:
-        """The window to judge now, of the camera whose turn it is; None where none comes in time."""
+        """Return the window to judge next, cameras taking turns; None if there is none within `timeout_s` seconds."""
         until_s = time.monotonic() + timeout_s
         with self._changed:
             while True:
@@ -85,14 +87,14 @@ class Handover(Generic[W]):
                 self._changed.wait(min(left_s, _LOOK_EVERY_S))
 
     def _turn(self, may_wait: bool) -> WaitingWindow[W] | None:
-        """The window of the camera whose turn it is.
+        """Take the window of the camera whose turn it is; None if there is none, or if one is worth waiting for.
 
-        One that had its turn in vain, since its window was too old by then, is waited for where its next one is due:
-        else of two cameras whose windows come at the same time one would be judged always and the other never.
+        A camera that missed its turn because its windows had become too old is waited for when its next one is about
+        due. Otherwise, of two cameras whose windows come at the same time, one would always be judged and one never.
         """
         for name in list(self._waiting):
             if item := self._take(self._waiting[name]):
-                self._waiting[name] = self._waiting.pop(name)  # its turn comes last now
+                self._waiting[name] = self._waiting.pop(name)  # to the end of the turns
                 self._in_vain.discard(name)
                 return item
             due_s = self._came_s[name] + self._step_s - time.monotonic()
@@ -101,9 +103,10 @@ class Handover(Generic[W]):
         return None
 
     def took(self, seconds: float) -> None:
-        """Know how long the judging of a window took.
+        """Note how long it took to judge a window, in seconds.
 
-        What the next takes at most is then expected as TCP expects an answer: mean and deviation, smoothed (RFC 6298).
+        From this the longest time that the next one may take is estimated: the smoothed mean plus twice the smoothed
+        deviation, smoothed as in TCP's retransmission timer (RFC 6298).
         """
         if not self._mean_s:
             self._mean_s, self._deviation_s = seconds, seconds / 2
@@ -112,12 +115,12 @@ class Handover(Generic[W]):
         self._mean_s += (seconds - self._mean_s) / 8
 
     def holds(self, camera: CameraState) -> bool:
-        """Whether a window of the camera waits."""
+        """Whether a window of the camera is waiting."""
         with self._changed:
             return bool(self._waiting.get(camera.name))
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """Release the threads that `put` blocks, now and later."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -134,7 +137,7 @@ class Handover(Generic[W]):
         return queue.popleft() if queue else None
 
     def _gives_way(self, queue: deque[WaitingWindow[W]]) -> bool:
-        """Whether a newer one waits behind the first."""
+        """Whether a newer window waits behind the first, one that did not come together with it."""
         return len(queue) > 1 and queue[1].arrived_s - queue[0].arrived_s > _TOGETHER * self._step_s
 
     def _drop(self, queue: deque[WaitingWindow[W]]) -> None:

@@ -1,4 +1,4 @@
-"""The one model that all cameras share, and the windows that it judges."""
+"""The model that all cameras share, and the windows that it judges."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ W = TypeVar("W")
 
 
 class LiveModel(Protocol[W]):
-    """What cameras need of a model. window_s, step_s: how long a window is, and how often one begins."""
+    """What cameras need from a model. window_s: length of a window; step_s: seconds from one start to the next."""
 
     window_s: float
     step_s: float
     events_by: EventConfig
 
     def make_windows(self, source: Source) -> WindowMaker[W]:
-        """What makes windows of the frames of a connection. Called in the camera's thread, at its first frame."""
+        """Return what turns a connection's frames into windows. Called in the camera's thread, at the first frame."""
         ...
 
     def judge(self, camera: str, window: W) -> JudgedWindow:
-        """Judge a window; times as its frames have them. Raises UnreadableVideo where the output is no number."""
+        """Judge a window; times are those of its frames. Raises UnreadableVideo if the output is not a number."""
         ...
 
 
 @dataclass(frozen=True)
 class PlacedWindow:
-    """A window with the frames that it needs, and when it is."""
+    """A window with the frames that it needs; start_s, end_s: its place in the stream, in seconds."""
 
     start_s: float
     end_s: float
@@ -48,7 +48,7 @@ class PlacedWindow:
 
 
 class DetectorModel:
-    """A detector as cameras share it."""
+    """A detector, shared by all cameras."""
 
     def __init__(self, detector: Detector):
         self._detector = detector
@@ -57,25 +57,25 @@ class DetectorModel:
         self.events_by = detector.events_by
 
     def make_windows(self, source: Source) -> WindowMaker[PlacedWindow]:
-        """Windows with the frames that this model looks at."""
+        """Return what makes windows with the frames that this model looks at."""
         return WindowsOfStream(window_stream.of_detector(self._detector, source.fps))
 
     def judge(self, camera: str, window: PlacedWindow) -> JudgedWindow:
-        """Judge a window. Raises UnreadableVideo where the output is no number."""
+        """Judge a window. Raises UnreadableVideo if the network's output is not a number."""
         ((_, p),) = self._detector.judged(camera, [window.seen])
         judged = JudgedWindow.of((window.start_s, window.end_s), p)
         return self._detector.profiled(replace(judged, start_s=window.start_s, end_s=window.end_s))
 
 
 class WindowsOfStream:
-    """The windows of a stream with their times."""
+    """Windows of a stream, with their start and end in seconds of the stream."""
 
     def __init__(self, stream: WindowStream):
         self._stream = stream
 
     @property
     def sparse(self) -> int:
-        """How many had too few frames to judge movement."""
+        """Number of windows left out because they had too few frames to judge movement."""
         return self._stream.still
 
     def push(self, frame: TimedFrame) -> Sequence[PlacedWindow]:
@@ -89,8 +89,8 @@ class WindowsOfStream:
 
 
 def load(config: PredictConfig) -> DetectorModel:
-    """Load a model for cameras. Raises UserError where that cannot be done."""
-    from violence_detection.models import shipped  # heavy, as is the next
+    """Load the model for cameras, by default a shipped one. Raises UserError if it cannot be loaded."""
+    from violence_detection.models import shipped  # slow to import, like the next line
     from violence_detection.prediction.detector import Detector
 
     if config.model is None:

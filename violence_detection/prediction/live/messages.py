@@ -1,4 +1,4 @@
-"""What is said of an event to programs: one JSON for all ways, whose keys are a contract."""
+"""News of events for other programs: the same JSON for every output. Its keys are a contract."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from violence_detection.system import storage
 
 @dataclass(frozen=True)
 class EventMessage:
-    """News of an event of one camera. The snapshot is there before the message is, the clip before that of the end.
+    """News of an event of one camera. The snapshot exists before a message is sent, the clip before that of the end.
 
-    is_live: whether times are seconds since 1970, else they are from the beginning of the footage. clip_lost_s:
-    of how many seconds the clip lacks the footage. jpeg: the snapshot itself, empty where there is none.
+    is_live: whether times are seconds since 1970; otherwise they count from the beginning of the footage. clip_lost_s:
+    seconds of footage that the clip lacks. jpeg: the snapshot's content, empty if there is none.
     """
 
     camera: str
@@ -31,7 +31,7 @@ class EventMessage:
 
     def fields(self) -> dict[str, Any]:
         """`{type, id, camera, address, start_s, end_s, peak_s, p_violent, threshold, start, end, snapshot, clip,
-        clip_lost_s}`; what is not there is None.
+        clip_lost_s}`; None where there is no value.
         """
         event = self.news.event
         return {
@@ -57,5 +57,5 @@ class EventMessage:
 
 
 def iso(time_s: float) -> str:
-    """Seconds since 1970 as `2026-11-26T14:05:00.250Z`."""
+    """Format seconds since 1970 as `2026-11-26T14:05:00.250Z`."""
     return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

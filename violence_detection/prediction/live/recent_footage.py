@@ -1,4 +1,4 @@
-"""The last seconds of a camera as small JPEG pictures, from which the clip of an event begins before the event."""
+"""The last seconds of a camera as small JPEG pictures, so that the clip of an event can begin before the event."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import numpy as np
 
 from violence_detection.video import shown
 
-#: Pictures a second that are kept, and their height at most: enough for people to see what happened.
+#: Pictures kept per second: enough for people to see what happened.
 FPS = 10.0
+#: Larger pictures are scaled down to this height, in pixels.
 _HEIGHT = 480
 _QUALITY = 85
-#: A picture comes in time for its place if it is early by no more than this: times are rounded.
+#: A picture that comes this much before the next one is due is kept all the same: time stamps are rounded.
 _ROUNDING_S = 1e-3
 
 
 @dataclass(frozen=True)
 class KeptPicture:
-    """A picture as JPEG and when it was shown."""
+    """A picture as JPEG, and the time at which it was shown."""
 
     time_s: float
     jpeg: bytes
@@ -30,11 +31,11 @@ class KeptPicture:
 
 @dataclass(eq=False)
 class Follower:
-    """Somebody who takes the pictures from a moment on, in order, up to `until_s`.
+    """A reader that takes pictures in order, from some time on and before `until_s`.
 
-    news: called whenever a picture has come, by the thread that adds it; is_waited_for: whether footage waits rather
-    than forget a picture that was not taken; taken_s: the time of the last that was; lost_s: seconds of pictures that
-    were forgotten before they were taken.
+    news: called whenever a picture was added or the footage has ended, by the thread that does so; is_waited_for:
+    whether the footage waits rather than forget a picture that this reader has yet to take; taken_s: time of the last
+    picture taken; lost_s: seconds of footage that were forgotten before they were taken.
     """
 
     news: Callable[[], None]
@@ -44,12 +45,12 @@ class Follower:
     lost_s: float = 0.0
 
     def needs(self, kept: KeptPicture) -> bool:
-        """Whether it has yet to take a picture."""
+        """Whether it has yet to take this picture."""
         return self.taken_s < kept.time_s < self.until_s
 
 
 class RecentFootage:
-    """Pictures of the last `seconds`, about FPS a second. Any thread may read; one adds."""
+    """Pictures of the last `seconds` seconds, about FPS per second. One thread adds, any thread may read."""
 
     def __init__(self, seconds: float):
         self._seconds = seconds
@@ -62,11 +63,12 @@ class RecentFootage:
         self._last_s = self._next_s = -np.inf
 
     def kept(self, time_s: float, picture: np.ndarray, pixel_shape: float = 1.0) -> KeptPicture | None:
-        """A picture, (H, W, 3) uint8 RGB, as it is kept; None where it is not yet time for one. For one thread.
+        """Return a picture, (H, W, 3) uint8 RGB, in the form for `keep`; None if no picture is due yet.
 
-        `pixel_shape`: what the width of its pixels is to their height; those that are kept are square.
+        To be called by one thread. `pixel_shape`: width of the picture's pixels divided by their height; kept pictures
+        have square pixels.
         """
-        if time_s < self._last_s:  # another connection
+        if time_s < self._last_s:  # a new connection
             self._next_s = -np.inf
         self._last_s = time_s
         if time_s < self._next_s - _ROUNDING_S:
@@ -76,7 +78,7 @@ class RecentFootage:
         return KeptPicture(time_s, _jpeg(picture, pixel_shape))
 
     def keep(self, kept: KeptPicture) -> None:
-        """Keep it, and forget what is too old, but not before those who are waited for have taken it."""
+        """Add a picture and forget those too old. Blocks until followers that are waited for have taken them."""
         with self._changed:
             if self._began_s is None:
                 self._began_s = kept.time_s
@@ -87,7 +89,7 @@ class RecentFootage:
         with self._changed:
             while self._kept[0].time_s < kept.time_s - self._seconds:
                 self._changed.wait_for(lambda: self._has_ended or not self._is_waited_for(self._kept[0]))
-                if self._has_ended:  # it is not for long
+                if self._has_ended:  # the pictures are soon freed together
                     return
                 self._forget(self._kept.popleft())
 
@@ -101,7 +103,7 @@ class RecentFootage:
                 follower.lost_s += self._kept[0].time_s - kept.time_s
 
     def follow(self, follower: Follower, from_s: float) -> float | None:
-        """Have somebody take pictures from a moment on; returns the time of the first, None where none is there yet."""
+        """Let a follower take pictures from a time on; return the time of the first one, None if there is none yet."""
         with self._changed:
             follower.taken_s = np.nextafter(from_s, -np.inf)
             first_s = next((kept.time_s for kept in self._kept if kept.time_s >= from_s), None)
@@ -111,7 +113,7 @@ class RecentFootage:
         return first_s
 
     def take(self, follower: Follower, until_s: float, most: int) -> list[KeptPicture]:
-        """The next pictures for somebody who follows, at most so many, of those before a moment."""
+        """Return the follower's next pictures: those shown before `until_s`, and at most `most`."""
         with self._changed:
             follower.until_s = until_s
             taken = [kept for kept in self._kept if follower.needs(kept)][:most]
@@ -121,14 +123,14 @@ class RecentFootage:
         return taken
 
     def leave(self, follower: Follower) -> None:
-        """Somebody follows no more."""
+        """Remove a follower."""
         with self._changed:
             if follower in self._followers:
                 self._followers.remove(follower)
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Know that no more comes, or that nobody cares: from now on adding waits for nobody."""
+        """Mark the footage as ended: no more comes, or none is needed. From now on adding a picture never blocks."""
         with self._changed:
             self._has_ended = True
             self._changed.notify_all()
@@ -142,28 +144,28 @@ class RecentFootage:
         return self._has_ended
 
     def anew(self) -> RecentFootage:
-        """Another for as many seconds: of a camera whose times go back. Clips that are written go on with this one."""
+        """Return an empty one for as many seconds, for when times go back. Clips being written keep using this one."""
         return RecentFootage(self._seconds)
 
     def between(self, begin_s: float, end_s: float) -> list[KeptPicture]:
-        """What is kept of [begin_s, end_s), in order."""
+        """The pictures kept from [begin_s, end_s), in order."""
         with self._changed:
             return [kept for kept in self._kept if begin_s <= kept.time_s < end_s]
 
     def nearest(self, time_s: float) -> KeptPicture | None:
-        """The picture nearest to a moment; None where none is kept."""
+        """The kept picture nearest to a time; None if none is kept."""
         with self._changed:
             return min(self._kept, key=lambda kept: abs(kept.time_s - time_s), default=None)
 
     @property
     def newest_s(self) -> float:
-        """When the last picture was shown; minus infinity before the first."""
+        """Time of the last picture kept; minus infinity if none is kept."""
         with self._changed:
             return self._kept[-1].time_s if self._kept else -np.inf
 
     @property
     def size_bytes(self) -> int:
-        """How much memory the pictures take."""
+        """Memory that the pictures take, in bytes."""
         with self._changed:
             return sum(len(kept.jpeg) for kept in self._kept)
 
@@ -178,12 +180,12 @@ def _jpeg(picture: np.ndarray, pixel_shape: float) -> bytes:
         ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
     )
     if not done:
-        raise ValueError(f"no JPEG of a picture of {width} x {height}")
+        raise ValueError(f"cannot encode a picture of {width} x {height} as JPEG")
     return data.tobytes()
 
 
 def picture_of(kept: KeptPicture) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
+    """Decode a kept picture: (H, W, 3) uint8 RGB."""
     picture = cv2.imdecode(np.frombuffer(kept.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

@@ -1,4 +1,4 @@
-"""Cameras judged until somebody asks to stop: reads them, judges their windows in turn, and tells what is new."""
+"""Judges cameras until asked to stop: has them read, judges their windows in turn, and publishes news of events."""
 
 from __future__ import annotations
 
@@ -33,19 +33,23 @@ from violence_detection.video.sources import Source
 
 log = logging.getLogger(__name__)
 W = TypeVar("W")
-#: How often cameras are looked after, and how often the log says how they are.
-_LOOK_EVERY_S, _SAY_EVERY_S = 1.0, 60.0
-#: What ending may take: cameras that wait for a packet, and clips.
-_CAMERAS_S, _CLIPS_S = 2.0, 20.0
-#: No window that comes begins longer ago than this before now.
+#: How often the state of cameras is checked.
+_LOOK_EVERY_S = 1.0
+#: How often each camera's figures are logged.
+_SAY_EVERY_S = 60.0
+#: At the end: longest wait for cameras that are waiting for a packet.
+_CAMERAS_S = 2.0
+#: At the end: longest wait for clips.
+_CLIPS_S = 20.0
+#: A window may still begin this long before the time that `gone_until_s` gives, because the clocks behind it differ.
 _CLOCKS_DIFFER_S = 1.0
 
 
 def check(live: LiveConfig, outputs: OutputConfig) -> None:
-    """Raise UserError for what cannot be done with cameras, before the model is loaded."""
+    """Raise UserError for settings that do not work with cameras. To be called before the model is loaded."""
     if outputs.format or outputs.annotate or outputs.timeline or outputs.explain:
         raise UserError(
-            "--format, --annotate, --timeline and --explain are for files. Of cameras, --clips writes each event"
+            "--format, --annotate, --timeline and --explain are for files. For cameras, --clips writes each event"
         )
     ways.check(live)
     if outputs.clips:
@@ -63,16 +67,16 @@ def run(
     on_states: Callable[[Sequence[CameraState]], None] = lambda states: None,
     others: Sequence[Outbox] = (),
 ) -> dict[str, Any]:
-    """Judge cameras until `stop` is set, or all have ended, as files that grow do. Returns the fields of the JSON line.
+    """Judge cameras until `stop` is set or all have ended, as growing files do. Return the fields of the JSON line.
 
-    `on_states` is given the states of the cameras, which go on being written, before any frame is read.
-    `others`: outboxes besides those of the settings; they are closed with these. Raises UserError where an output
-    cannot be had.
+    `on_states` is called with the cameras' states before any frame is read; they are updated during the run. `others`:
+    further outboxes besides those that the settings ask for; they are closed as well. Raises UserError if an output
+    cannot be opened.
     """
     states = [CameraState(camera.name, camera.address) for camera in cameras]
     on_states(states)
     if outputs.clips:
-        outputs.clips.mkdir(parents=True, exist_ok=True)  # others may wait for what comes there
+        outputs.clips.mkdir(parents=True, exist_ok=True)  # other programs may watch the folder
     with ways.opened(live, states, others) as outboxes:
         publisher = EventPublisher(
             outboxes,
@@ -89,7 +93,7 @@ def run(
             watch.add(state, lambda text=camera.text: open_source(text), recent)  # type: ignore[misc]
         try:
             watch.until(stop)
-            publisher.wait(stop)  # where all cameras have ended nobody is in a hurry
+            publisher.wait(stop)  # no time limit if all cameras have ended by themselves
             ways.wait(outboxes, stop)
         finally:
             watch.close()
@@ -98,13 +102,13 @@ def run(
 
 
 def summary(states: Sequence[CameraState]) -> dict[str, Any]:
-    """The fields of the JSON line: `{cameras, videos, failures}`; no video is judged beside cameras."""
+    """The fields of the JSON line: `{cameras, videos, failures}`. `videos` is always empty in a run with cameras."""
     failed = [{"path": state.address, "reason": state.failure} for state in states if state.failure]
     return {"cameras": [state.summary() for state in states], "videos": [], "failures": failed}
 
 
 def _kept_s(model: LiveModel[Any], live: LiveConfig, outputs: OutputConfig) -> float:
-    """How many seconds of footage are kept, so that they reach back to the margin before an event when it is told."""
+    """Seconds of footage to keep, so that the margin before an event is still there when the event is reported."""
     by = model.events_by
     told_after_s = (
         1.5 * model.window_s + 5 * model.step_s + by.min_duration_s + by.smoothing_s + 2 * by.padding_s
@@ -113,7 +117,7 @@ def _kept_s(model: LiveModel[Any], live: LiveConfig, outputs: OutputConfig) -> f
 
 
 class _Followed(Generic[W]):
-    """A camera with the events that are made of its windows."""
+    """A camera, and the events found in its windows."""
 
     def __init__(self, reader: CameraReader[W], model: LiveModel[W]):
         self.reader, self.state = reader, reader.state
@@ -125,12 +129,12 @@ class _Followed(Generic[W]):
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Follow windows whose times go back behind those that came before."""
+        """Start finding events afresh, for windows whose times have gone back."""
         self.follower = EventFollower(self._events_by, self._name)
         self.last_start_s = -math.inf
 
     def end_footage(self) -> None:
-        """Let clips wait for no more of it, nor its reader for clips."""
+        """Mark the footage as ended: clips wait for no more of it, and the camera's reader waits for no clip."""
         if self.reader.recent is not None:
             self.reader.recent.end()
 
@@ -158,7 +162,7 @@ class CameraWatch(Generic[W]):
     def add(
         self, state: CameraState, open_source: Callable[[], Source], recent: RecentFootage | None
     ) -> None:
-        """Have a camera watched, too; it is read from now on."""
+        """Add a camera and start reading it."""
         reader = CameraReader(
             state,
             open_source,
@@ -188,12 +192,12 @@ class CameraWatch(Generic[W]):
                 self._look()
 
     def until_judged(self) -> None:
-        """Judge what waits."""
+        """Judge all windows that are waiting now."""
         while (item := self._handover.next(0)) is not None:
             self._judge(item)
 
     def close(self) -> None:
-        """Stop reading, and end what is open."""
+        """Stop reading, and end the events that are open."""
         self._handover.close()
         for camera in self._cameras.values():
             camera.reader.stop()
@@ -201,7 +205,9 @@ class CameraWatch(Generic[W]):
         until_s = time.monotonic() + _CAMERAS_S
         for camera in self._cameras.values():
             if not camera.reader.join(max(until_s - time.monotonic(), 0.0)):
-                log.info("%s: still waits for a packet; it is left to itself", camera.state.name)
+                log.info(
+                    "%s: its reading thread is still waiting for a packet and is abandoned", camera.state.name
+                )
                 camera.state.be(camera_state.ENDED)
             self._finish(camera)
             self._tell_state(camera)
@@ -212,7 +218,7 @@ class CameraWatch(Generic[W]):
         try:
             judged = self._model.judge(item.camera.name, item.window)
         except UnreadableVideo as e:
-            log.warning("%s: a window is left out: %s", item.camera.name, e.reason)
+            log.warning("%s: a window was not judged: %s", item.camera.name, e.reason)
             item.camera.drop()
             return
         now_s = time.monotonic()
@@ -227,18 +233,18 @@ class CameraWatch(Generic[W]):
         window = replace(
             judged, start_s=round(judged.start_s + offset_s, 2), end_s=round(judged.end_s + offset_s, 2)
         )
-        if window.start_s <= camera.last_start_s:  # a new connection repeats what came before
+        if window.start_s <= camera.last_start_s:  # a new connection repeats earlier footage
             return
         camera.last_start_s = window.start_s
         self._publish(camera, camera.follower.push(window, lost_s or 0.0))
 
     def _look(self) -> None:
-        """See to what no window tells: cameras that stand still, are away, or have ended."""
+        """Handle what windows cannot show: cameras that are stalled, away, or have ended."""
         for camera in self._cameras.values():
             camera.reader.look()
             self._tell_state(camera)
             gone_until_s = camera.reader.gone_until_s(camera.connection)
-            if self._handover.holds(camera.state):  # asked behind it: a window may come in between
+            if self._handover.holds(camera.state):  # asked after gone_until_s: a window may come in between
                 continue
             if gone_until_s is not None:
                 self._publish(camera, camera.follower.pass_time(gone_until_s - _CLOCKS_DIFFER_S))
@@ -250,7 +256,7 @@ class CameraWatch(Generic[W]):
                 self._say(camera)
 
     def _say(self, camera: _Followed[W]) -> None:
-        """Have the log say how a camera is."""
+        """Log a camera's state and figures."""
         s = camera.state
         log.info(
             "%s: %s, %d frames, %d windows, %d dropped, delay %.1f s, P(violent) %s",
@@ -258,7 +264,7 @@ class CameraWatch(Generic[W]):
         )  # fmt: skip
         if s.sparse > camera.said_sparse:
             log.warning(
-                "%s: %d more windows were not judged: fewer than %d frames in %g s. Have it send more a second",
+                "%s: %d more windows were not judged: fewer than %d frames in %g s. Raise its frame rate",
                 s.name, s.sparse - camera.said_sparse, decode.MIN_FRAMES, self._model.window_s,
             )  # fmt: skip
             camera.said_sparse = s.sparse

@@ -1,1 +1,1 @@
-"""Where news of events goes: one file a way."""
+"""The outputs that news of events goes to, one file for each."""

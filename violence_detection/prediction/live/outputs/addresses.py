@@ -1,4 +1,4 @@
-"""Addresses that news go to, checked before anything happens."""
+"""Checks the addresses that news goes to before anything is started."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from violence_detection.system import redaction
 
 
 def split(flag: str, url: str, schemes: Collection[str], form: str) -> SplitResult:
-    """The parts of an address. Raises UserError for another scheme, and for a host or port that there cannot be.
+    """Split an address. Raises UserError if its scheme is not one of `schemes`, or its host or port is impossible.
 
-    `form`: what is right. The error shows no more than the host: the path may be the secret.
+    `form`: what the error says an address must be. The error shows only scheme, host and port, since the path may be
+    secret.
     """
     parts = redaction.split(url, shown=redaction.place(url))
     try:
         port = parts.port
         host = (parts.hostname or "").encode("idna")
-    except ValueError:  # `my..host`: UnicodeError is one
+    except ValueError:  # such as `my..host`: UnicodeError is a ValueError
         raise refused(flag, url, form) from None
     if parts.scheme not in schemes or not host or port == 0:
         raise refused(flag, url, form)
@@ -26,5 +27,5 @@ def split(flag: str, url: str, schemes: Collection[str], form: str) -> SplitResu
 
 
 def refused(flag: str, url: str, form: str) -> UserError:
-    """What to say of an address that cannot be used."""
+    """Return the error for an address that cannot be used."""
     return UserError(f"{flag} must be {form}. Received: {redaction.place(url)}")

@@ -1,4 +1,4 @@
-"""A command that is run for each news of an event."""
+"""Runs a command for each piece of news of an event."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from violence_detection.errors import UserError
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
 
-#: What of the message is in the command's environment, too, as VIOLENCE_TYPE and so on.
+#: Fields of the message that the command also gets in its environment, as VIOLENCE_TYPE and so on.
 _IN_ENVIRONMENT = (
     "type",
     "id",
@@ -28,17 +28,17 @@ _IN_ENVIRONMENT = (
     "snapshot",
     "clip",
 )
-#: How long the end of what was killed is waited for.
+#: Longest wait for this output's thread after its command was killed.
 _KILLED_S = 1.0
 
 
 class CommandOutput(Outbox):
-    """Runs `command`, split as a shell would but by none, with the JSON on stdin; its output goes to stderr."""
+    """Runs `command`, split into words as a shell would but without one. JSON on stdin; its output goes to stderr."""
 
     name = "on-event"
 
     def __init__(self, command: str, timeout_s: float):
-        """Raises UserError for what cannot be run."""
+        """Raises UserError if the command cannot be run."""
         self._words = words(command)
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,10 +46,10 @@ class CommandOutput(Outbox):
         super().__init__()
 
     def close(self, timeout_s: float) -> None:
-        """Run it for what waits, for so long at most. What runs then is killed: nobody is left to do so in time."""
+        """Run it for the waiting messages for up to `timeout_s` seconds; kill one that is still running then."""
         try:
             super().close(timeout_s)
-        finally:  # also where somebody will not wait so long
+        finally:  # also if the wait is interrupted
             with self._changed:
                 self._is_over, process = True, self._process
             if process is not None:
@@ -57,10 +57,10 @@ class CommandOutput(Outbox):
                 self._thread.join(_KILLED_S)
 
     def deliver(self, message: EventMessage) -> None:
-        """Run it. Raises OSError where there is no such command or it fails, TimeoutError where it is too slow."""
+        """Run it. Raises OSError if it does not exist or fails, TimeoutError if it had to be killed."""
         fields = message.fields()
         said = {f"VIOLENCE_{name.upper()}": _text(fields[name]) for name in _IN_ENVIRONMENT}
-        # stdout is for the summary alone; and who writes to what nobody reads any more is ended by it
+        # stdout is for the summary alone; and writing to a stderr that nobody reads any more would end the command
         to = subprocess.DEVNULL if _stderr_is_gone() else 2
         process = subprocess.Popen(
             self._words,
@@ -68,7 +68,7 @@ class CommandOutput(Outbox):
             stdout=to,
             stderr=to,
             env={**os.environ, **said},
-            start_new_session=True,  # Ctrl-C is for these scripts; and what it has started ends with it
+            start_new_session=True,  # Ctrl-C must not reach it; and _kill ends what it started, too
         )
         with self._changed:
             self._process, is_over = process, self._is_over
@@ -86,13 +86,13 @@ class CommandOutput(Outbox):
             with self._changed:
                 self._process, is_over = None, self._is_over
         if is_over and process.returncode == -signal.SIGKILL:
-            raise TimeoutError(f"{self._words[0]} still ran at the end and was killed")
+            raise TimeoutError(f"{self._words[0]} was still running at the end and was killed")
         if process.returncode:
             raise OSError(f"{self._words[0]} ended with exit code {process.returncode}")
 
 
 def _stderr_is_gone() -> bool:
-    """Whether it is closed, or a pipe or terminal whose other end is."""
+    """Whether stderr is closed, or is a pipe or terminal whose other end is closed."""
     poll = select.poll()
     poll.register(2, 0)
     return bool(poll.poll(0))
@@ -104,7 +104,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def words(command: str) -> list[str]:
-    """The command and its arguments. Raises UserError for what cannot be run; no argument is shown: it may be a key."""
+    """Split a command into words. Raises UserError if it cannot be run, without the arguments: one may be a key."""
     try:
         found = shlex.split(command)
     except ValueError as e:
@@ -114,10 +114,10 @@ def words(command: str) -> list[str]:
     if shutil.which(found[0]) is None:
         if Path(found[0]).is_file():
             raise UserError(
-                f"--on-event: {found[0]} cannot be executed. Run: chmod +x {shlex.quote(found[0])}"
+                f"--on-event: {found[0]} is not executable. Run: chmod +x {shlex.quote(found[0])}"
             )
         raise UserError(
-            f"--on-event: there is no command {found[0]}. No shell reads it: no ~, $ or | is understood. Give its path"
+            f"--on-event: there is no command {found[0]}. No shell is used, so ~, $ and | do not work. Give its path"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Figures of all cameras for Prometheus, read from their states whenever it asks."""
+"""Figures of all cameras for Prometheus, read from the cameras' states at each request."""
 
 from __future__ import annotations
 
@@ -26,25 +26,29 @@ _GAUGES: dict[str, tuple[str, Callable[[CameraState], float]]] = {
 
 
 class MetricsServer:
-    """Answers http://address:port/metrics."""
+    """Serves the figures at http://address:port/metrics."""
 
     def __init__(self, address: str, port: int, cameras: Sequence[CameraState], outboxes: Sequence[Outbox]):
-        """Raises UserError where the port cannot be had."""
+        """Raises UserError if the address or port cannot be used."""
         from prometheus_client import CollectorRegistry, start_http_server
 
         registry = CollectorRegistry()
         registry.register(_collector(cameras, outboxes))
         try:
             self._server, self._thread = start_http_server(port, address, registry)
-        except (OSError, UnicodeError) as e:  # `my..host` is no name
+        except (OSError, UnicodeError) as e:  # UnicodeError: `my..host` is not a host name
             is_elsewhere = isinstance(e, UnicodeError | socket.gaierror) or e.errno == errno.EADDRNOTAVAIL
             raise UserError(
-                f"--metrics-port: {address}:{port} cannot be had ({getattr(e, 'strerror', None) or e}). "
-                + ("Give --metrics-address one of this machine" if is_elsewhere else "Name another port")
+                f"--metrics-port: cannot listen on {address}:{port} ({getattr(e, 'strerror', None) or e}). "
+                + (
+                    "Give --metrics-address one of this machine's addresses"
+                    if is_elsewhere
+                    else "Choose another port"
+                )
             ) from e
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2)

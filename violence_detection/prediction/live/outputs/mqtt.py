@@ -1,4 +1,4 @@
-"""Cameras, their state and their events on an MQTT broker, as home automation reads them."""
+"""Publishes events and the state of cameras on an MQTT broker, in the form that home automation reads."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ from violence_detection.prediction.live.outputs.outbox import Outbox, said
 from violence_detection.system import redaction
 
 log = logging.getLogger(__name__)
-#: The broker itself says offline when it has not heard of these scripts for 1.5 times as long.
+#: The broker itself publishes offline when it has not heard from this run for 1.5 times this long.
 _KEEPALIVE_S = 20
-#: Waits between attempts to reach the broker.
-_WAIT_S, _LONGEST_WAIT_S = 1, 30
-#: What the client sends once more where a connection broke off before the broker confirmed it, and what it does not.
-_AT_LEAST_ONCE, _AT_MOST_ONCE = 1, 0
-#: A broker that has broken off so many times while a picture was under way takes none so large.
+#: First and longest wait between attempts to reach the broker.
+_WAIT_S = 1
+_LONGEST_WAIT_S = 30
+#: Quality of service: the client sends a message again if the connection is lost before the broker has confirmed it.
+_AT_LEAST_ONCE = 1
+#: Quality of service: it does not.
+_AT_MOST_ONCE = 0
+#: When the connection was lost this many times while a picture was being sent, the picture is too large for the broker.
 _BROKEN_OFF = 3
 PASSWORD = "MQTT_PASSWORD"
-_FORM = "mqtt://host or mqtts://host, with user@ before the host and :port behind it if need be"
+_FORM = "mqtt://host or mqtts://host, optionally with user@ before the host and :port after it"
 
 
 class MqttOutput(Outbox):
-    """Publishes below `prefix`.
+    """Publishes these topics:
 
-    `<prefix>/status`: online or offline (retained, offline is the last will); `<prefix>/events`: the JSON of each news;
+    `<prefix>/status`: online or offline (retained; offline is the last will); `<prefix>/events`: each message's JSON;
     `<prefix>/<camera>/state`: connecting, live, stalled, lost or ended (retained); `<prefix>/<camera>/violence`: ON
     while an event is open, else OFF (retained); `<prefix>/<camera>/snapshot`: the last event's picture as JPEG
     (retained).
@@ -65,20 +68,20 @@ class MqttOutput(Outbox):
         self._client.on_connect_fail = self._unreachable
         self._client.on_publish = self._confirmed
         self._client.on_message = self._heard
-        #: What is to stand on the broker, by topic, and the topics that the client has yet to be given.
+        #: Values that the broker is to retain, by topic, and the topics whose value has yet to be published.
         self._retained: dict[str, str] = {"status": "online"}
         self._unsent: set[str] = set()
-        #: Cameras' states, events and the client's own thread all publish these; the last value of each must go last.
+        #: Held while retained values change and are published, by any thread: each topic's last value must go last.
         self._retaining = threading.RLock()
         self._open: set[tuple[str, str]] = set()
         self._was_connected = self._is_connected = self._is_over = False
-        #: The client's numbers of what the broker has confirmed of the message that is under way.
+        #: The client's numbers of what the broker has confirmed since the present message was begun.
         self._confirmed_mids: set[int] = set()
-        #: The message whose picture is under way, how many times the broker broke off meanwhile, and from which size on
-        #: pictures are not sent.
+        #: The message whose picture is being sent, how many times the connection was lost meanwhile, and the size from
+        #: which pictures are not sent.
         self._pictured: EventMessage | None = None
         self._broken_off, self._too_large_bytes = 0, sys.maxsize
-        #: Why it was not let in, at the attempt that ends now, and all that was said since the broker was there.
+        #: Why the broker refused the present attempt, "" if it did not, and all reasons logged since the last success.
         self._refused = ""
         self._said: set[str] = set()
         super().__init__()
@@ -88,13 +91,13 @@ class MqttOutput(Outbox):
         self._client.loop_start()
 
     def is_ready(self) -> bool:
-        """Whether the broker is there."""
+        """Whether the broker is connected."""
         return self._is_connected
 
     def send(self, message: EventMessage) -> None:
-        """Have a message sent; whether an event is open is told at once, or as it is when the broker is there."""
+        """Queue a message. ON or OFF is published at once, or as it then is when the broker is connected again."""
         with self._retaining:
-            # the end of one event, which waits for its clip, may come behind the beginning of the next
+            # the end of an event waits for its clip, so it may come after the beginning of the next
             change = self._open.discard if message.news.kind == END else self._open.add
             change((message.camera, message.news.event_id))
             is_open = any(camera == message.camera for camera, _ in self._open)
@@ -102,10 +105,10 @@ class MqttOutput(Outbox):
         super().send(message)
 
     def deliver(self, message: EventMessage) -> None:
-        """Publish it, and wait until the broker has confirmed it.
+        """Publish a message and wait until the broker has confirmed it.
 
-        What the client sends once more would else come behind what is newer. Raises TimeoutError where the broker has
-        not done so by the end.
+        Without waiting, a message that the client sends again could come after newer ones. Raises TimeoutError if the
+        broker has not confirmed it when the run ends.
         """
         self._confirmed_mids.clear()
         with self._retaining:
@@ -122,35 +125,35 @@ class MqttOutput(Outbox):
             raise TimeoutError("the broker has not confirmed it")
 
     def _send_picture(self) -> None:
-        """Publish the picture of the message that is under way, before that. With `_retaining` held.
+        """Publish the picture of the present message, ahead of the message. `_retaining` is held.
 
-        At most once: what the broker breaks off at the client would send once more without end. It has come where the
-        message behind it is confirmed; on a new connection it goes before that again.
+        At most once, because a picture at which the broker closes the connection would be sent again without end. It
+        has arrived when the message after it is confirmed; on a new connection it is sent ahead of the message again.
         """
         if message := self._pictured:
             self._publish(f"{message.camera}/snapshot", message.jpeg, _AT_MOST_ONCE, retain=True)
 
     def _count_broken_off(self) -> None:
-        """Give up a picture at which the broker breaks off each time, and all that are as large."""
+        """Count a lost connection; after _BROKEN_OFF during one picture, give up that one and all as large."""
         with self._retaining:
             self._broken_off += 1
             if (message := self._pictured) and self._broken_off >= _BROKEN_OFF:
                 self._pictured, self._too_large_bytes = None, len(message.jpeg)
                 log.warning(
-                    "mqtt: %s breaks off at the picture of %s (%d kB): it goes without, and so do others that are as "
-                    "large. Allow the broker larger messages",
+                    "mqtt: %s closes the connection at the picture of %s (%d kB). Pictures as large as this are no "
+                    "longer sent. Allow larger messages on the broker",
                     self._where, said(message), round(len(message.jpeg) / 1000),
                 )  # fmt: skip
 
     def tell_state(self, camera: CameraState) -> None:
-        """Publish the state of a camera where it has changed."""
+        """Publish the state of a camera if it has changed; the first time, also OFF: no event is open."""
         topic = f"{camera.name}/violence"
         if topic not in self._retained:
             self._keep(topic, "OFF")
         self._keep(f"{camera.name}/state", camera.state)
 
     def close(self, timeout_s: float) -> None:
-        """Send what waits, say offline, and go."""
+        """Send the waiting messages for up to `timeout_s` seconds, publish offline, and disconnect."""
         super().close(timeout_s)
         with self._changed:
             self._is_over = True
@@ -162,7 +165,7 @@ class MqttOutput(Outbox):
             try:
                 offline.wait_for_publish(timeout_s)
             except (ValueError, RuntimeError) as e:
-                log.warning("mqtt: could not say that it is offline: %s", e)
+                log.warning("mqtt: could not publish the status offline: %s", e)
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -174,10 +177,10 @@ class MqttOutput(Outbox):
             self._send_retained()
 
     def _send_retained(self) -> None:
-        """Publish what is to stand on the broker and was not handed to the client. With `_retaining` held.
+        """Publish the retained values that are not published yet, if the broker is connected. `_retaining` is held.
 
-        Nothing is, while the broker is away: it is told what holds when it is back. Therefore once at most: what the
-        client would send once more then is older, and would stay.
+        A broker that was away gets the values of the moment when it is back. Hence at most once: a value that the
+        client sent again by itself would be older, and would stay.
         """
         if not self._is_connected:
             return
@@ -187,7 +190,7 @@ class MqttOutput(Outbox):
         self._unsent.clear()
 
     def _publish(self, topic: str, value: str | bytes, qos: int, retain: bool) -> int:
-        """Returns the client's number of it."""
+        """Publish below the prefix; return the client's number of the message."""
         return int(self._client.publish(f"{self._prefix}/{topic}", value, qos, retain).mid)
 
     def _confirmed(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
@@ -196,13 +199,13 @@ class MqttOutput(Outbox):
             self._changed.notify_all()
 
     def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        self._refused = f"does not let us in: {reason}" if reason.is_failure else ""
+        self._refused = f"refuses the connection: {reason}" if reason.is_failure else ""
         if self._refused:
             return
         log.info("mqtt: connected to %s", self._where)
         self._said.clear()
         with self._retaining:
-            # a broker that was started anew may have forgotten all
+            # a broker that was restarted may have forgotten all values
             self._unsent |= set(self._retained) if self._was_connected else {"status"}
             self._was_connected = True
             self._be(connected=True)
@@ -211,7 +214,7 @@ class MqttOutput(Outbox):
         self._client.subscribe(f"{self._prefix}/status", _AT_LEAST_ONCE)
 
     def _heard(self, client: Any, userdata: Any, message: Any) -> None:
-        """Say online again where another run has said offline, or the broker for one that was killed."""
+        """Publish online again after another run, or the broker for one that was killed, has published offline."""
         with self._retaining:
             if message.payload == b"offline" and self._retained["status"] == "online":
                 self._unsent.add("status")
@@ -222,10 +225,10 @@ class MqttOutput(Outbox):
         self._be(connected=False)
         if had_it:
             if reason.is_failure:
-                log.warning("mqtt: lost %s (%s); it is tried again", self._where, reason)
+                log.warning("mqtt: lost the connection to %s (%s); trying again", self._where, reason)
             self._count_broken_off()
         elif reason.is_failure:
-            self._say_once(self._refused or f"breaks off before it lets us in ({reason})")
+            self._say_once(self._refused or f"closes the connection before accepting it ({reason})")
         self._refused = ""
 
     def _be(self, connected: bool) -> None:
@@ -234,20 +237,21 @@ class MqttOutput(Outbox):
             self._changed.notify_all()
 
     def _unreachable(self, client: Any, userdata: Any) -> None:
-        """Called where the client catches what went wrong, and says not what."""
+        """Log why. The client calls this while it handles the exception, but does not pass it on."""
         self._say_once(f"cannot be reached ({_reason(sys.exc_info()[1])})")
 
     def _say_once(self, why: str) -> None:
-        """Say why the broker is not there, once for each reason until it is."""
+        """Log why the broker is not connected, each reason once until it is."""
         if why not in self._said:
-            log.warning("mqtt: %s %s; it is tried again", self._where, why)
+            log.warning("mqtt: %s %s; trying again", self._where, why)
         self._said.add(why)
 
 
 def checked(url: str, ca: Path | None) -> tuple[SplitResult, ssl.SSLContext | None]:
-    """The parts of a broker's address, and how TLS is to check it; `ca`: the file of the one CA that may vouch for it.
+    """Split a broker's address; return its parts and the TLS settings, None for mqtt://.
 
-    Raises UserError for what is no such address, and for a file that holds no certificate.
+    `ca`: PEM file of the only CA to trust; None trusts the system's. Raises UserError if the address is not valid, if
+    `ca` is given for mqtt://, or if the file contains no certificate.
     """
     parts = addresses.split("--mqtt", url, ("mqtt", "mqtts"), _FORM)
     if parts.scheme == "mqtt":
@@ -260,18 +264,20 @@ def checked(url: str, ca: Path | None) -> tuple[SplitResult, ssl.SSLContext | No
         return parts, tls
     try:
         tls.load_verify_locations(ca)
-        why = "" if tls.cert_store_stats()["x509"] else "it holds other things"
-    except OSError as e:  # ssl.SSLError is one
+        why = "" if tls.cert_store_stats()["x509"] else "it contains something else"
+    except OSError as e:  # ssl.SSLError included
         why = _reason(e)
     if why:
         raise UserError(
-            f"--mqtt-ca: no certificate can be read from {ca} ({why}). Give a PEM file of the CA's"
+            f"--mqtt-ca: cannot read a certificate from {ca} ({why}). Give the CA's certificate as a PEM file"
         )
     return parts, tls
 
 
 def _reason(error: BaseException | None) -> str:
-    """What is wrong, for people."""
+    """What is wrong, in words for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is refused: {error.verify_message}. A CA of your own is trusted with --mqtt-ca FILE"
-    return str(getattr(error, "strerror", None) or error or "no reason is known")
+        return (
+            f"its certificate is refused: {error.verify_message}. To trust your own CA, give --mqtt-ca FILE"
+        )
+    return str(getattr(error, "strerror", None) or error or "unknown reason")

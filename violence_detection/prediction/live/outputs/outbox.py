@@ -1,4 +1,4 @@
-"""A thread that sends what it is given, so that whoever is slow or gone keeps nobody else waiting."""
+"""Sends messages in its own thread, so that a receiver that is slow or gone keeps nobody else waiting."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.system import redaction
 
 log = logging.getLogger(__name__)
-#: So many messages wait at most; then one is given up.
+#: Most messages that wait; if one more comes, one is given up.
 _MOST = 200
 
 
 class Outbox(ABC):
-    """One way that news go. `name`: as the log and the figures call it; failed: messages that did not arrive.
+    """An output for news. name: its name in the log and the figures; sent, failed: number of messages.
 
-    Of an event at most one `update` waits, and none where its `end` does: what is newer stands for it, and it is no
-    message that did not arrive.
+    At most one `update` of an event waits, and none if the event's `end` does: the newer message replaces it, and the
+    one that was replaced does not count as failed.
     """
 
     name = ""
@@ -36,20 +36,23 @@ class Outbox(ABC):
 
     @abstractmethod
     def deliver(self, message: EventMessage) -> None:
-        """Send a message. Raises OSError, ValueError or whatever its client raises where that fails."""
+        """Send a message. Raises OSError, ValueError or whatever its client raises if that fails."""
 
     def is_ready(self) -> bool:
-        """Whether a message can be sent now; until then all wait. Who changes it holds `_changed`, and notifies it."""
+        """Whether a message can be sent now; until then all wait.
+
+        Whoever changes the answer must hold `_changed` and notify it.
+        """
         return True
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a message waits, or is on its way."""
+        """Whether a message is waiting or being sent."""
         with self._changed:
             return bool(self._waiting) or self._sending is not None
 
     def send(self, message: EventMessage) -> None:
-        """Have a message sent; returns at once."""
+        """Queue a message to be sent; returns at once."""
         with self._changed:
             _add(self._waiting, message)
             if len(self._waiting) > _MOST:
@@ -57,12 +60,12 @@ class Outbox(ABC):
             self._changed.notify()
 
     def _give_up(self, message: EventMessage) -> None:
-        """See to a message that waits no more, since too many do. With `_changed` held: no other is taken meanwhile."""
+        """Handle a message removed because too many wait. `_changed` is held, so that no other is taken meanwhile."""
         self.failed += 1
         log.warning("%s: too slow, %s is given up", self.name, said(message))
 
     def close(self, timeout_s: float) -> None:
-        """Send what waits, for so long at most."""
+        """Send the waiting messages for up to `timeout_s` seconds; the rest count as failed."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -86,7 +89,7 @@ class Outbox(ABC):
                 log.warning("%s: %s did not arrive: %s", self.name, said(message), redaction.redact(str(e)))
 
     def _next(self) -> EventMessage | None:
-        """The oldest that waits, once it can be sent; None: it is closed, and none waits."""
+        """Wait for the oldest message until it can be sent, and return it; None if closed and none is waiting."""
         with self._changed:
             self._sending = None
             self._changed.wait_for(lambda: self.is_ready() if self._waiting else self._is_closed)
@@ -95,7 +98,7 @@ class Outbox(ABC):
 
 
 def _add(waiting: list[EventMessage], message: EventMessage) -> None:
-    """Add a message; where an `update` of its event waits, it takes that one's place and turn."""
+    """Add a message; if an `update` of its event is waiting, the message takes that one's place in the queue."""
     for number, other in enumerate(waiting):
         if other.news.kind == UPDATE and _event(other) == _event(message):
             waiting[number] = message
@@ -104,9 +107,9 @@ def _add(waiting: list[EventMessage], message: EventMessage) -> None:
 
 
 def _least(waiting: list[EventMessage], sending: EventMessage | None) -> int:
-    """Which of them is given up: the oldest `update`; the oldest, where only beginnings and ends wait.
+    """Index of the message to give up: the oldest `update`, or else the oldest message.
 
-    But not of the event of which one is on its way.
+    The latter spares the event of which a message is being sent, unless there is no other.
     """
     updates = (number for number, message in enumerate(waiting) if message.news.kind == UPDATE)
     others = (n for n, message in enumerate(waiting) if sending is None or _event(message) != _event(sending))
@@ -118,5 +121,5 @@ def _event(message: EventMessage) -> tuple[str, str]:
 
 
 def said(message: EventMessage) -> str:
-    """A message as the log calls it."""
+    """The name of a message in the log."""
     return f"{message.news.kind} of {message.news.event_id}"

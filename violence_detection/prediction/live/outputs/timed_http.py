@@ -1,4 +1,4 @@
-"""HTTP whose answers take no longer than their timeout as a whole: clients apply it to each piece that comes."""
+"""HTTP with a timeout for the whole answer; the client itself applies it to each piece that comes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 
 
 class TimedAdapter(HTTPAdapter):
-    """As HTTPAdapter, also by way of a proxy."""
+    """An HTTPAdapter with this timeout, also through a proxy."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -26,7 +26,7 @@ class TimedAdapter(HTTPAdapter):
 
 
 class _Until(io.RawIOBase):
-    """What comes over a connection up to a moment. Raises TimeoutError behind it."""
+    """Reads from a connection until a time on the monotonic clock. Raises TimeoutError after that."""
 
     def __init__(self, connection: socket.socket, pieces: io.RawIOBase, until_s: float):
         self._connection, self._pieces, self._until_s = connection, pieces, until_s

@@ -1,4 +1,4 @@
-"""All ways that news go, opened as the settings say and closed together."""
+"""All outputs for news: opened as the settings say, and closed together."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
 log = logging.getLogger(__name__)
-#: How long what is on its way may take at the end.
+#: At the end: time for all outputs together to send the messages that wait; none gets less than 0.5 s.
 _ENDING_S = 5.0
 _LOOK_EVERY_S = 0.1
 
 
 def check(live: LiveConfig) -> None:
-    """Raise UserError for a way that cannot work. Nothing is begun."""
+    """Raise UserError for an output that cannot work, without starting anything."""
     if live.on_event is not None:
         command.words(live.on_event)
     for url in live.webhook:
@@ -37,16 +37,16 @@ def check(live: LiveConfig) -> None:
 def opened(
     live: LiveConfig, cameras: Sequence[CameraState], others: Sequence[Outbox] = ()
 ) -> Iterator[list[Outbox]]:
-    """Yield those that are asked for, and others; at the end what waits is sent.
+    """Open the outputs that the settings ask for and yield them with `others`; on exit, send what waits and close all.
 
-    Raises UserError for one that cannot be had.
+    Raises UserError if one cannot be opened.
     """
     outboxes = list(others)
     server: MetricsServer | None = None
     try:
         if live.on_event is not None:
             outboxes.append(CommandOutput(live.on_event, live.on_event_timeout_s))
-        # one by one: where one is refused, those before it are closed
+        # one by one, so that those before one that is refused are closed
         for url, name in zip(live.webhook, webhook.names(live.webhook), strict=True):
             outboxes.append(WebhookOutput(url, live.webhook_timeout_s, name=name))
         if live.mqtt is not None:
@@ -63,8 +63,8 @@ def opened(
 
 
 def wait(outboxes: Sequence[Outbox], stop: threading.Event) -> None:
-    """Wait until what can be sent was tried, or somebody asks to stop. A broker that is away is not waited for."""
+    """Wait until all messages that can be sent were tried, or `stop` is set; not for a broker that is away."""
     if waiting := [o.name for o in outboxes if o.is_at_work and o.is_ready()]:
-        log.info("what waits is sent still (%s); Ctrl-C ends it", ", ".join(waiting))
+        log.info("sending the messages that are still waiting (%s); Ctrl-C ends this", ", ".join(waiting))
     while any(o.is_at_work and o.is_ready() for o in outboxes) and not stop.wait(_LOOK_EVERY_S):
         pass

@@ -1,4 +1,4 @@
-"""The JSON of each news, posted to an address."""
+"""Posts the JSON of each piece of news to an address."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.outputs.timed_http import TimedAdapter
 from violence_detection.system import redaction
 
-#: Attempts after the first, and the answers that a later one may better.
+#: Attempts after the first.
 _RETRIES = 3
+#: Statuses of answers after which another attempt may succeed.
 _AGAIN = (429, 500, 502, 503, 504)
-#: Redirections that have the same message posted again; the others make a GET without it. So many are followed.
-_POSTED_AGAIN, _MOST_REDIRECTIONS = (307, 308), 5
-#: A part of another address's path that is longer may be a secret.
+#: Redirections after which the same message is posted again; after others, clients send a GET without it.
+_POSTED_AGAIN = (307, 308)
+#: Most redirections that are followed.
+_MOST_REDIRECTIONS = 5
+#: A longer segment of another address's path may be a secret and is not shown.
 _LONGEST_SHOWN = 20
-#: Loggers of the client, which show the path of each attempt.
+#: Loggers of the HTTP client, which log the path of each attempt.
 _CLIENT = tuple(map(logging.getLogger, ("urllib3.connectionpool", "urllib3.util.retry")))
 _FORM = "an address such as http://host/path or https://host/path"
 
 
 def names(urls: Sequence[str]) -> list[str]:
-    """What webhooks are called: by their host alone, for the path may be the secret; a second one there has a 2."""
+    """Names of webhooks: `webhook https://host`, without the path, which may be secret. A second one there has a 2."""
     places = [f"webhook {redaction.place(url)}" for url in urls]
     counts = [places[: i + 1].count(place) for i, place in enumerate(places)]
     return [place if n == 1 else f"{place} {n}" for place, n in zip(places, counts, strict=True)]
 
 
 def check(url: str) -> str:
-    """The path and query, as they are sent. Raises UserError for what is no address of HTTP."""
+    """Return the path and query as they are sent. Raises UserError if the address is not a valid one of HTTP."""
     addresses.split("--webhook", url, ("http", "https"), _FORM)
     try:
         return requests.Request("POST", url).prepare().path_url
@@ -47,12 +50,13 @@ def check(url: str) -> str:
 class WebhookOutput(Outbox):
     """Posts to `url`. A user and password in it are sent as HTTP's basic authentication.
 
-    They are shown nowhere, nor are its path and query, which services have for a secret. `timeout_s`: what an answer
-    may take; `wait_s`: half of what the third attempt waits, which then doubles; `name`: see `names`.
+    They are not shown anywhere, and nor are its path and query, which some services use as the secret. `timeout_s`:
+    longest time for an answer; `wait_s`: half the wait before the third attempt, which doubles for the fourth (the
+    second follows at once); `name`: see `names`.
     """
 
     def __init__(self, url: str, timeout_s: float, wait_s: float = 0.5, name: str = ""):
-        """Raises UserError for what is no address of HTTP."""
+        """Raises UserError if `url` is not a valid address of HTTP."""
         self.name = name or names([url])[0]
         self._url, self._timeout_s, self._path = url, timeout_s, _OwnPath(url, check(url))
         self._session = _Session()
@@ -68,7 +72,7 @@ class WebhookOutput(Outbox):
         super().__init__()
 
     def close(self, timeout_s: float) -> None:
-        """Send what waits, and let go of the connections."""
+        """Send the waiting messages for up to `timeout_s` seconds, and close the connections."""
         super().close(timeout_s)
         self._session.close()
         if not self._thread.is_alive():
@@ -76,18 +80,18 @@ class WebhookOutput(Outbox):
                 logger.removeFilter(self._is_of_others)
 
     def _is_of_others(self, record: logging.LogRecord) -> bool:
-        """Whether the client logs it of other connections."""
+        """Whether a record of the client is from another thread than this webhook's; the others are not logged."""
         return record.threadName != self.name
 
     def deliver(self, message: EventMessage) -> None:
-        """Post it. Raises requests.RequestException where no attempt is taken, or the address is another now."""
+        """Post a message. Raises requests.RequestException if no attempt succeeds, or if the address has moved."""
         try:
             answer = self._session.post(
                 self._url,
                 data=message.text().encode(),
                 headers={"Content-Type": "application/json"},
                 timeout=self._timeout_s,
-                stream=True,  # nobody reads what it says besides
+                stream=True,  # the content of the answer is not read
             )
             answer.close()
         except requests.RequestException as e:
@@ -97,43 +101,45 @@ class WebhookOutput(Outbox):
                 return
             said = f"answered {answer.status_code}"
             if to := answer.headers.get("Location"):
-                said += f": it is at {self._path.elsewhere(urljoin(answer.url, to))} now; give that address"
-        # outside of the handler: the client's error holds the address
+                said += (
+                    f": it has moved to {self._path.elsewhere(urljoin(answer.url, to))}; give that address"
+                )
+        # outside the handler, because the client's error contains the address
         raise requests.RequestException(said)
 
 
 def _why(error: requests.RequestException) -> str:
-    """What went wrong, without the classes of the client that stand around it."""
+    """What went wrong, without the names of the client's classes."""
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return re.sub(r"\w+\(host='([^']*)', port=(\d+)\)", r"\1:\2", str(reason or error))
 
 
 class _Session(requests.Session):
-    """Follows a redirection only where the message is posted again as it is."""
+    """Follows a redirection only if the same message is then posted again."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         return super().get_redirect_target(resp) if resp.status_code in _POSTED_AGAIN else None
 
 
 class _OwnPath:
-    """Knows the path and query of an address, and takes them out of texts."""
+    """Removes the path and query of an address from texts."""
 
     def __init__(self, url: str, sent: str):
-        """`sent`: as its client sends them."""
+        """`sent`: path and query as the client sends them."""
         parts = urlsplit(url)
         whole = {sent, sent.partition("?")[0], parts.path, f"{parts.path}?{parts.query}"}
         self._whole = sorted((text for text in whole if len(text) > 1), key=len, reverse=True)
         self._segments = {segment for text in whole for segment in re.split(r"[/?]", text) if segment}
 
     def hidden(self, text: str) -> str:
-        """The text without it, and without the path of any other address that the client was sent on to."""
+        """The text without them, and without the path of any other address that the client was redirected to."""
         text = re.sub(r"(with url: )\S+", r"\1/...", redaction.places_in(text))
         for path in self._whole:
             text = re.sub(rf"{re.escape(path)}(?![\w-])", "/...", text)
         return text
 
     def elsewhere(self, url: str) -> str:
-        """Another address, without what this one's path has too, and other parts that may be secrets."""
+        """Another address, with "..." for segments that this one also has and for others that may be secrets."""
         parts = urlsplit(redaction.safe_url(url))
         shown = [
             "..." if segment in self._segments or len(segment) > _LONGEST_SHOWN else segment
