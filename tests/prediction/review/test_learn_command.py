@@ -102,7 +102,7 @@ def test_the_marks_are_not_replaced_by_the_profile(tmp_path: Path) -> None:
     marked = tmp_path / "marks.json"
     before = marked.read_bytes()
     with pytest.raises(
-        UserError, match=r"--save-profile .*marks\.json is there already and is not a camera profile"
+        UserError, match=r"--save-profile .*marks\.json already exists and is not a camera profile"
     ):
         test_violence_model.main(
             [
