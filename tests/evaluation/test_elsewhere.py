@@ -400,7 +400,8 @@ def test_what_an_audit_lacks_is_said_before_val_is_looked_at(
     ledger = root / "combined_all" / val_ledger.FILE_NAME
     before = ledger.read_bytes() if ledger.exists() else b""
     with pytest.raises(
-        UserError, match=r"--audit labels: no oof_predictions\.csv in .*that trained it .*--cross-validate 5"
+        UserError,
+        match=r"--audit labels: no oof_predictions\.csv in .*that trained the model .*--cross-validate 5",
     ):
         measure(root, tmp_path / "report", audit=("labels",))
     monkeypatch.setattr(registry.Backbone, "is_video", True)
