@@ -406,7 +406,8 @@ def test_what_an_audit_lacks_is_said_before_val_is_looked_at(
         measure(root, tmp_path / "report", audit=("labels",))
     monkeypatch.setattr(registry.Backbone, "is_video", True)
     with pytest.raises(
-        UserError, match="takes pictures one by one, and stand_in takes none: leave shortcuts"
+        UserError,
+        match="needs a model with an image backbone, and this model has only stand_in: leave shortcuts",
     ):
         measure(root, tmp_path / "report", audit=("shortcuts",))
     assert (ledger.read_bytes() if ledger.exists() else b"") == before
