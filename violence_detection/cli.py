@@ -297,7 +297,9 @@ def _user_must_act(message: str) -> int:
     return EXIT_USER_MUST_ACT
 
 
-_NO_STDOUT = "the summary cannot be written to stdout ({}). Redirect stdout to another place; files written so far are kept"
+_NO_STDOUT = (
+    "the summary cannot be written to stdout ({}). Redirect stdout elsewhere; files written so far are kept"
+)
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
