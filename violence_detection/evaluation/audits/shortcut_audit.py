@@ -66,7 +66,7 @@ def _picture_runs(model: TrainedModel, config: EvaluationConfig) -> list[Backbon
 
 
 def _backgrounds(measured: Evaluation, config: EvaluationConfig) -> Backgrounds:
-    """What computes features of backgrounds, with the model's first image backbone."""
+    """The maker of background features, which uses the model's first image backbone."""
     model = measured.model
     first, *_ = _picture_runs(model, config)
 

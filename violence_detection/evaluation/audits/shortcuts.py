@@ -84,8 +84,8 @@ def audit(
     """Make all checks; the result is JSON-able.
 
     `samples`: features of the judged clips. `stores`: the feature caches, which may have train clips as well.
-    `background`: returns for the clips a part of them, and what gives the features of their backgrounds
-    (background.py); None if backgrounds were not asked for.
+    `background`: chooses some of the clips, and returns them with a function that gives the features of their
+    backgrounds (background.py); None if backgrounds were not asked for.
     """
     checks = {
         "metadata": file_format(clips),

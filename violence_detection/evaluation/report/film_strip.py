@@ -54,7 +54,7 @@ def or_reason(frames: FramesMaker, path: str) -> tuple[list[StripFrame], str]:
 
 
 def frames_below(root: Path, window_s: float = float("inf"), steps: int = 0) -> FramesMaker:
-    """What returns the frames of a clip, given its path relative to `root`; see `clip_frames` and `frame_count`."""
+    """A function from a clip's path, relative to `root`, to its frames; see `clip_frames` and `frame_count`."""
     count = frame_count(steps)
     return lambda path: clip_frames(root / path, count, window_s)
 

@@ -133,7 +133,7 @@ def _write_audits(scored: Evaluation, folder: Path) -> None:
 
 
 def _facts(scored: Evaluation, run: run_records.RunRecords) -> checklist.Facts:
-    """What the roadmap's checklist is filled in from."""
+    """The facts that fill in the roadmap's checklist."""
     clips, result = scored.clips, scored.result
     return checklist.Facts(
         run=run,

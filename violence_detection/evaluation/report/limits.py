@@ -72,7 +72,7 @@ def _overlap(record: Record) -> Limit:
 
 
 def _one_class(record: Record) -> Limit | None:
-    """A note if only one class was judged: a model that calls every video that is right on all of them."""
+    """A note if only one class was judged: a model that gives every video that label is right on all these clips."""
     judged = [name for name, part in record["coverage"].items() if part["predicted"]]
     if len(judged) != 1:
         return None
