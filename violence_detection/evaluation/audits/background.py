@@ -46,7 +46,7 @@ class Backgrounds:
     make_engine: Callable[[BackboneRun], engines.Engine]
 
     def __call__(self, clips: AuditedClips) -> tuple[AuditedClips, Values]:
-        """Choose at most MOST_LOOKED_AT clips of each data set; return them, and a function from rows to features (n, C).
+        """Take at most MOST_LOOKED_AT clips of each data set; return them, and a function from rows to (n, C) features.
 
         Clips that cannot be read are left out.
         """

@@ -124,7 +124,7 @@ def _trained_with(folds: int) -> str:
 
 
 def _check_whole(folder: Path, path: Path) -> None:
-    """Raise UserError if the table is not the one that the record of the folds describes; warn if none is there."""
+    """Raise UserError if the table is not the one that the record of the folds describes; without one, only warn."""
     if not (folder / run_folder.FOLDS_RECORD_NAME).is_file():
         log.warning(
             "%s: there is no %s beside it, so it cannot be checked whether the table is complete",

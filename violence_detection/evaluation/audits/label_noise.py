@@ -54,7 +54,10 @@ class NoiseEstimate:
 
 
 def estimate(p_fight: np.ndarray, is_fight: np.ndarray, groups: np.ndarray, seed: int = 0) -> NoiseEstimate:
-    """Estimate it from out-of-fold P(fight), (n,) in [0, 1], labels, (n,) bool, and source groups, (n,)."""
+    """Estimate the share of wrong labels.
+
+    `p_fight`: out-of-fold P(fight), (n,) in [0, 1]. `is_fight`: labels, (n,) bool. `groups`: source groups, (n,).
+    """
     by_source = _log_likelihoods(np.asarray(p_fight, float), np.asarray(is_fight, bool), np.asarray(groups))
     found = _best_share(by_source.sum(axis=0, keepdims=True))[0]
     n = len(by_source)

@@ -242,7 +242,7 @@ def _halves(is_fight: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
     if len(np.unique(groups)) < 4:
         return []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that few sources cannot be divided evenly
+        warnings.simplefilter("ignore")  # scikit-learn warns that few sources cannot be divided evenly
         folds = StratifiedGroupKFold(2, shuffle=True, random_state=0).split(is_fight, is_fight, groups)
         return [half for _, half in folds if 0 < is_fight[half].sum() < len(half)]
 
