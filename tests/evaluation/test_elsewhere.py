@@ -402,12 +402,14 @@ def test_what_an_audit_lacks_is_said_before_val_is_looked_at(
     ledger = root / "combined_all" / val_ledger.FILE_NAME
     before = ledger.read_bytes() if ledger.exists() else b""
     with pytest.raises(
-        UserError, match=r"--audit labels: no oof_predictions\.csv in .*that trained it .*--cross-validate 5"
+        UserError,
+        match=r"--audit labels: no oof_predictions\.csv in .*that trained the model .*--cross-validate 5",
     ):
         measure(root, tmp_path / "report", audit=("labels",))
     monkeypatch.setattr(registry.Backbone, "is_video", True)
     with pytest.raises(
-        UserError, match="takes pictures one by one, and stand_in takes none: leave shortcuts"
+        UserError,
+        match="needs a model with an image backbone, and this model has only stand_in: leave shortcuts",
     ):
         measure(root, tmp_path / "report", audit=("shortcuts",))
     assert (ledger.read_bytes() if ledger.exists() else b"") == before
