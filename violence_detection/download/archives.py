@@ -132,7 +132,9 @@ def check_volume(path: Path) -> None:
 def _is_last_of_several(tail: bytes) -> bool:
     """Whether a file ends like the last part of a split zip archive: its end record gives a part number above 0."""
     part = tail[tail.rfind(b"PK\x05\x06") :][4:6] if b"PK\x05\x06" in tail else b""
-    return len(part) == 2 and 0 < int.from_bytes(part, "little") < 0xFFFF  # 0xFFFF: see the Zip64 record
+    return (
+        len(part) == 2 and 0 < int.from_bytes(part, "little") < 0xFFFF
+    )  # 0xFFFF: the number is in the Zip64 record
 
 
 def verify(
@@ -360,7 +362,7 @@ def _readable_errors(path: Path) -> Iterator[None]:
         raise CorruptArchive(f"{path}: damaged ({e}). {again}") from e
     except UnicodeError as e:
         raise CorruptArchive(f"{path}: damaged file names ({e}). {again}") from e
-    # damaged numbers and names that the libraries do not check, and endless nesting
+    # damaged numbers and names that the libraries do not check, and unlimited nesting
     except (ValueError, LookupError, RecursionError) as e:
         raise CorruptArchive(f"{path}: damaged ({e}). {again}") from e
     except OSError as e:

@@ -211,9 +211,8 @@ class DownloadJob:
             files, renamed = archives.unpack(
                 candidate.archive, staging, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes
             )
-            storage.sync_files(
-                staging / f.path for f in files
-            )  # before the record, which says that they are complete
+            # before the record, which says that the files are complete
+            storage.sync_files(staging / f.path for f in files)
             kept = self.config.keep_archives or not _fetched(candidate.archive).exists()
             source = _source_record(candidate, kept)
             record = completion.write(staging, dataset.key, source, files, renamed)

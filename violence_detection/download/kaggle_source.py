@@ -210,9 +210,8 @@ def authenticate() -> Kaggle:
         raise UserError(f"no Kaggle credentials were found in any of the usual places. {HOW_TO_AUTHENTICATE}")
     settings_file = settings.kaggle_json()
     pair = _pair_of(settings_file) if found[0] == str(settings_file) else {}
-    folder = {
-        "KAGGLE_CONFIG_DIR": str(settings_file.parent)
-    }  # expanded: the client creates it and takes `~` literally
+    # expanded: the client creates this folder, and takes `~` literally
+    folder = {"KAGGLE_CONFIG_DIR": str(settings_file.parent)}
     token_first = any(name in found[0] for name in ("access_token", "API_TOKEN"))
     if token_first:
         _check_token(found[0])
