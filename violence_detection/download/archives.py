@@ -132,9 +132,8 @@ def check_volume(path: Path) -> None:
 def _is_last_of_several(tail: bytes) -> bool:
     """Whether a file ends like the last part of a split zip archive: its end record gives a part number above 0."""
     part = tail[tail.rfind(b"PK\x05\x06") :][4:6] if b"PK\x05\x06" in tail else b""
-    return (
-        len(part) == 2 and 0 < int.from_bytes(part, "little") < 0xFFFF
-    )  # 0xFFFF: the number is in the Zip64 record
+    # 0xFFFF: the number is in the Zip64 record
+    return len(part) == 2 and 0 < int.from_bytes(part, "little") < 0xFFFF
 
 
 def verify(

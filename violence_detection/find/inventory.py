@@ -87,7 +87,7 @@ class Inventory:
 
     `duplicate_trees`: (copy, kept), the roots of a tree whose labelled videos are all in another tree too, and of that
     tree. `unknown`: the number of videos in each folder that belong to no data set. `failures`: {path, reason} of rows
-    and files of own sets that cannot be used; `refused`: the files that nothing but those names. `unlisted`:
+    and files of own sets that cannot be used; `refused`: the files that only those name. `unlisted`:
     {path, reason} of folders that cannot be listed. `ignored`: published second copies; `copied`: the videos of
     duplicate trees. `unknown`, `ignored` and `copied` do not include files in caches.
     """
