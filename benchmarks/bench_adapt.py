@@ -8,11 +8,11 @@ DATA/combined_all is the output of combine_all_datasets.py. --models is the fold
 Name the features that its kernel head was made with.
 
 The sources of each left-out data set are cut into two halves, --halves times, and each half is used in both roles. One
-half provides the footage: as many clips as are available at every share of fights that is tried. All clips of the other
-half are judged, at the shipped threshold or at the one that the method finds (adapting_methods.py,
-models/adapted_head.py). Pseudo-labelled clips form an additional data set that the kernel head is fitted to, with the
-same total weight for both classes; the network's logits do not change. `threshold kept`: the threshold moves by the
-median by which one half of the footage moves when the head is fitted to the other half.
+half provides the footage, with the same number of clips at every share of fights that is tried: the largest that all of
+them allow. All clips of the other half are judged, at the shipped threshold or at the one that the method finds
+(adapting_methods.py, models/adapted_head.py). Pseudo-labelled clips form an additional data set that the kernel head is
+fitted to, with the same total weight for both classes; the network's logits do not change. `threshold kept`: the
+threshold moves by the median by which one half of the footage moves when the head is fitted to the other half.
 
 All gains are paired: they are measured on the same clips. Whether a method passes is decided by the rule in
 docs/decisions.md, "Adapting without labels". `chosen on the other three`: for each data set, the method with the
@@ -52,7 +52,7 @@ from violence_detection.system import storage
 from violence_detection.system.console import log
 from violence_detection.training import kernel_fit, run_folder
 
-#: Shares of fights in the footage that are tried: for methods that know nothing about it, and that know it is quiet.
+#: Shares of fights in the footage, for methods that know nothing about it and for those that know that it is quiet.
 SHARES = (0.02, 0.2, 0.5, 0.8)
 QUIET_SHARES = (0.0, 0.02, 0.05)
 #: The two members.
@@ -117,9 +117,9 @@ class Place:
     """A left-out data set: its n clips, their logits by the members, and the t clips that the kernel head is fitted to.
 
     `network` (n,): the network's logits as they are averaged; `published` (n,): the whole model's logits in the run.
-    `temperature`: that of the kernel head. `alike` (t + n, t + n): the kernel between the training clips, followed by
-    the clips of the set. `train_labels` (t,): QUIET or FIGHT; `cells` (t,): names of data set and class, each of which
-    is weighted as a whole.
+    `temperature`: that of the kernel head. `alike` (t + n, t + n): the kernel between all of these clips, the t
+    training clips first. `train_labels` (t,): QUIET or FIGHT; `cells` (t,): data set and class of each training clip,
+    by which the clips are weighted.
     """
 
     name: str
@@ -270,9 +270,9 @@ def halves(place: Place, half: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def footage_of(place: Place, half: np.ndarray, share: float, most: float, seed: int) -> np.ndarray:
-    """Draw clips of the half with this share of fights, at least one unless the share is 0; return their indices.
+    """Draw clips of the half with this share of fights, at least one fight unless it is 0; return their indices.
 
-    There are as many as any share up to `most` allows.
+    Their number is the largest at which all shares up to `most` are possible.
     """
     rng = np.random.default_rng(storage.stable_seed(seed, place.name, "footage"))
     fights, quiet = (rng.permutation(half[place.labels[half] == k]) for k in (FIGHT, QUIET))
@@ -332,7 +332,7 @@ def moved_by(place: Place, clips: np.ndarray, labels: np.ndarray, base: np.ndarr
 
 
 def figures(z: np.ndarray, labels: np.ndarray, share: float) -> dict[str, float]:
-    """Figures of logits (n,) at threshold 0; `accuracy_at_share`: the accuracy if the judged clips had this `share`."""
+    """Figures of logits (n,) at threshold 0; `accuracy_at_share`: the accuracy if this share of them were of fights."""
     recall, calm = float((z[labels == FIGHT] >= 0).mean()), float((z[labels == QUIET] < 0).mean())
     return {
         "balanced_accuracy": (recall + calm) / 2,
@@ -343,7 +343,7 @@ def figures(z: np.ndarray, labels: np.ndarray, share: float) -> dict[str, float]
 
 
 def best_threshold(z: np.ndarray, labels: np.ndarray) -> float:
-    """The logit with the best balanced accuracy on these clips as threshold; the median if several are equally good."""
+    """The threshold, a logit, with the best balanced accuracy on these clips; the median of equally good ones."""
     at = np.concatenate([[z.min() - 1], (np.sort(z)[1:] + np.sort(z)[:-1]) / 2, [z.max() + 1]])
     score = np.array([(z[labels == 1] >= t).mean() + (z[labels == 0] < t).mean() for t in at])
     return float(np.median(at[score >= score.max() - 1e-9]))
@@ -397,7 +397,10 @@ def main_share(shares: Sequence[float]) -> float:
 
 
 def meets(gain: pd.Series, shares: Sequence[float]) -> bool:
-    """Whether mean gains by share of fights meet the rule: GAIN at the main share, at most LOSS at others below 0.5."""
+    """Whether the mean gains by share of fights meet the rule.
+
+    It requires at least GAIN at the main share, and a loss of at most LOSS at the other shares below 0.5.
+    """
     asked = main_share(shares)
     return bool(gain[asked] >= GAIN and all(gain[s] >= -LOSS for s in shares if s != asked and s < 0.5))
 

@@ -13,8 +13,8 @@ size in the corner farthest from it. That needs sizes of at most a third, and it
 Prints one JSON line: by size and way of judging, {accuracy, roc_auc, found, false_alarms} at threshold 0.5 of each data
 set, and their mean. `whole`: the whole picture only; `closer`: with the closer look, as the model judges. `square` is
 the share of clips of which a part was looked at closer. judged.csv (clip_id, dataset, source_group, label, size,
-passers_by, whole, closer, square, every, models) has P(fight) of each clip. If the command is killed, running it again
-continues.
+passers_by, whole, closer, square, every, models) has P(fight) of each clip and size. If the command is killed, running
+it again continues.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _judged(args: argparse.Namespace, known: set[tuple[str, float]]) -> Iterator
 def judged(detector: Detector, video: Path) -> tuple[float, float, bool]:
     """The highest P(fight) of a video's windows from the whole picture only and with the closer look.
 
-    Third, whether any window was looked at closer.
+    Also returns whether any window was looked at closer.
     """
     model = detector.model
 

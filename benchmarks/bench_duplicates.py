@@ -30,7 +30,7 @@ PLANTED_SHARE = 0.05
 CAMERA_SHARE, CAMERA_CLIPS = 0.2, 10
 #: Number of looks, of which each clip has one.
 N_LOOKS = 40
-#: Share of the clips that have fewer frames than a fingerprint.
+#: Share of the clips that have fewer frames than a fingerprint can describe.
 SHORT_SHARE = 0.1
 #: Fingerprints that are generated at a time.
 _BLOCK = 10_000

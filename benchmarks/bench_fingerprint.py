@@ -43,7 +43,7 @@ log = logging.getLogger("bench_fingerprint")
 #: The limit is this fraction of the distance between the nearest unrelated clips of the first half.
 MARGIN = 0.85
 #: Families of clips that have different published sources but show, as inspection has found, the same footage, or the
-#: same scene from the same camera: data set, prefix of the file names, and inclusive ranges of the numbers behind it.
+#: same scene from the same camera: data set, prefix of the file names, and inclusive ranges of the numbers after it.
 SEEN_RELATED: tuple[tuple[str, str, tuple[tuple[int, int], ...]], ...] = (
     ("hockey_fights", "no", ((123, 123), (136, 136))),
     ("surveillance_fight", "nofi", ((62, 68),)),
@@ -55,7 +55,7 @@ SEEN_RELATED: tuple[tuple[str, str, tuple[tuple[int, int], ...]], ...] = (
     ("real_life_violence", "NV_", ((38, 42), (301, 304))),  # one weightlifting stage
     ("real_life_violence", "NV_", ((724, 726),)),
 )
-#: Ids of videos that are the same video, as inspection has found.
+#: Pairs of video ids that belong to the same video, as inspection has found.
 SEEN_SAME_VIDEO = (
     ("SmxsnplMtb8", "n3yajhkWI6w"),
     ("vLOTaR9eMlg", "Ptvoh4L_FxY"),

@@ -1,4 +1,4 @@
-"""Measure which windows of fights, of quiet footage and of noise `--skip-still` skips, and how much faster a night is.
+"""Measure how much of fights, quiet footage and noise `--skip-still` skips, and how much faster it judges a night.
 
     python benchmarks/bench_stillness.py --data-root DATA --quiet QUIET
 

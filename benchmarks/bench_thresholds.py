@@ -1,4 +1,4 @@
-"""Measure whether an operating point's rate holds on a data set that neither its models nor its threshold have seen.
+"""Measure whether an operating point's rate holds on a data set on which its models were not trained.
 
     python train_ensemble_models.py --leave-one-dataset-out --all-clips ...       # leave_one_out_predictions.csv
     python benchmarks/bench_thresholds.py --models MODELS --folds MODEL

@@ -232,7 +232,7 @@ def _divided(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 
 
 def _froc(recall: np.ndarray, false: np.ndarray) -> np.ndarray:
-    """For curves (..., thresholds): the mean over RATES of the best recall with that many false events, (...)."""
+    """For curves (..., thresholds): the mean over RATES of the best recall at no more false events an hour, (...)."""
     best = [np.where(false <= rate, recall, 0.0).max(-1) for rate in RATES]
     return np.mean(best, axis=0)
 
