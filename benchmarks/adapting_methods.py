@@ -1,7 +1,7 @@
 """Ways to adapt a detector to unlabelled footage of a place, for bench_adapt.py.
 
-One kind moves the threshold: it gives the logit from which a clip is a fight, 0 being the shipped one. The other gives
-pseudo-labels, to which the kernel head is fitted besides.
+Some methods move the threshold: they return the logit from which a clip counts as a fight, where 0 is the shipped
+threshold. The others return pseudo-labels, to which the kernel head is fitted in addition to its training clips.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 QUIET, FIGHT, NONE = 0, 1, -1
-_ROUNDS, _CLOSE, _RAREST = 1000, 1e-7, 1e-3
-_NARROWEST = 0.25  # logits
+#: Expectation maximisation ends after this many steps, or when a step changes the share by less than _CONVERGED.
+_MAX_STEPS = 1000
+_CONVERGED = 1e-7
+#: Smallest share of either class that it may find.
+_RAREST = 1e-3
+#: Smallest standard deviation, in logits, of the prior for the move in `moved_classes`.
+_NARROWEST = 0.25
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Logits (n,) of clips of another data set, by a model that was not trained on it, and their labels (n,) 0 or 1."""
+    """Clips of another data set: logits (n,) by a model that was not trained on it, and labels (n,), 0 or 1."""
 
     logits: np.ndarray
     labels: np.ndarray
@@ -26,13 +31,16 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Footage:
-    """Logits (n,) of unlabelled clips of the place, 0 the threshold, and what is known of labelled clips elsewhere."""
+    """Unlabelled clips of the place, as logits (n,) with the threshold at 0, and labelled clips of other data sets."""
 
     logits: np.ndarray
     elsewhere: Sequence[Elsewhere]
 
     def log_odds(self) -> tuple[np.ndarray, float]:
-        """The logits as log odds where both classes are alike frequent, (n,), and the factor: by the other sets."""
+        """Log odds (n,) of a fight if both classes are equally frequent, and the factor from logits to log odds.
+
+        The factor is fitted on the other data sets.
+        """
         from sklearn.linear_model import LogisticRegression
 
         logits = np.concatenate([e.logits for e in self.elsewhere])
@@ -43,31 +51,34 @@ class Footage:
 
 
 def share_of_fights(log_odds: np.ndarray) -> float:
-    """The prior by expectation maximisation (Saerens, Latinne & Decaestecker 2002, Neural Computation 14)."""
+    """Estimate the share of fights by expectation maximisation.
+
+    Saerens, Latinne & Decaestecker 2002, Neural Computation 14. `log_odds` (n,): if both classes are equally frequent.
+    """
     share = 0.5
     likelihood = np.exp(np.clip(log_odds, -30, 30))
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_STEPS):
         odds = likelihood * share / (1 - share)
         before, share = share, float(np.clip(np.mean(odds / (1 + odds)), _RAREST, 1 - _RAREST))
-        if abs(share - before) < _CLOSE:
+        if abs(share - before) < _CONVERGED:
             break
     return share
 
 
 def by_share(footage: Footage) -> float:
-    """Where the posterior is even under the share that EM finds."""
+    """The logit at which fights and peaceful clips are equally likely, given the share of fights that EM finds."""
     log_odds, factor = footage.log_odds()
     share = share_of_fights(log_odds)
     return -float(np.log(share / (1 - share))) / factor
 
 
 def at_share(footage: Footage) -> float:
-    """Above it lies the share that EM finds."""
+    """The logit above which the footage has the share of fights that EM finds."""
     return float(np.quantile(footage.logits, 1 - share_of_fights(footage.log_odds()[0])))
 
 
 def otsu(footage: Footage) -> float:
-    """Between the two groups that lie furthest apart (Otsu 1979), midway between their means."""
+    """Midway between the means of the two groups with the largest variance between them (Otsu 1979)."""
     z = np.sort(footage.logits)
     n = np.arange(1, len(z))
     below = np.cumsum(z)[:-1]
@@ -77,7 +88,7 @@ def otsu(footage: Footage) -> float:
 
 
 def mixture(footage: Footage, weighted: bool) -> float:
-    """Between two Gaussians of one width, where they are alike likely; `weighted`: by their shares."""
+    """The logit at which two fitted Gaussians of equal variance are equally likely; `weighted`: given their shares."""
     from sklearn.mixture import GaussianMixture
 
     found = GaussianMixture(2, covariance_type="tied", n_init=3, random_state=0).fit(footage.logits[:, None])
@@ -88,10 +99,11 @@ def mixture(footage: Footage, weighted: bool) -> float:
 
 
 def moved_classes(footage: Footage) -> float:
-    """How far both classes of elsewhere have moved here, as one, with the share of fights unknown.
+    """How far both classes together are shifted here relative to elsewhere, if the share of fights is unknown.
 
-    By likelihood over a grid of moves and shares; classes are Gaussian, and a move is as likely as the other sets'
-    middles lie apart.
+    The most probable move on a grid of moves and shares. Both classes are Gaussian, with the means and standard
+    deviations of the other data sets. The prior of the move is Gaussian, and as wide as the midpoints between the two
+    classes differ among those sets.
     """
     per_class = [[e.logits[e.labels == k] for e in footage.elsewhere] for k in (QUIET, FIGHT)]
     means = [float(np.mean([v.mean() for v in values])) for values in per_class]
@@ -109,30 +121,30 @@ def moved_classes(footage: Footage) -> float:
 
 
 def half(way: Callable[[Footage], float]) -> Callable[[Footage], float]:
-    """Half of the way there."""
+    """Move the threshold only half as far as the method `way` does."""
     return lambda footage: way(footage) / 2
 
 
 def as_quiet_elsewhere(footage: Footage, quantile: float) -> float:
-    """How far this quantile of the footage lies from the mean of that of quiet clips elsewhere: for quiet footage."""
+    """How far a quantile of quiet footage is above the same quantile of quiet clips elsewhere (mean of those sets)."""
     usual = [np.quantile(e.logits[e.labels == QUIET], quantile) for e in footage.elsewhere]
     return float(np.quantile(footage.logits, quantile) - np.mean(usual))
 
 
 def confident(footage: Footage, quiet_below: float, fight_above: float) -> np.ndarray:
-    """By P(fight) of the clip."""
+    """Label the clips whose P(fight) is at most `quiet_below` or at least `fight_above`."""
     p = 1 / (1 + np.exp(-footage.log_odds()[0]))
     return np.where(p >= fight_above, FIGHT, np.where(p <= quiet_below, QUIET, NONE))
 
 
 def tails(footage: Footage, quiet: float, fights: float) -> np.ndarray:
-    """The lowest and the highest of the footage, by shares."""
+    """Label the share `quiet` of the footage with the lowest logits, and the share `fights` with the highest."""
     rank = np.argsort(np.argsort(footage.logits)) / len(footage.logits)
     return np.where(rank < quiet, QUIET, np.where(rank >= 1 - fights, FIGHT, NONE))
 
 
 def surer_halves(footage: Footage) -> np.ndarray:
-    """Of the classes as large as EM finds them, the surer half of each."""
+    """Label the surer half of each class, where the classes have the sizes that EM finds."""
     share = share_of_fights(footage.log_odds()[0])
     return tails(footage, (1 - share) / 2, share / 2)
 
@@ -141,7 +153,7 @@ def all_quiet(footage: Footage) -> np.ndarray:
     return np.full(len(footage.logits), QUIET)
 
 
-#: Methods that are told nothing of the footage.
+#: Methods that know nothing about the footage.
 THRESHOLDS: Mapping[str, Callable[[Footage], float]] = {
     "share by EM": by_share,
     "share by EM, half way": half(by_share),
@@ -164,7 +176,7 @@ LABELS: Mapping[str, Callable[[Footage], np.ndarray]] = {
     "labels: lowest half alone": lambda f: tails(f, 0.5, 0.0),
     "labels: surer half of EM's classes": surer_halves,
 }
-#: Methods that are told that the footage is quiet.
+#: Methods that know that the footage is quiet.
 QUIET_THRESHOLDS: Mapping[str, Callable[[Footage], float]] = {
     "median as of quiet elsewhere": lambda f: as_quiet_elsewhere(f, 0.5),
     "median as of quiet elsewhere, half way": half(lambda f: as_quiet_elsewhere(f, 0.5)),

@@ -1,4 +1,4 @@
-"""What happens to a clip on its way round the web: copies of a video, altered in named ways, written with OpenCV."""
+"""Write altered copies of a video with OpenCV: the changes that clips undergo when they are shared on the web."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _WRITERS = {"MJPG": ".avi", "XVID": ".avi", "WMV2": ".avi", "mp4v": ".mp4", "VP8
 
 @dataclass(frozen=True)
 class Alteration:
-    """One copy's changes. Fractions are of the original; a crop takes `crop` of the width and of the height."""
+    """How one copy is changed. Fractions are of the original; cropping removes `crop` of the width and the height.
+
+    `gain` and `offset` change the brightness: levels (0 to 255) are multiplied by one, and the other is added.
+    """
 
     codec: str = "mp4v"
     jpeg_quality: int | None = None
@@ -30,11 +33,11 @@ class Alteration:
 
 
 def draw(kind: str, rng: np.random.Generator) -> Alteration:
-    """A random alteration of one of KINDS or MIRRORED_KINDS."""
+    """Draw a random alteration of a kind in KINDS or MIRRORED_KINDS."""
     return {**KINDS, **MIRRORED_KINDS}[kind](rng)
 
 
-#: Name -> how strong it is, drawn anew for each clip.
+#: Name -> a function that draws an alteration of random strength.
 KINDS: dict[str, Callable[[np.random.Generator], Alteration]] = {
     "low_bitrate": lambda rng: Alteration(codec="VP80", jpeg_quality=int(rng.integers(12, 30))),
     "scaled_half": lambda rng: Alteration(codec="XVID", scale=0.5),
@@ -49,7 +52,7 @@ KINDS: dict[str, Callable[[np.random.Generator], Alteration]] = {
         offset=rng.uniform(-15, 15), logo=0.1, fps_factor=float(rng.choice([0.6, 0.8])), trim_end=rng.uniform(0.1, 0.2),
     ),
 }  # fmt: skip
-#: The same of copies of which left and right were changed over: these share footage, and are not the same clip.
+#: The same for mirrored copies. They share footage with the original, but are not the same clip.
 MIRRORED_KINDS: dict[str, Callable[[np.random.Generator], Alteration]] = {
     "mirrored": lambda _: Alteration(mirrored=True),
     "mirrored_combined": lambda rng: replace(KINDS["combined"](rng), mirrored=True),
@@ -57,7 +60,10 @@ MIRRORED_KINDS: dict[str, Callable[[np.random.Generator], Alteration]] = {
 
 
 def write(source: Path, stem: Path, alteration: Alteration, rng: np.random.Generator) -> Path:
-    """Write an altered copy of `source`; returns its path, `stem` with the suffix of its container."""
+    """Write an altered copy of `source`; return its path, which is `stem` with the suffix of the container.
+
+    Raises RuntimeError if OpenCV cannot write the codec.
+    """
     frames, fps = _read(source)
     frames = frames[: max(8, round(len(frames) * (1 - alteration.trim_end)))]
     count = max(8, round(len(frames) * alteration.fps_factor))
@@ -72,7 +78,7 @@ def write(source: Path, stem: Path, alteration: Alteration, rng: np.random.Gener
             fourcc = cv2.VideoWriter.fourcc(*alteration.codec)
             writer = cv2.VideoWriter(str(path), fourcc, fps * alteration.fps_factor, size)
             if not writer.isOpened():
-                raise RuntimeError(f"this OpenCV cannot write {alteration.codec} to {path.suffix}")
+                raise RuntimeError(f"this build of OpenCV cannot write {alteration.codec} to {path.suffix}")
         writer.write(frame)
     if writer is not None:
         writer.release()
@@ -80,7 +86,7 @@ def write(source: Path, stem: Path, alteration: Alteration, rng: np.random.Gener
 
 
 def alter_frame(frame: np.ndarray, alteration: Alteration, corner: int, shift: np.ndarray) -> np.ndarray:
-    """One BGR uint8 frame, altered. `corner` 0-3 holds the logo; `shift` (2,) in [0, 1) places the crop."""
+    """Alter one BGR uint8 frame. `corner` (0 to 3): where the logo is; `shift` (2,) in [0, 1): where the crop is."""
     height, width = frame.shape[:2]
     rows, columns = round(height * alteration.crop), round(width * alteration.crop)
     top, left = round(rows * shift[0]), round(columns * shift[1])
@@ -101,7 +107,7 @@ def alter_frame(frame: np.ndarray, alteration: Alteration, corner: int, shift: n
 
 
 def _with_logo(frame: np.ndarray, side: float, corner: int) -> np.ndarray:
-    """A two-coloured box `side` of the width and of the height, in a corner with a small margin."""
+    """Draw a two-coloured box, `side` of the width and of the height, in a corner with a small margin."""
     height, width = frame.shape[:2]
     box_h, box_w, margin_y, margin_x = int(height * side), int(width * side), height // 40, width // 40
     top = margin_y if corner < 2 else height - margin_y - box_h

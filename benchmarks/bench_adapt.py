@@ -1,20 +1,23 @@
-"""Whether unlabelled footage of a place makes the detector better there, tried on data sets that were left out.
+"""Measure whether unlabelled footage of a place improves the detector there, on data sets that were left out.
 
     python benchmarks/bench_adapt.py --data-root DATA --models models_accurate \\
         --backbone i3d_actions,i3d_movements,dinov2_spread,movenet_poses --streams rgb --kernel-c 1
 
-DATA/combined_all is what combine_all_datasets.py makes; --models the folder of train_ensemble_models.py --members
-kernel,i3d_tuned --leave-one-dataset-out on the same clips, whose predictions of the first seed are read; the features
-are those of its kernel head.
+DATA/combined_all is the output of combine_all_datasets.py. --models is the folder that train_ensemble_models.py
+--members kernel,i3d_tuned --leave-one-dataset-out wrote for the same clips; the predictions of its first seed are read.
+Name the features that its kernel head was made with.
 
-The sources of each left-out set are cut into two halves (--halves times, each half in both roles): from one comes the
-footage, as many clips as allow every share of fights, the other is judged whole, at the shipped threshold or the one
-that the method finds (adapting_methods.py, models/adapted_head.py). Pseudo-labelled clips are one more data set to
-which the kernel head is fitted, the classes weighing the same; the network's logits stay. `threshold kept`: by as much
-as one half of the footage moves in the median when the other is fitted to, the threshold moves too. All gains are
-paired: on the same judged clips. The rule is in docs/decisions.md, "Adapting without labels". `chosen on the other
-three`: on each set the method that gains most on the other three and passes there. One JSON line; with --output also
-tables for reading: points of balanced accuracy, ± between halves, in brackets those of accuracy at that share of
+The sources of each left-out data set are cut into two halves, --halves times, and each half is used in both roles. One
+half provides the footage, with the same number of clips at every share of fights that is tried: the largest that all of
+them allow. All clips of the other half are judged, at the shipped threshold or at the one that the method finds
+(adapting_methods.py, models/adapted_head.py). Pseudo-labelled clips form an additional data set that the kernel head is
+fitted to, with the same total weight for both classes; the network's logits do not change. `threshold kept`: the
+threshold moves by the median by which one half of the footage moves when the head is fitted to the other half.
+
+All gains are paired: they are measured on the same clips. Whether a method passes is decided by the rule in
+docs/decisions.md, "Adapting without labels". `chosen on the other three`: for each data set, the method with the
+largest gain on the other three among those that pass there. Prints one JSON line. --output also writes tables: balanced
+accuracy in points, ± its standard deviation between halves, and in brackets the gain in accuracy at that share of
 fights.
 """
 
@@ -49,27 +52,37 @@ from violence_detection.system import storage
 from violence_detection.system.console import log
 from violence_detection.training import kernel_fit, run_folder
 
-SHARES, QUIET_SHARES = (0.02, 0.2, 0.5, 0.8), (0.0, 0.02, 0.05)
+#: Shares of fights in the footage, for methods that know nothing about it and for those that know that it is quiet.
+SHARES = (0.02, 0.2, 0.5, 0.8)
+QUIET_SHARES = (0.0, 0.02, 0.05)
+#: The two members.
 KERNEL, NETWORK = "kernel", "i3d_tuned"
 KEPT = "; threshold kept"
 BUILT = "labels: P below .2, above .8; kernel ridge; threshold kept (--adapt)"
 BASE, KNOWN = "as it is", "threshold, had the footage labels"
 MEASURES = ("balanced_accuracy", "accuracy", "roc_auc", "accuracy_at_share")
-GAIN, LOSS = 0.01, 0.005
+#: Balanced accuracy that a method must gain, and the most that it may lose, to meet the rule.
+GAIN = 0.01
+LOSS = 0.005
 
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("--models", type=Path, required=True, help="folder of train_ensemble_models.py")
-    parser.add_argument("--halves", type=int, default=10, help="cuts of each set into halves (default: 10)")
-    parser.add_argument("--built-alone", action="store_true", help="try what --adapt does, and nothing else")
-    parser.add_argument("--output", type=Path, help="tables to read, .md")
+    parser.add_argument(
+        "--models", type=Path, required=True, help="output folder of train_ensemble_models.py"
+    )
+    parser.add_argument(
+        "--halves", type=int, default=10, help="how often each data set is cut into halves (default: 10)"
+    )
+    parser.add_argument("--built-alone", action="store_true", help="try only what --adapt does")
+    parser.add_argument("--output", type=Path, help="file for the tables, .md")
     parser.set_defaults(seeds=0)
     args, probe, failures = opened(parser)
     runs = sorted(args.models.glob("seed_*"))
     if not runs:
         raise UserError(
-            f"{args.models} has no folder seed_* of train_ensemble_models.py --leave-one-dataset-out"
+            f"{args.models} contains no seed_* folder. Name the output folder of train_ensemble_models.py "
+            "--leave-one-dataset-out"
         )
     places = read_places(probe, runs[0])
     rows = []
@@ -83,7 +96,7 @@ def main() -> int:
                     {"told": name, **row}
                     for row in tried(place, half, shares, {} if args.built_alone else ways)
                 ]
-            log.info("%s, %s: tried", name, place.name)
+            log.info("%s, %s: measured", name, place.name)
     frame = pd.DataFrame(rows)
     found = {str(told): summarised(part) for told, part in frame.groupby("told")}
     whole = {p.name: p.whole() for p in places}
@@ -101,11 +114,12 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """A left-out data set: its clips, what the members say of them, and what the kernel head is fitted to.
+    """A left-out data set: its n clips, their logits by the members, and the t clips that the kernel head is fitted to.
 
-    `network`, `published` (n,): logits of the network, as they are averaged, and of the run; `temperature`: of the
-    kernel head. `alike` (t + n, t + n): the kernel between the clips trained on, then the set's own. `train_labels`,
-    `cells` (t,): of those trained on their labels, and data set and class.
+    `network` (n,): the network's logits as they are averaged; `published` (n,): the whole model's logits in the run.
+    `temperature`: that of the kernel head. `alike` (t + n, t + n): the kernel between all of these clips, the t
+    training clips first. `train_labels` (t,): QUIET or FIGHT; `cells` (t,): data set and class of each training clip,
+    by which the clips are weighted.
     """
 
     name: str
@@ -122,7 +136,7 @@ class Place:
     exits: EarlyExit | None
 
     def whole(self) -> dict[str, Any]:
-        """What the kernel head fitted here gives, all clips, and how far it is from the run's own."""
+        """Accuracy on all clips with the kernel head as fitted here and as in the run, and how far the two differ."""
         z = self.mean(self.kernel_as_it_is)
         p, q = (1 / (1 + np.exp(-x)) for x in (z, self.published))
         return {
@@ -134,18 +148,24 @@ class Place:
 
     @cached_property
     def kernel_as_it_is(self) -> np.ndarray:
-        """The kernel head's logits of all clips (n,), fitted to none of them."""
+        """Logits (n,) of all clips from the kernel head when it is fitted to none of them."""
         return self.kernel(np.zeros(0, int), np.zeros(0, int))
 
     def mean(self, kernel: np.ndarray) -> np.ndarray:
-        """The mean of the members' logits (n,), or the network's where it is sure and judges alone."""
+        """The mean of the members' logits (n,); only the network's logit where the early exit lets it judge alone.
+
+        `kernel` (n,): the kernel head's logits before its temperature.
+        """
         mean = (kernel / self.temperature + self.network) / 2
         if self.exits is None:
             return mean
         return np.where(self.exits.is_sure(1 / (1 + np.exp(-self.network))), self.network, mean)
 
     def adapted(self, clips: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """Of all clips (n,), as --adapt makes the kernel head of these clips, in their order, and P(fight) of them."""
+        """Logits (n,) of all clips after the kernel head is adapted as by --adapt.
+
+        `clips`: indices of the footage, in order; `p`: P(fight) of each.
+        """
         t, here = len(self.train_labels), np.arange(len(self.labels))
         kernel = self.kernel_as_it_is
         labels, part = adapted_head.pseudo_labels(p), adapted_head.pieces(len(p))
@@ -163,11 +183,14 @@ class Place:
         return self.mean(kernel + fitted(np.flatnonzero(sure)) - np.median(np.concatenate(moved)))
 
     def logits(self, added: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Of all clips (n,), with the kernel head fitted to these clips of the place too, labelled so."""
+        """The model's logits (n,) of all clips when the kernel head is fitted to the clips `added`, too.
+
+        `added`: indices of clips of the place; `labels`: QUIET or FIGHT for each.
+        """
         return self.mean(self.kernel(added, labels))
 
     def kernel(self, added: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """The kernel head's logits of all clips (n,), fitted to these clips of the place too, labelled so."""
+        """The kernel head's logits (n,) of all clips; arguments as for `logits`."""
         t = len(self.train_labels)
         fitted = np.concatenate([np.arange(t), t + added])
         known = np.concatenate([self.train_labels, labels])
@@ -186,7 +209,10 @@ class Place:
 
 
 def read_places(probe: Probe, run: Path) -> list[Place]:
-    """The left-out sets of a run (its folder of a seed), with features of the probe."""
+    """Read the left-out data sets of a run from the folder of one of its seeds, with the features of the probe.
+
+    Raises UserError if the kernel heads of the run have other inputs, or another C, than the probe.
+    """
     table, figures = run / LEFT_OUT_PREDICTIONS_NAME, run.parent / run_folder.LEFT_OUT_NAME
     if figures.is_file():
         held_out_table.check_left_out(table, run_folder.read_object(figures))
@@ -208,8 +234,8 @@ def read_places(probe: Probe, run: Path) -> list[Place]:
         made = run_folder.read_object(folder / KERNEL / run_folder.CONFIG_NAME)
         if (set(made["inputs"]), made["head"]["kernel_c"]) != (set(probe.points), probe.head.kernel_c):
             raise UserError(
-                f"the kernel head in {folder} sees {', '.join(made['inputs'])}, with --kernel-c "
-                f"{made['head']['kernel_c']:g}: give the --backbone, --streams and --kernel-c that it was made with"
+                f"the kernel head in {folder} was made with the inputs {', '.join(made['inputs'])} and --kernel-c "
+                f"{made['head']['kernel_c']:g}. Use the same --backbone, --streams and --kernel-c"
             )
         record = storage.read_json(folder / "ensemble.json")
         members = {m["name"]: m for m in record["members"]}
@@ -229,7 +255,10 @@ def read_places(probe: Probe, run: Path) -> list[Place]:
 
 
 def halves(place: Place, half: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the half that gives footage and of the one that is judged, no source in both."""
+    """Indices of the clips of the half that provides footage and of the half that is judged; no source is in both.
+
+    `half` 2k and 2k + 1 are the same cut, with the roles exchanged.
+    """
     rng = np.random.default_rng(storage.stable_seed(half // 2, place.name))
     side: dict[str, int] = {}
     mostly = {g: place.labels[place.groups == g].mean() >= 0.5 for g in sorted(set(place.groups))}
@@ -241,7 +270,10 @@ def halves(place: Place, half: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def footage_of(place: Place, half: np.ndarray, share: float, most: float, seed: int) -> np.ndarray:
-    """Indices of as many clips of the half as any share up to `most` allows, with that share of fights."""
+    """Draw clips of the half with this share of fights, at least one fight unless it is 0; return their indices.
+
+    Their number is the largest at which all shares up to `most` are possible.
+    """
     rng = np.random.default_rng(storage.stable_seed(seed, place.name, "footage"))
     fights, quiet = (rng.permutation(half[place.labels[half] == k]) for k in (FIGHT, QUIET))
     n = int(min(len(fights) / most, len(quiet)))
@@ -252,7 +284,7 @@ def footage_of(place: Place, half: np.ndarray, share: float, most: float, seed: 
 def tried(
     place: Place, half: int, shares: Sequence[float], ways: Mapping[str, Callable[[Footage], Any]]
 ) -> Iterator[dict[str, Any]]:
-    """A row for each share and method: the figures on the judged half, and what they gain on `as it is`."""
+    """Yield a row for each share of fights and method: figures on the judged half, and their gains over `as it is`."""
     given, judged = halves(place, half)
     base = place.mean(place.kernel_as_it_is)
     for share in shares:
@@ -269,7 +301,7 @@ def tried(
                 known = found != NONE
                 logits[name] = place.logits(clips[known], found[known])
                 logits[name + KEPT] = logits[name] - moved_by(place, clips, found, base)
-        # in order of sources, as footage is in order of time
+        # clips of one source next to each other, as in footage in order of time
         clips = clips[np.argsort(place.groups[clips], kind="stable")]
         p = 1 / (1 + np.exp(-Footage(base[clips], place.elsewhere).log_odds()[0]))
         logits[BUILT] = place.adapted(clips, p)
@@ -289,7 +321,7 @@ def tried(
 
 
 def moved_by(place: Place, clips: np.ndarray, labels: np.ndarray, base: np.ndarray) -> float:
-    """How far the footage's own logits move, in the median, when the other half of it is fitted to."""
+    """The median by which logits of one half of the footage move when the kernel head is fitted to the other half."""
     half = np.arange(len(clips)) % 2
     moved = []
     for k in (0, 1):
@@ -300,7 +332,7 @@ def moved_by(place: Place, clips: np.ndarray, labels: np.ndarray, base: np.ndarr
 
 
 def figures(z: np.ndarray, labels: np.ndarray, share: float) -> dict[str, float]:
-    """Of logits (n,), 0 the threshold; `accuracy_at_share`: were so many of the judged fights."""
+    """Figures of logits (n,) at threshold 0; `accuracy_at_share`: the accuracy if this share of them were of fights."""
     recall, calm = float((z[labels == FIGHT] >= 0).mean()), float((z[labels == QUIET] < 0).mean())
     return {
         "balanced_accuracy": (recall + calm) / 2,
@@ -311,14 +343,14 @@ def figures(z: np.ndarray, labels: np.ndarray, share: float) -> dict[str, float]
 
 
 def best_threshold(z: np.ndarray, labels: np.ndarray) -> float:
-    """Of balanced accuracy on these clips; in the middle of the best stretch."""
+    """The threshold, a logit, with the best balanced accuracy on these clips; the median of equally good ones."""
     at = np.concatenate([[z.min() - 1], (np.sort(z)[1:] + np.sort(z)[:-1]) / 2, [z.max() + 1]])
     score = np.array([(z[labels == 1] >= t).mean() + (z[labels == 0] < t).mean() for t in at])
     return float(np.median(at[score >= score.max() - 1e-9]))
 
 
 def summarised(frame: pd.DataFrame) -> dict[str, Any]:
-    """By method and share: means over the sets, each alike, gains by set, and whether the rule is met."""
+    """By method and share of fights: means over equally weighted data sets, gains by set, and who meets the rule."""
     shares = sorted(set(frame.share))
     gains = frame.pivot_table("gain_balanced_accuracy", ["method", "share"], "place")
     out: dict[str, Any] = {"methods": {}}
@@ -355,23 +387,26 @@ def summarised(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def by_share(gains: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Of one method: share by set."""
+    """The gains of one method: a row per share of fights, a column per data set."""
     return gains.loc[[name]].droplevel(0)
 
 
 def main_share(shares: Sequence[float]) -> float:
-    """The share at which a gain is asked for."""
+    """The share of fights at which the rule requires a gain: 0 if the footage is known to be quiet, otherwise 0.5."""
     return 0.0 if 0.0 in shares else 0.5
 
 
 def meets(gain: pd.Series, shares: Sequence[float]) -> bool:
-    """The rule, of mean gains by share."""
+    """Whether the mean gains by share of fights meet the rule.
+
+    It requires at least GAIN at the main share, and a loss of at most LOSS at the other shares below 0.5.
+    """
     asked = main_share(shares)
     return bool(gain[asked] >= GAIN and all(gain[s] >= -LOSS for s in shares if s != asked and s < 0.5))
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """As Markdown: by method its gains in points of balanced accuracy."""
+    """A Markdown table of each method's gains in points of balanced accuracy."""
     shares = list(found["methods"][BASE]["by_share"])
     asked = "0" if "0" in shares else "0.5"
     places = sorted(found["methods"][BASE]["by_share"][asked]["gain_by_place"])

@@ -1,11 +1,12 @@
-"""Time and memory to combine N small real files, and the same again with nothing new.
+"""Measure time and memory to combine N small real files, and to combine them again when nothing is new.
 
     python benchmarks/bench_combine.py --clips DIR --n 10000
 
-The files are distinct excerpts of the videos below DIR (16 frames, 96 x 64 pixels, XVID), laid out like Hockey Fights
-and Violent Flows. Each has its own content, and excerpts of one video share footage, so that the near-duplicate search
-has real work. They are made once and kept in --work; then the script itself is run twice, each time as a process of
-its own. Prints one JSON line; `peak_rss_mb` is an upper bound: the largest process times their number.
+The files are excerpts of the videos below DIR (16 frames, 96 x 64 pixels, XVID), named like those of Hockey Fights and
+Violent Flows. No two are the same, but excerpts of one video may share footage, so that the near-duplicate search has
+real work. They are made once and kept in --work. Then combine_all_datasets.py is run twice, each time as a separate
+process. Prints one JSON line. `peak_rss_mb` is an upper bound: the peak of the largest process times the number of
+processes.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=Path, required=True, help="folder of real videos")
-    parser.add_argument("--n", type=int, default=10_000, help="files to combine, at least (default: 10000)")
-    parser.add_argument("--work", type=Path, help="folder for the files, kept (default: a temporary one)")
+    parser.add_argument(
+        "--n", type=int, default=10_000, help="smallest number of files to combine (default: 10000)"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="folder in which the files are kept (default: a temporary one)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -57,23 +62,29 @@ def main() -> int:
 
 
 def make_files(clips: Path, root: Path, n: int, workers: int) -> int:
-    """Have n excerpts or more below <root>/raw; returns how many. Exits with a message if DIR cannot give them."""
+    """Make at least n excerpts below <root>/raw, unless it has some; return how many there are.
+
+    Exits with a message if there are fewer than n.
+    """
     paths = sorted(VideoSearch().below(clips))
     raw = root / "raw"
     made = sum(1 for _ in raw.rglob("*.avi"))
-    per_video = -(-n // max(len(paths), 1)) + 1  # short videos give fewer
+    per_video = -(-n // max(len(paths), 1)) + 1  # one more, because short videos yield fewer
     if made == 0:
         jobs = [(p, k, raw, per_video) for k, p in enumerate(paths)]
         with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             for count in pool.map(excerpts, jobs, chunksize=4):
                 made += count
     if made < n:
-        sys.exit(f"{clips} gives {made} excerpts, {n} were asked for: --n {made}, or an empty --work folder")
+        sys.exit(f"{clips} yields {made} excerpts, not {n}. Use --n {made}, or an empty --work folder")
     return made
 
 
 def excerpts(job: tuple[Path, int, Path, int]) -> int:
-    """Write up to `count` excerpts of one video, each from frames of its own as far as it has them."""
+    """Write up to `count` excerpts of one video, which share frames only if it is short; return how many.
+
+    `job`: the video, its number, the folder raw/, and `count`.
+    """
     path, number, raw, count = job
     try:
         info, frames = decode.read(path, lambda i: range(min(i.n_frames, FRAMES * count)), _small)
@@ -97,7 +108,7 @@ def _small(frame: decode.Frame) -> decode.Frame:
 
 
 def _place(number: int, source: int) -> str:
-    """A published name: a third of the videos stand as Hockey Fights, the others as Violent Flows."""
+    """A file name as published: every third video poses as Hockey Fights, the others as Violent Flows."""
     fight = source % 2 == 0
     if source % 3 == 0:
         return f"hockey/data/{'fi' if fight else 'no'}{number}_xvid.avi"
@@ -106,7 +117,7 @@ def _place(number: int, source: int) -> str:
 
 
 def combine(root: Path, workers: int) -> dict[str, float]:
-    """Run the script once; its summary with wall and processor seconds and peak memory."""
+    """Run the script once; return its summary with wall time, processor time and peak memory."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [
         sys.executable,
@@ -118,8 +129,8 @@ def combine(root: Path, workers: int) -> dict[str, float]:
         str(workers),
     ]
     done, peak_mb = peak_memory.of_command(command)
-    if done.returncode not in (0, 1):  # 1: copies of one video under both labels are left out and named
-        sys.exit(f"combine ended with {done.returncode}")
+    if done.returncode not in (0, 1):  # 1: it left out copies of one video under both labels
+        sys.exit(f"combine_all_datasets.py ended with status {done.returncode}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         **json.loads(done.stdout),

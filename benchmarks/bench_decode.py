@@ -1,9 +1,9 @@
-"""Decoding side by side: OpenCV's reader, and this package's, which gives every frame its time.
+"""Compare the speed of OpenCV's reader and of this package's, which knows the time of every frame.
 
     python benchmarks/bench_decode.py --clips CLIPS --limit 160 --frames 20,80
 
-The same clips and frames in one run, one thread a decoder, each figure the median over `--rounds` that take turns:
-seconds for all clips, and `ratio`, this package's over OpenCV's. Both read to the end and keep the frames as RGB.
+Both decode the same clips to the end with one thread, and keep evenly spaced frames as RGB. They take turns in one run;
+figures are medians over `--rounds`: seconds for all clips, and `ratio`, this package's seconds over OpenCV's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from violence_detection.video import decode, sampling
 
 
 def by_opencv(path: Path, count: int) -> None:
-    """Read to the end, keep evenly spread frames."""
+    """Read to the end with OpenCV and keep `count` evenly spaced frames."""
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     wanted = frozenset(sampling.sample_indices(stated, count).tolist())
@@ -38,12 +38,12 @@ def by_opencv(path: Path, count: int) -> None:
 
 
 def by_time(path: Path, count: int) -> None:
-    """The same with this package."""
+    """Do the same with this package."""
     decode.read(path, lambda info: sampling.sample_indices(info.n_frames, count).tolist(), threads=1)
 
 
 def seconds(read: Callable[[Path, int], None], paths: Sequence[Path], count: int) -> float:
-    """For all clips."""
+    """Seconds that reading all clips takes."""
     started = time.perf_counter()
     for path in paths:
         read(path, count)
@@ -52,15 +52,19 @@ def seconds(read: Callable[[Path, int], None], paths: Sequence[Path], count: int
 
 def main() -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--clips", type=Path, required=True, help="folder with videos, searched below")
-    p.add_argument("--limit", type=int, default=160, help="clips, evenly spread over the sorted paths")
-    p.add_argument("--frames", default="20,80", help="frames kept of a clip, comma separated")
+    p.add_argument("--clips", type=Path, required=True, help="folder of videos, searched with its subfolders")
+    p.add_argument(
+        "--limit", type=int, default=160, help="number of clips, evenly spread over the sorted paths"
+    )
+    p.add_argument(
+        "--frames", default="20,80", help="numbers of frames to keep of each clip, comma separated"
+    )
     p.add_argument("--rounds", type=int, default=5)
     args = cli.parse(p)
     cv2.setNumThreads(1)
     paths = sorted(p for p in args.clips.rglob("*") if p.suffix.lower() in (".avi", ".mp4", ".mpg", ".mov"))
     if not paths:
-        raise UserError(f"no clips below {args.clips}")
+        raise UserError(f"no videos below {args.clips}. Name a folder with videos: --clips FOLDER")
     paths = paths[:: max(1, len(paths) // args.limit)][: args.limit]
     found = {}
     for count in map(int, args.frames.split(",")):

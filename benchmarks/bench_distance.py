@@ -1,18 +1,20 @@
-"""How far away people may be: clips laid smaller and smaller in a still scene, with the closer look and without.
+"""Measure how far away people may be: clips shown small in a still scene, judged with and without the closer look.
 
     python train_ensemble_models.py --leave-one-dataset-out --closer-look ... --output MODELS
     python benchmarks/bench_distance.py --data-root DATA --models MODELS --output judged.csv
 
-Every --every-th clip of each data set is judged by the models that this set was left out of (MODELS/seed_0/without_*).
-A clip at 0.5 is at its own resolution in a picture twice as wide and as high, at a place that its id decides, over what
-stands still (the median over time) in a clip of the same data set without a fight: so a camera at twice the distance
-would see it. Files are H.264. At 1 the clip is judged as it is. With `--passers-by` another clip without a fight of
-the same data set, as small, is in the corner farthest from it: sizes of at most a third, and a file of its own.
+Every --every-th clip of each data set is judged by the model that this data set was left out of
+(MODELS/seed_0/without_*). At size 0.5 a clip keeps its resolution and is placed in a picture of twice its width and
+height, at a position that depends on its id, as a camera at twice the distance would see it. The rest of the picture is
+still: it is the median over time of a clip without a fight from the same data set. The files are H.264. At size 1 the
+clip itself is judged. With `--passers-by`, another clip without a fight from the same data set is shown at the same
+size in the corner farthest from it. That needs sizes of at most a third, and its own --output.
 
-One JSON line: by size and way, of each data set and the mean of them, {accuracy, roc_auc, found, false_alarms} at 0.5.
-`whole`: the whole picture alone; `closer`: with the closer look, as the model judges. Also `square`: the share of clips
-of which a part was looked at closer. judged.csv (clip_id, dataset, source_group, label, size, passers_by, whole,
-closer, square, every, models) has P(fight) of each; killed, the same command goes on.
+Prints one JSON line: by size and way of judging, {accuracy, roc_auc, found, false_alarms} at threshold 0.5 of each data
+set, and their mean. `whole`: the whole picture only; `closer`: with the closer look, as the model judges. `square` is
+the share of clips of which a part was looked at closer. judged.csv (clip_id, dataset, source_group, label, size,
+passers_by, whole, closer, square, every, models) has P(fight) of each clip and size. If the command is killed, running
+it again continues.
 """
 
 from __future__ import annotations
@@ -50,25 +52,33 @@ COLUMNS = (
     "clip_id", "dataset", "source_group", "label", "size", "passers_by", "whole", "closer", "square", "every", "models",
 )  # fmt: skip
 WAYS = ("whole", "closer")
-#: Frames of the other clip that its median is taken over; x264's rate factor, hardly coarser than what is judged.
-_STILLS, _CRF = 9, 18
-#: The largest clips that leave room for another one in the farthest corner, wherever they are.
+#: Number of frames of a clip whose median is the still scene.
+_STILLS = 9
+#: x264's constant rate factor: low enough that hardly any detail is lost.
+_CRF = 18
+#: Largest size at which another clip fits into the farthest corner, wherever the first one is.
 _LARGEST_OF_TWO = 1 / 3
 
 
 def main() -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--data-root", type=Path, required=True, help="with combined_all/")
-    p.add_argument("--models", type=Path, required=True, help="folder of train_ensemble_models.py --output")
-    p.add_argument("--output", type=Path, required=True, help="CSV file of what was judged")
-    p.add_argument("--every", type=int, default=4, help="of the clips of a data set, by id (default: 4)")
+    p.add_argument("--data-root", type=Path, required=True, help="folder that contains combined_all/")
+    p.add_argument("--models", type=Path, required=True, help="output folder of train_ensemble_models.py")
+    p.add_argument("--output", type=Path, required=True, help="CSV file for the judged clips")
     p.add_argument(
-        "--sizes", type=float, nargs="+", default=[1.0, 0.5, 0.33], help="of the clip in the picture"
+        "--every", type=int, default=4, help="judge every N-th clip of a data set, by id (default: 4)"
     )
-    p.add_argument("--passers-by", action="store_true", help="lay another clip without a fight beside it")
+    p.add_argument(
+        "--sizes",
+        type=float,
+        nargs="+",
+        default=[1.0, 0.5, 0.33],
+        help="fractions of the picture's width that a clip fills",
+    )
+    p.add_argument("--passers-by", action="store_true", help="show another clip without a fight beside it")
     args = cli.parse(p)
     if args.passers_by and max(args.sizes) > _LARGEST_OF_TWO:
-        raise UserError("--passers-by has room for --sizes of at most a third, such as 0.33")
+        raise UserError("--passers-by needs --sizes of at most a third, such as 0.33")
     judged = _known(args.output)
     how = {
         "passers_by": str(int(args.passers_by)),
@@ -78,7 +88,7 @@ def main() -> int:
     for name, value in how.items():
         if any(row.get(name) != value for row in judged):
             flag = name.replace("_", "-")
-            raise UserError(f"{args.output} was judged with other --{flag}: name another --output")
+            raise UserError(f"{args.output} was judged with a different --{flag}: name another --output")
     with args.output.open("a", newline="", encoding="utf-8") as file:
         out = csv.DictWriter(file, COLUMNS)
         if not judged:
@@ -91,7 +101,7 @@ def main() -> int:
 
 
 def _identity(models: Path) -> str:
-    """Hash of all models that a data set was left out of: their folder may hold others by then."""
+    """Hash of all models that a data set was left out of: the folder may contain others when the run continues."""
     found = sorted((models / "seed_0").glob("without_*"))
     text = "".join(f"{path.name} {model_files.identity(path)}\n" for path in found)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -110,7 +120,7 @@ def _judged(args: argparse.Namespace, known: set[tuple[str, float]]) -> Iterator
     for dataset in sorted(set(frame.dataset)):
         model = args.models / "seed_0" / f"without_{dataset}"
         if not trained_model.load(model).closer_look:
-            raise UserError(f"{model} takes no closer look: train with --closer-look")
+            raise UserError(f"{model} was trained without the closer look: train it with --closer-look")
         mine = frame[frame.dataset == dataset]
         quiet = mine[mine.label != metrics.FIGHT].reset_index(drop=True)
         detector = load(model)
@@ -150,7 +160,10 @@ def _judged(args: argparse.Namespace, known: set[tuple[str, float]]) -> Iterator
 
 
 def judged(detector: Detector, video: Path) -> tuple[float, float, bool]:
-    """P(fight) of a video by the whole picture alone and with the closer look, and whether there was one."""
+    """The highest P(fight) of a video's windows from the whole picture only and with the closer look.
+
+    Also returns whether any window was looked at closer.
+    """
     model = detector.model
 
     def both(inputs: trained_model.Inputs, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -163,16 +176,17 @@ def judged(detector: Detector, video: Path) -> tuple[float, float, bool]:
 
 
 def laid_in(videos: Sequence[Path], scene: np.ndarray, size: float, places: np.ndarray, path: Path) -> Path:
-    """The first video in a still scene of which it takes so much along a side, and the others in its size.
+    """Write a video that shows others in a still scene; return `path`.
 
-    `places` (N, 2): x, y of the room of each, 0 to 1. What is shorter than the first goes there and back.
+    The first video fills `size` of the picture's width and height, and the others are scaled to its size. `places`
+    (N, 2): x, y of each in the room that is left, 0 to 1. The others play forwards and backwards until the first ends.
     """
     info = decode.probe(videos[0])
     besides = [_there_and_back(video, info) for video in videos[1:]]
     ground: np.ndarray | None = None
     with writer.h264(path, info.fps, crf=_CRF) as put:
         first = (frame for _, frame in decode.moments(videos[0], info, range(info.n_frames)))
-        for frames in zip(first, *besides, strict=False):  # the others have no end
+        for frames in zip(first, *besides, strict=False):  # the others never end
             height, width = frames[0].shape[:2]
             if ground is None:
                 ground = cv2.resize(scene, (round(width / size), round(height / size)))
@@ -186,7 +200,7 @@ def laid_in(videos: Sequence[Path], scene: np.ndarray, size: float, places: np.n
 
 
 def _there_and_back(video: Path, shown_with: decode.VideoInfo) -> Iterator[np.ndarray]:
-    """The frames of a video at the moments of another's, (H, W, 3) uint8 RGB, without an end."""
+    """Yield frames of a video at the moments of `shown_with`, forwards and backwards without end: (H, W, 3) uint8."""
     info = decode.probe(video)
     frames = [frame for _, frame in decode.moments(video, info, range(info.n_frames))]
     for number in itertools.count():
@@ -195,7 +209,7 @@ def _there_and_back(video: Path, shown_with: decode.VideoInfo) -> Iterator[np.nd
 
 
 def _still(video: Path) -> np.ndarray:
-    """What stands still in a video, (H, W, 3) uint8."""
+    """The still scene of a video, (H, W, 3) uint8 RGB: the median over time."""
     info = decode.probe(video)
     numbers = sorted(set(np.linspace(0, info.n_frames - 1, _STILLS, dtype=int).tolist()))
     frames = np.stack([frame for _, frame in decode.moments(video, info, numbers)])
@@ -203,7 +217,7 @@ def _still(video: Path) -> np.ndarray:
 
 
 def summarised(rows: pd.DataFrame) -> dict[str, Any]:
-    """What `main` prints."""
+    """The figures that `main` prints, by size and way of judging."""
     found: dict[str, Any] = {}
     for size, of_size in rows.groupby("size", sort=False):
         ways: dict[str, Any] = {}

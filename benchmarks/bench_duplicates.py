@@ -1,12 +1,12 @@
-"""Time and memory to pair N fingerprints, and how many planted near-duplicates are found.
+"""Measure time and memory to pair N fingerprints, and how many planted near duplicates are found.
 
     python benchmarks/bench_duplicates.py --n 100000
 
-The fingerprints are synthetic, drawn like those of real clips: a few looks (one rink, one news channel) that many clips
-share, a 1/f spectrum, motion from nearly none to panning, a fifth of the clips from fixed cameras of 10 clips each, a
-tenth shorter than the fingerprint. One in 20 is a planted copy of another, changed as re-encoding, a crop or a logo
-change one. Prints one JSON line; `seconds` and `cpu_seconds` are those of the pairing;
-`peak_rss_mb` is that of the whole process, drawing the fingerprints included.
+The fingerprints are synthetic, but distributed like those of real clips: many clips share one of a few looks (one rink,
+one news channel), the spectrum is 1/f, motion ranges from almost none to panning, a fifth of the clips come from fixed
+cameras (10 clips each), and a tenth are shorter than what a fingerprint covers. One in 20 is a planted copy of another,
+changed as by re-encoding, a crop or a logo. Prints one JSON line. `seconds` and `cpu_seconds` are those of the pairing;
+`peak_rss_mb` is that of the whole process, which also generates the fingerprints.
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ import numpy as np
 from benchmarks import peak_memory
 from violence_detection.combine import duplicates, fingerprint
 
+#: Share of the fingerprints that are copies of others.
 PLANTED_SHARE = 0.05
+#: Share of the clips that come from fixed cameras, and clips of each camera.
 CAMERA_SHARE, CAMERA_CLIPS = 0.2, 10
+#: Number of looks, of which each clip has one.
 N_LOOKS = 40
+#: Share of the clips that have fewer frames than a fingerprint can describe.
 SHORT_SHARE = 0.1
+#: Fingerprints that are generated at a time.
 _BLOCK = 10_000
 _SHAPE = (fingerprint.N_FRAMES, fingerprint.N_COEFFICIENTS)
 
@@ -36,7 +41,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--n", type=int, default=100_000, help="fingerprints, planted copies included")
+    parser.add_argument(
+        "--n", type=int, default=100_000, help="number of fingerprints, including the planted copies"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     fingerprints, planted = synthetic(args.n, args.seed)
@@ -56,7 +63,7 @@ def main() -> int:
 
 
 def synthetic(n: int, seed: int) -> tuple[list[str], list[tuple[int, int]]]:
-    """n fingerprints in a shuffled order, and the pairs (i < j) of which one is a copy of the other."""
+    """Generate n fingerprints in random order, and the pairs of positions i < j of which one is a copy of the other."""
     rng = np.random.default_rng(seed)
     n_planted = int(n * PLANTED_SHARE)
     n_original = n - n_planted
@@ -81,13 +88,13 @@ def synthetic(n: int, seed: int) -> tuple[list[str], list[tuple[int, int]]]:
 
 
 def originals(rng: np.random.Generator, looks: np.ndarray, n: int) -> np.ndarray:
-    """Spectra of n unrelated clips and clips of fixed cameras, (n, 8, 24) in levels of luma."""
+    """Generate spectra of n clips, unrelated or of fixed cameras: (n, 8, 24), in levels of luma."""
     scene = 0.6 * looks[rng.integers(len(looks), size=n)] + 0.8 * rng.normal(size=(n, _SHAPE[1]))
     at_cameras = int(n * CAMERA_SHARE) // CAMERA_CLIPS * CAMERA_CLIPS
     cameras = np.repeat(scene[: at_cameras // CAMERA_CLIPS], CAMERA_CLIPS, axis=0)
     scene[:at_cameras] = cameras + 0.05 * rng.normal(size=cameras.shape)
     moves = rng.normal(size=(n, *_SHAPE))
-    moves[:, 1:] = 0.6 * moves[:, :-1] + 0.8 * moves[:, 1:]  # what moves goes on moving
+    moves[:, 1:] = 0.6 * moves[:, :-1] + 0.8 * moves[:, 1:]  # motion is correlated from frame to frame
     strength = np.exp(rng.normal(np.log(0.15), 1.0, size=(n, 1, 1)))
     path = np.cumsum(moves * np.minimum(strength, 1.0), axis=1) * 0.7
     contrast = np.exp(rng.normal(np.log(8.0), 0.4, size=(n, 1, 1)))
@@ -95,7 +102,7 @@ def originals(rng: np.random.Generator, looks: np.ndarray, n: int) -> np.ndarray
 
 
 def altered(rng: np.random.Generator, clips: np.ndarray) -> np.ndarray:
-    """Copies of clips: a change of the picture that all frames share (crop, logo), noise of each frame, contrast."""
+    """Copy clips (n, 8, 24) with a change that all frames share (crop, logo), noise in each frame, another contrast."""
     n = len(clips)
     weights = fingerprint.frequency_weights()
     level = np.sqrt(((clips * weights) ** 2).mean(axis=(1, 2), keepdims=True))
@@ -110,7 +117,7 @@ def altered(rng: np.random.Generator, clips: np.ndarray) -> np.ndarray:
 
 
 def within_limits(fingerprints: list[str], planted: list[tuple[int, int]]) -> float:
-    """Share of the planted pairs that comparing all pairs would join: what the index could find at best."""
+    """Share of the planted pairs that a comparison of all pairs would join: the most that the index can find."""
     frames, counts = fingerprint.to_arrays([fingerprints[k] for pair in planted for k in pair])
     joined, _, _ = duplicates.compare(frames[::2], counts[::2], frames[1::2], counts[1::2])
     return float(joined.mean())

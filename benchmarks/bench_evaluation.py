@@ -1,10 +1,10 @@
-"""What an evaluation of many clips costs once their features are cached: time, memory, and the size of the page.
+"""Measure what evaluating many clips costs when their features are cached: time, memory and the size of the page.
 
     python benchmarks/bench_evaluation.py --folder /tmp/bench_evaluation --clips 10000
 
-Makes a data root of made-up clips (one drawn video under many names, random features of efficientnet_lite0, random
-fingerprints), trains five small members on some of them, and runs test_ensemble.py on the others as a user would.
-Prints one JSON line: seconds, peak_rss_mb (of the largest process), page_mb.
+Makes a data root of synthetic clips (one drawn video under many names, random features of efficientnet_lite0, random
+fingerprints), trains the default ensemble on some of them for two epochs, and runs test_ensemble.py on the others as a
+user would. Prints one JSON line with, among others, seconds, peak_rss_mb (of the largest process) and page_mb.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, required=True, help="where it is all made; removed afterwards")
-    parser.add_argument("--clips", type=int, default=10_000, help="that are judged")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="folder for everything that is made; removed afterwards"
+    )
+    parser.add_argument("--clips", type=int, default=10_000, help="number of clips that are judged")
     parser.add_argument("--train-clips", type=int, default=400)
     parser.add_argument("--streams", default="rgb")
     parser.add_argument("--tta", type=int, default=1)
-    parser.add_argument("--profile", action="store_true", help="print where the time goes, to stderr")
-    parser.add_argument(
-        "--keep", action="store_true", help="leave the folder; the next run takes it as it is"
-    )
+    parser.add_argument("--profile", action="store_true", help="print to stderr where the time is spent")
+    parser.add_argument("--keep", action="store_true", help="keep the folder; the next run uses it as it is")
     args = parser.parse_args()
     root = args.folder.resolve() / "data"
     try:

@@ -1,20 +1,21 @@
-"""Clips a second of feature extraction, beside the plain way and beside the limits that network and decoder set.
+"""Measure feature extraction in clips a second, next to the plain way and to the limits of the network and the decoder.
 
     python benchmarks/bench_extract.py --clips CLIPS --limit 60 --backbone efficientnet_lite0 --streams rgb,motion
     python benchmarks/bench_extract.py --clips CLIPS --memory 300,1200 --backbone efficientnet_lite0
 
-The same real clips, in one run, after a warm-up; each figure is the median over `--rounds`:
-    plain     a seek for each frame, one `model.predict` a clip, TensorFlow float32, one clip after the other
+The ways are timed on the same real clips in one run, after a warm-up; each figure is the median over `--rounds`:
+    plain     a seek for each frame, one `model.predict` for each clip, TensorFlow float32, one clip after the other
     engine    `extraction_pass`, as the scripts use it: from video files to features on disk
-    network   the engine's runners on images that are in memory already
-    decoder   the engine's decoder and shrinking alone, on all cores, the same frames
-`engine_over_limit` is engine / min(network, decoder): what overlapping the two could reach if neither took the other's
-processors. On a machine without a GPU both run on the same cores, and the rate cannot exceed
+    network   the engine alone, on pictures that are in memory already
+    decoder   decoding and shrinking of the same frames alone, on all cores
+`engine_over_limit` is engine / min(network, decoder). It would be 1 if the two overlapped without taking processors
+from each other. On a machine without a GPU both run on the same cores, so that the rate cannot exceed
 `shared_limit` = 1 / (1 / network + 1 / decoder), whatever the schedule; `engine_over_shared_limit` is engine / that.
-`cpu_s` is processor seconds a clip of each, which other work on the machine changes less than it does the rates.
-With `--variants N`, `variants_over_network` is the time of all N, in network times of one (decoding is
-shared); `cpu_variants_over_network` the same in processor seconds.
-With `--memory A,B`, peak memory of extracting A and B clips, each in a process of its own, and B's over A's.
+`cpu_s` is processor seconds per clip of each way; other work on the machine affects it less than the rates.
+With `--variants N`, `variants_over_network` is the time for all N variants, which share the decoding, over the
+network's time for one; `cpu_variants_over_network` is the same in processor seconds.
+With `--memory A,B`, only the peak memory of extracting A clips and B clips is measured, each in its own process, and
+the larger one is divided by the smaller one.
 """
 
 from __future__ import annotations
@@ -54,24 +55,29 @@ from violence_detection.features.extraction_pass import (
 from violence_detection.video import augment, decode, pictures, sampling
 from violence_detection.video.video_files import VideoSearch
 
-_IMAGES_IN_MEMORY = 8  # clips that the network alone is timed on, again and again
+#: Number of clips whose pictures are kept in memory; the network alone is timed on them, over and over.
+_IMAGES_IN_MEMORY = 8
 
 
 def main() -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--clips", type=Path, required=True, help="folder with videos, searched below")
-    p.add_argument("--limit", type=int, default=60, help="clips, evenly spread over the sorted paths")
+    p.add_argument("--clips", type=Path, required=True, help="folder of videos, searched with its subfolders")
+    p.add_argument(
+        "--limit", type=int, default=60, help="number of clips, evenly spread over the sorted paths"
+    )
     p.add_argument("--backbone", default="efficientnet_lite0")
     p.add_argument("--streams", default="rgb,motion")
-    p.add_argument("--variants", type=int, default=1, help="variants of each clip; the plain way makes one")
+    p.add_argument(
+        "--variants", type=int, default=1, help="variants of each clip; the plain way always makes one"
+    )
     p.add_argument("--engine", default="auto", choices=("auto", "tensorflow", "openvino"))
     p.add_argument("--backbone-weights", type=Path)
     p.add_argument("--random-weights", action="store_true",
-                   help="untrained weights, where the published ones cannot be had: the speed is the same")  # fmt: skip
+                   help="untrained weights, if the published ones are unavailable; the speed is the same")  # fmt: skip
     p.add_argument("--workers", type=int, default=0, help="decoding threads; 0: as the scripts choose")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--skip-plain", action="store_true", help="leave the plain way out, which takes longest")
-    p.add_argument("--memory", help="two numbers of clips, comma separated: measure peak memory instead")
+    p.add_argument("--skip-plain", action="store_true", help="leave out the plain way, which takes longest")
+    p.add_argument("--memory", help="measure peak memory instead, for two numbers of clips, comma separated")
     args = cli.parse(p)
     with tempfile.TemporaryDirectory() as folder:
         if args.random_weights:
@@ -119,7 +125,7 @@ def measure_speed(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class Bench:
-    """Each way of doing the same clips."""
+    """The ways that are timed, on the same clips."""
 
     def __init__(self, args: argparse.Namespace):
         asked = FeatureConfig(backbone=(args.backbone,), streams=tuple(args.streams.split(",")))
@@ -135,7 +141,7 @@ class Bench:
             for clip in self.todo[:_IMAGES_IN_MEMORY]
         ]
         for clip in self.todo:
-            clip.path.read_bytes()  # from now on in memory, for every way alike
+            clip.path.read_bytes()  # so that every way finds the file in the page cache
         self.engine.submit(self._images[0][0]).result()
         if not args.skip_plain:
             self._model = engines._build(self.backbone, self.weights, "float32")
@@ -153,9 +159,7 @@ class Bench:
             run = ExtractionPass(group, self.engine)
             run.extract(self.todo, self.workers)
         if run.failures:
-            raise UserError(
-                f"{run.failures[0]['path']}: {run.failures[0]['reason']}. Leave it out of --clips"
-            )
+            raise UserError(f"{run.failures[0]['path']}: {run.failures[0]['reason']}. Remove it from --clips")
 
     def network_alone(self) -> None:
         jobs = [
@@ -190,7 +194,7 @@ class Bench:
         decode.read(clip.path, plan, pictures.frame_resizer(self.backbone.input_size), threads=1)
 
     def _plain_clip(self, path: Path) -> None:
-        """Seek to each frame, read on for the differences, and predict the clip's images of all streams at once."""
+        """Seek to each frame, read on for the differences, and predict the clip's pictures of all streams at once."""
         capture = cv2.VideoCapture(str(path))
         n_frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         gap = max(1, round(self.config.motion_spacing_s * capture.get(cv2.CAP_PROP_FPS)))
@@ -217,16 +221,22 @@ class Bench:
 
 
 def choose(folder: Path, limit: int, variants: tuple[str, ...]) -> list[WantedClip]:
-    """`limit` clips evenly spread over the sorted paths below the folder; round again where there are fewer."""
+    """Choose `limit` clips, evenly spread over the sorted paths below the folder; repeat them if there are fewer.
+
+    Raises UserError if there are none.
+    """
     paths = sorted(VideoSearch().below(folder))
     if not paths:
-        raise UserError(f"no video below {folder}. Give --clips a folder with videos")
+        raise UserError(f"no videos below {folder}. Name a folder with videos: --clips FOLDER")
     chosen = [paths[i * len(paths) // limit if limit <= len(paths) else i % len(paths)] for i in range(limit)]
     return [WantedClip(f"{i:05}", path, variants) for i, path in enumerate(chosen)]
 
 
 def random_weights(backbone: str, folder: Path) -> Path:
-    """A file of untrained weights for a backbone whose weights come from Keras."""
+    """Write untrained weights of a backbone whose published weights come from Keras; return the file's path.
+
+    Raises UserError for other backbones.
+    """
     import keras
 
     untrained: dict[str, Callable[[], Any]] = {
@@ -237,7 +247,7 @@ def random_weights(backbone: str, folder: Path) -> Path:
     }
     if backbone not in untrained:
         raise UserError(
-            f"--random-weights is for {', '.join(untrained)}; the weights of {backbone} can be had"
+            f"--random-weights works only with {', '.join(untrained)}. For {backbone}, use the published weights"
         )
     path = folder / f"{backbone}.weights.h5"
     untrained[backbone]().save_weights(path)
@@ -248,7 +258,7 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     counts = [int(n) for n in args.memory.split(",")]
     peaks = {}
     for count in counts:
-        with ThreadPoolExecutor(1) as pool:  # so that an error of the child is one here
+        with ThreadPoolExecutor(1) as pool:  # so that an error in the child process is raised here
             peaks[count] = pool.submit(_in_child, args, count).result()
     return {
         "peak_rss_mb": peaks, "largest_over_smallest": round(max(peaks.values()) / min(peaks.values()), 3),

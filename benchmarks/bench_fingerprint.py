@@ -1,17 +1,18 @@
-"""How well altered copies of real clips are found, how often unrelated clips are paired, and what it costs.
+"""Measure how well altered copies of real clips are found, how often unrelated clips are paired, and what it costs.
 
     python benchmarks/bench_fingerprint.py --clips DIR --limit 200 --seed 0
 
-DIR holds one folder a data set (or `raw/` with them) and, if known, sources.csv (path, source_group). Source groups
-are dealt into two halves: a limit of the copy distance is chosen on the first and tried on the second. Prints one JSON
-line; pairs between source groups are named on stderr, to be looked at. About 10 min for 200 clips on 2 cores.
+DIR contains one folder per data set (or `raw/` with them) and, if the sources are known, sources.csv (path, dataset,
+source_group). Source groups are dealt into two halves: a limit for the copy distance is chosen on the first half and
+tested on the second. Prints one JSON line; pairs between source groups are logged to stderr for inspection. Takes about
+10 min for 200 clips on 2 cores.
 
-    second half, with the limits that ship: `recall`, `recall_as_same_clip`, `recall_by_kind`, `false_pair_rate`, of
+    second half, with the shipped limits: `recall`, `recall_as_same_clip`, `recall_by_kind`, `false_pair_rate`, for
         `clips_reported_on` clips, of which `altered_reported_on` were altered
     second half: `recall_of_chosen_threshold`, `nearest_unrelated_second_half`
     first half: `threshold_chosen_on_first_half`, `nearest_unrelated_first_half`, `recall_first_half_of_threshold`
-    all clips: those named `..._all_originals`, `pairs_between_groups`
-    all altered clips: `second_looks`, `confirmed_by_second_look`, and what a second of a processor does
+    all clips: `..._all_originals`, `pairs_between_groups`
+    all altered clips: `second_looks`, `confirmed_by_second_look`, `..._clips_per_cpu_s`, `fingerprint_over_decode_rate`
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ from violence_detection.video import decode
 from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger("bench_fingerprint")
-#: The limit is set this far below the nearest unrelated pair of the first half.
+#: The limit is this fraction of the distance between the nearest unrelated clips of the first half.
 MARGIN = 0.85
-#: Clips of different published sources that were looked at and do show the same footage or the same camera and
-#: scene: (data set, stem) families. Numbers are inclusive ranges.
+#: Families of clips that have different published sources but show, as inspection has found, the same footage, or the
+#: same scene from the same camera: data set, prefix of the file names, and inclusive ranges of the numbers after it.
 SEEN_RELATED: tuple[tuple[str, str, tuple[tuple[int, int], ...]], ...] = (
     ("hockey_fights", "no", ((123, 123), (136, 136))),
     ("surveillance_fight", "nofi", ((62, 68),)),
@@ -54,6 +55,7 @@ SEEN_RELATED: tuple[tuple[str, str, tuple[tuple[int, int], ...]], ...] = (
     ("real_life_violence", "NV_", ((38, 42), (301, 304))),  # one weightlifting stage
     ("real_life_violence", "NV_", ((724, 726),)),
 )
+#: Pairs of video ids that belong to the same video, as inspection has found.
 SEEN_SAME_VIDEO = (
     ("SmxsnplMtb8", "n3yajhkWI6w"),
     ("vLOTaR9eMlg", "Ptvoh4L_FxY"),
@@ -66,7 +68,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--clips", type=Path, required=True, help="folder of real clips, one folder a data set"
+        "--clips", type=Path, required=True, help="folder of real clips, with one folder per data set"
     )
     parser.add_argument("--limit", type=int, default=200, help="clips that are altered (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
@@ -96,7 +98,7 @@ def main() -> int:
 
 
 def source_groups(clips: Path, names: list[str]) -> list[str]:
-    """The known source of each clip, else the clip itself."""
+    """The source group of each clip if it is known, otherwise the clip's own name."""
     known: dict[str, str] = {}
     if (clips / "sources.csv").is_file():
         with (clips / "sources.csv").open(newline="", encoding="utf-8") as f:
@@ -108,7 +110,7 @@ def source_groups(clips: Path, names: list[str]) -> list[str]:
 
 
 def draw_clips(names: list[str], limit: int, seed: int) -> list[int]:
-    """Positions of `limit` clips, as evenly over the data sets as they allow."""
+    """Draw `limit` clips, spread over the data sets as evenly as their sizes allow; return the positions."""
     queues: dict[str, list[int]] = {}
     for position in np.random.default_rng(seed).permutation(len(names)):
         queues.setdefault(names[position].split("/")[0], []).append(int(position))
@@ -133,7 +135,10 @@ def cpu_of_fingerprinting(path: Path) -> float:
 
 
 def look_at_copies(job: tuple[Path, str, int]) -> dict[str, tuple[str, bool]]:
-    """Write, fingerprint, compare and delete a copy of each kind of one clip: its fingerprint, and the second look."""
+    """Write, fingerprint, compare and delete an altered copy of each kind of one clip.
+
+    `job`: path, name and seed. Returns for each kind the copy's fingerprint, and whether a second look calls it a copy.
+    """
     path, name, seed = job
     result = {}
     pictures = second_look.pictures(path)
@@ -150,7 +155,7 @@ def look_at_copies(job: tuple[Path, str, int]) -> dict[str, tuple[str, bool]]:
 def second_looks(
     originals: list[str], copies: dict[int, dict[str, str]], confirmed: dict[int, dict[str, bool]]
 ) -> dict[str, object]:
-    """Of the altered copies that fingerprints call copies, the share that a second look calls so too."""
+    """The share of altered copies that a second look confirms, of those that fingerprints call copies."""
     found = [
         confirmed[i][kind]
         for i, texts in copies.items()
@@ -161,9 +166,9 @@ def second_looks(
 
 
 def measure_rates(pool: ProcessPoolExecutor, paths: list[Path]) -> dict[str, float]:
-    """Clips a second of processor time, all cores at work: the same frames merely decoded, and fingerprinted.
+    """Clips per second of processor time, with all cores busy: decoded only, and fingerprinted from the same frames.
 
-    Processor time, the least of three turns: other work on the machine does not blur the comparison.
+    The least processor time of three rounds counts, so that other work on the machine does not affect the comparison.
     """
     cpu_s = {"decode": np.inf, "fingerprint": np.inf}
     for _ in range(3):
@@ -179,7 +184,10 @@ def measure_rates(pool: ProcessPoolExecutor, paths: list[Path]) -> dict[str, flo
 def evaluate(
     names: list[str], groups: list[str], originals: list[str], copies: dict[int, dict[str, str]], seed: int
 ) -> dict[str, object]:
-    """Limit from the first half; recall by kind and false pairs on the second, with what ships."""
+    """Choose a limit on the first half; measure recall by kind and false pairs on the second with the shipped limits.
+
+    `names`, `groups` and `originals` (fingerprints): of all clips. `copies`: position -> kind -> fingerprint.
+    """
     first, second = halves(groups, seed)
     genuine = {h: np.array([d for i in map(int, rows) if i in copies for d in copy_distances(originals[i], copies[i])])
                for h, rows in (("first", first), ("second", second))}  # fmt: skip
@@ -226,7 +234,7 @@ def evaluate(
 
 
 def halves(groups: list[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the clips of every other source group, and of the rest; the groups in a random order."""
+    """Deal the source groups of each data set into two halves at random; return the positions of the clips of each."""
     ranked = sorted(set(groups), key=lambda g: (g.split("/")[0], storage.stable_seed(seed, g)))
     half = {group: k % 2 for k, group in enumerate(ranked)}
     is_second = np.array([half[g] == 1 for g in groups])
@@ -234,7 +242,7 @@ def halves(groups: list[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def related(i: int, j: int, names: list[str], groups: list[str]) -> bool:
-    """Whether two clips share their source, as published or as seen."""
+    """Whether two clips share a source, as published or as found by inspection."""
     if i == j or groups[i] == groups[j]:
         return True
     if any(
@@ -245,7 +253,7 @@ def related(i: int, j: int, names: list[str], groups: list[str]) -> bool:
 
 
 def families(name: str) -> set[int]:
-    """Which of SEEN_RELATED a clip belongs to."""
+    """Positions of the families in SEEN_RELATED to which a clip belongs."""
     found = set()
     stem = Path(name).stem
     for k, (dataset, prefix, ranges) in enumerate(SEEN_RELATED):
@@ -256,7 +264,7 @@ def families(name: str) -> set[int]:
 
 
 def copy_distances(original: str, copies: dict[str, str]) -> list[float]:
-    """Distance by the copy rule of each altered copy of one clip, mirrored ones aside."""
+    """Distance by the copy rule between a clip and each of its altered copies, without the mirrored ones."""
     plain = [text for kind, text in copies.items() if kind in alterations.KINDS]
     frames, counts = fingerprint.to_arrays([original, *plain])
     one = np.zeros(len(plain), np.int64)
@@ -265,7 +273,7 @@ def copy_distances(original: str, copies: dict[str, str]) -> list[float]:
 
 
 def nearest_unrelated(rows: np.ndarray, names: list[str], groups: list[str], originals: list[str]) -> float:
-    """The least distance by the copy rule between any two unrelated clips of `rows`, by comparing all."""
+    """The smallest distance by the copy rule between two unrelated clips of `rows`, by comparing all pairs."""
     frames, counts = fingerprint.to_arrays([originals[i] for i in rows])
     best = np.inf
     for k in range(len(rows) - 1):

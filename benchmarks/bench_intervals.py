@@ -1,17 +1,19 @@
-"""How often the 95 % intervals of figures hold the true value, on drawn data whose clips of one source are alike.
+"""Measure how often 95 % intervals contain the true value, on simulated data whose clips of one source are alike.
 
     python benchmarks/bench_intervals.py --draws 2000
 
-For each number of clips and of sources, each accuracy and each intraclass correlation (how alike the outcomes of
-clips of one source are), data sets are drawn: sizes of sources from a Dirichlet distribution (concentration 2, so
-that they are uneven), the accuracy of each source from a beta distribution. Prints a row a case with the share of
-draws whose interval holds the accuracy, and one JSON line: the share of the cases within 93-97 %, the lowest and
-highest coverage, and the mean over accuracies and correlations of each number of clips and sources ("200/20").
-`--hard` takes sources that are hard on intervals: more alike (correlation 0.5), wholly right or wrong
-(1), a tenth of them up to 45 points below the accuracy and the others alike, and a tenth so with sizes that differ more
-(concentration 0.5). `--figure` takes another figure; scores are then a source's shift, the class's and noise, and the
-truth comes from 400,000 clips, each of a source of its own. `--one-class` takes sources that are all fights or all
-peaceful, by turns.
+A case is a number of clips and of sources, an accuracy, and an intraclass correlation (how alike the outcomes of clips
+of one source are). For each case data sets are drawn: the sizes of sources from a Dirichlet distribution (concentration
+2, so that they are uneven), and the accuracy of each source from a beta distribution. Prints a row for each number of
+clips and of sources and each accuracy, with the share of draws whose interval contains the accuracy, and one JSON line:
+the share of cases with a coverage within 93-97 %, the lowest and the highest coverage, and its mean over accuracies and
+correlations for each number of clips and sources ("200/20").
+
+`--hard` draws sources that are difficult for intervals: their clips are more alike (correlation 0.5); sources are
+entirely right or entirely wrong (1); a tenth of them are up to 45 points less accurate, and the others equal; the same
+with sizes that differ more (concentration 0.5). `--figure` measures another figure. Scores are then the sum of the
+class's mean, a shift of the source, and noise; the true value comes from 400,000 clips, each of its own source. With
+`--one-class`, every other source consists of fights only and the others of peaceful clips only.
 """
 
 from __future__ import annotations
@@ -32,11 +34,16 @@ from violence_detection.evaluation.influence import Figure
 
 CLIPS, SOURCES = (50, 200, 1000, 5000), (5, 20, 60, 200)
 ACCURACIES, CORRELATIONS = (0.75, 0.9, 0.97), (0.0, 0.05, 0.1, 0.2)
+#: Coverage that counts as right.
 WITHIN = (0.93, 0.97)
+#: What `--hard` uses in place of CORRELATIONS, and its numbers of clips and of sources.
 HARD = (0.5, 1.0, "tenth", "tenth, uneven")
 HARD_CASES = [(200, 10), (200, 20), (200, 60), (1000, 10), (1000, 20), (1000, 60), (5000, 60), (5000, 200)]
+#: Clips from which the true value of a figure on scores is computed.
 _MANY = 400_000
-_CONCENTRATION, _UNEVEN = 2.0, 0.5
+#: Concentration of the distribution of the sizes of sources, usually and for "tenth, uneven".
+_CONCENTRATION = 2.0
+_UNEVEN = 0.5
 
 
 def main() -> None:
@@ -46,15 +53,17 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", choices=("accuracy", *SCORED), default="accuracy")
-    parser.add_argument("--hard", action="store_true", help="accuracy alone")
-    parser.add_argument("--one-class", action="store_true", help="any figure but the accuracy")
+    parser.add_argument("--hard", action="store_true", help="draw difficult sources; only for the accuracy")
+    parser.add_argument(
+        "--one-class", action="store_true", help="draw sources of one class; for any figure but the accuracy"
+    )
     args = parser.parse_args()
     if args.hard and args.figure != "accuracy":
-        parser.error("--hard is for the accuracy")
+        parser.error("--hard works only with --figure accuracy")
     if args.one_class and args.figure == "accuracy":
-        parser.error("--one-class is for a figure on scores (--figure)")
+        parser.error("--one-class does not work with the accuracy: name another --figure")
     columns: tuple[float | str, ...] = HARD if args.hard else CORRELATIONS
-    print(f"coverage in % (median width, points); columns: {columns}")
+    print(f"coverage in % (median width in points); one column per correlation: {columns}")
     print(f"{'clips':>6} {'sources':>7} {'accuracy':>8} |")
     found: dict[tuple[float | str, ...], float] = {}
     for n, sources, accuracy in cases(args.hard):
@@ -95,7 +104,7 @@ def main() -> None:
 
 
 def by_clips_and_sources(found: Mapping[tuple[float | str, ...], float]) -> dict[tuple[int, int], float]:
-    """Mean coverage, 0 to 1, of each number of clips and sources."""
+    """Mean coverage, 0 to 1, for each number of clips and of sources."""
     together: dict[tuple[int, int], list[float]] = {}
     for (n, sources, *_), covered in found.items():
         together.setdefault((int(n), int(sources)), []).append(covered)
@@ -103,7 +112,7 @@ def by_clips_and_sources(found: Mapping[tuple[float | str, ...], float]) -> dict
 
 
 def cases(hard: bool = False) -> Iterator[tuple[int, int, float]]:
-    """Clips, sources and accuracy of every case."""
+    """Yield the number of clips, the number of sources and the accuracy of each row of cases."""
     for n, sources in HARD_CASES if hard else itertools.product(CLIPS, SOURCES):
         for accuracy in ACCURACIES:
             if sources <= n:
@@ -120,10 +129,11 @@ def drawn(
     correlation: float | str,
     one_class: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Ends of the interval in every draw, (draws,) each, and the true value.
+    """Lower and upper end of the interval of each draw, (draws,) each, and the true value.
 
-    `one_class`: each source is of one class, every other source of fights. The true value is of as many fights among
-    the clips as there are among the sources, as average precision, precision and F1 depend on that.
+    `one_class`: every other source consists of fights only, the others of peaceful clips only. The true value is then
+    that for the same share of fights among the clips as among the sources, because average precision, precision and F1
+    depend on it.
     """
     if figure == "accuracy":
         ends = [
@@ -147,14 +157,17 @@ def drawn(
 def sizes(
     rng: np.random.Generator, n: int, sources: int, concentration: float = _CONCENTRATION
 ) -> np.ndarray:
-    """Clips of each source (sources,), at least one, n in all."""
+    """Draw the number of clips of each source, (sources,): at least one, n in total."""
     return 1 + rng.multinomial(n - sources, rng.dirichlet(np.full(sources, concentration)))
 
 
 def outcomes(
     rng: np.random.Generator, n: int, sources: int, accuracy: float, correlation: float | str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which clips are right (n,) bool, and the source of each (n,). `correlation`: a number, or a name of `HARD`."""
+    """Draw whether each clip is judged right, (n,) bool, and its source, (n,).
+
+    `correlation`: a number, or a name in `HARD`.
+    """
     of_source = _accuracies(rng, sources, accuracy, correlation)
     concentration = _UNEVEN if correlation == "tenth, uneven" else _CONCENTRATION
     groups = np.repeat(np.arange(sources), sizes(rng, n, sources, concentration))
@@ -165,7 +178,8 @@ def _accuracies(
     rng: np.random.Generator, sources: int, accuracy: float, correlation: float | str
 ) -> np.ndarray:
     if isinstance(correlation, str):
-        low = max(accuracy - 0.45, 10 * accuracy - 9 * 0.995)  # or the others would have to be above 1
+        # the second value keeps the accuracy of the others at or below 0.995
+        low = max(accuracy - 0.45, 10 * accuracy - 9 * 0.995)
         return np.where(rng.random(sources) < 0.1, low, (accuracy - 0.1 * low) / 0.9)
     if correlation == 0:
         return np.full(sources, accuracy)
@@ -183,10 +197,11 @@ def scores(
     one_class: bool = False,
     fights: float = 0.5,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n,) bool and P(fight) (n,), such that a threshold of 0.5 is right about `accuracy` of the time.
+    """Draw labels (n,) bool and P(fight) (n,) for which a threshold of 0.5 is right with probability `accuracy`.
 
-    Sources are mixed (both classes, a share of `fights`), and a source shifts the scores of its classes each by itself;
-    or else `one_class`.
+    `groups` (n,): the source of each clip. Sources contain both classes, with the share `fights` of fights, and a
+    source shifts the scores of each class independently. `one_class`: sources with even numbers consist of fights only,
+    the others of peaceful clips only.
     """
     from scipy.special import expit
     from scipy.stats import norm
@@ -218,7 +233,8 @@ SCORED: dict[str, Callable[[np.ndarray, np.ndarray], Figure | None]] = {
     "recall_at_5_percent": _recall_at(0.05),
 }
 
-#: Half of them are peaceful, give or take: fewer cannot tell such a share of false alarms.
+#: Fewest clips for which a figure is measured. About half of them are peaceful, and fewer cannot show so low a rate of
+#: false alarms.
 FEWEST_CLIPS = {"recall_at_1_percent": 1000, "recall_at_5_percent": 200}
 
 

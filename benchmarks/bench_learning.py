@@ -1,13 +1,13 @@
-"""What --learn gives on recordings whose fights are known, with marks as a person who knows them would make.
+"""Measure what --learn gains on recordings whose fights are known, with the marks that a perfect reviewer would make.
 
     python benchmarks/bench_learning.py --recordings recordings/judged.json.journal.jsonl --truth recordings/truth.csv
 
---recordings are windows that a run with --output kept, --truth a table with the columns file (its name alone), start_s,
-end_s, dataset. Recordings of one data set stand for a camera; those of which the table has no fight for none. Each
-event of the present settings (--threshold ...) is marked right where it has time in common with a fight, else wrong;
-fights without an event are marked missed; all recordings count as looked at from end to end. What is learnt of a camera
-is tried on each of its recordings, learnt from its others. One JSON line: by camera what was wrong before and with what
-the others teach (`on_others`).
+--recordings names windows that a run with --output kept; --truth is a table with the columns file (its name only),
+start_s, end_s and dataset. The recordings of one data set stand for a camera; recordings that are not in the table are
+left out. Each event of the given settings (--threshold ...) is marked right if it overlaps a fight, otherwise wrong;
+fights without an event are marked missed; all recordings count as watched from beginning to end. What is learnt for a
+camera is tested on each of its recordings after learning from the others. Prints one JSON line: for each camera the
+mistakes before, and with what was learnt from the others (`on_others`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from violence_detection.system import storage
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("--recordings", type=Path, required=True, help="kept windows: a file, or a folder")
-    parser.add_argument("--truth", type=Path, required=True, help="truth.csv")
+    parser.add_argument("--recordings", type=Path, required=True, help="file or folder of kept windows")
+    parser.add_argument("--truth", type=Path, required=True, help="table of the fights, .csv")
     cli.add_config(parser, EventConfig)
     args = cli.parse(parser, argv)
     settings = cli.build(EventConfig, args)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def marked(verdicts: Sequence[Verdict], fights: Mapping[str, Sequence[tuple[float, float]]]) -> Marks:
-    """The marks of somebody who knows the fights (file name -> (start, end) in seconds) and saw everything."""
+    """The marks of somebody who knows the fights, file name -> (start, end) in seconds, and watched everything."""
     by_video: dict[str, list[Mark]] = {}
     for verdict in verdicts:
         events, true = verdict.events, fights.get(Path(verdict.path).name, ())

@@ -1,18 +1,18 @@
-"""Cameras watched for minutes: windows judged and dropped, delay, events, and whether memory stays flat.
+"""Watch cameras for minutes and measure windows judged and dropped, delay, events, and whether memory stays flat.
 
     python benchmarks/bench_live.py --video night.mp4 --model fast --cameras 4 --minutes 15
     python benchmarks/bench_live.py --video night.mp4 --cameras 2 --minutes 5 --cuts 10
     python benchmarks/bench_live.py --video night.mp4 --cameras 4 --minutes 3 --slow-s 1.5
 
-Each camera is a process that sends the video's first minute again and again at the speed at which it plays, over TCP on
-the loopback (benchmarks/loopback_camera.py). Memory is this process's own, without the senders: flat means that its
-median over the last quarter is within 5 % of that over the second. `delay_s` is from a window's last frame to its
-judgement, and how late that frame was. `--slow-s` makes the model slower by so much a window.
+Each camera is a process that sends the first minute of the video over and over in real time, over TCP on the loopback
+(benchmarks/loopback_camera.py). Memory is that of this process, without the senders; it is flat if its median over the
+last quarter is within 5 % of its median over the second quarter. `delay_s` is the time from a window's last frame to
+its judgement, plus how late that frame arrived. `--slow-s` slows the model down by this many seconds per window.
 
-`--cuts` breaks the connection of each camera but the first so often, for `--away-s`, two of them in the middle of an
-event. The first camera's events are then looked for among those of each other: once, more than once, not at all, and
-how many of the other's are none of the first's. Behind a cut windows lie otherwise on the footage, so that P(violent)
-near the threshold may decide otherwise.
+`--cuts` breaks the connection of every camera but the first this many times, for `--away-s` seconds, two of them in the
+middle of an event. The first camera's events are then looked up among those of each other camera. Counted are those
+found once, more than once and not at all, and events of the other cameras that match none of the first camera's. After
+a cut, windows begin at other moments of the footage, so that P(violent) near the threshold may fall on its other side.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.system import stopping
 
+#: Seconds between measurements of memory.
 _EVERY_S = 2.0
-#: What the cameras see again and again.
+#: Seconds of the video that the cameras send over and over.
 _ROUND_S = 60.0
 
 
 class _Measured(live_model.DetectorModel):
-    """The model, made slower, with a note of when each window was judged."""
+    """The model, slowed down, with a record of how long each window took."""
 
     def __init__(self, detector: Detector, slow_s: float):
         super().__init__(detector)
@@ -68,7 +69,7 @@ class _Measured(live_model.DetectorModel):
 
 
 class _Watched(threading.Thread):
-    """Memory and delays while it goes on; `stop` is set at the end."""
+    """Records memory and delays for `seconds`, or until `stop` is set; sets `stop` at the end."""
 
     def __init__(self, seconds: float, stop: threading.Event):
         super().__init__(daemon=True)
@@ -90,7 +91,7 @@ class _Watched(threading.Thread):
         self._asked.set()
 
     def memory(self) -> dict[str, Any]:
-        """Its medians over the second and the last quarter, and its peak."""
+        """Medians of the memory over the second and the last quarter, its growth between them, and its peak."""
         quarter = max(len(self.rss_mb) // 4, 1)
         early, late = (
             statistics.median(q) for q in (self.rss_mb[quarter : 2 * quarter + 1], self.rss_mb[-quarter:])
@@ -108,7 +109,7 @@ def _free_port() -> int:
 
 
 class _Told(Outbox):
-    """Events that have ended, by camera."""
+    """Collects the events that have ended, by camera."""
 
     name = "bench"
 
@@ -122,7 +123,7 @@ class _Told(Outbox):
 
 
 def _cut_at(verdict: Verdict, count: int, seconds: float) -> list[float]:
-    """When to cut: evenly, but for two that are moved into the middle of the event nearest to them."""
+    """Times of the cuts: evenly spaced, except for two that are moved into the middle of the nearest event."""
     even = [seconds * (i + 1) / (count + 1) for i in range(count)]
     rounds = range(int(seconds // verdict.duration_s) + 1)
     middles = [(e.start_s + e.end_s) / 2 + verdict.duration_s * n for n in rounds for e in verdict.events]
@@ -132,7 +133,7 @@ def _cut_at(verdict: Verdict, count: int, seconds: float) -> list[float]:
 
 
 def _compared(ended: Mapping[str, Sequence[Event]], names: Sequence[str]) -> dict[str, int]:
-    """The first camera's events among those of each other."""
+    """Count how the first camera's events are found among those of each other camera."""
     counts = {"events": 0, "once": 0, "more_than_once": 0, "not_at_all": 0, "of_no_event": 0}
     whole = ended.get(names[0], [])
     for name in names[1:]:
@@ -164,9 +165,7 @@ def _camera(video: Path, cut_at_s: Sequence[float], away_s: float) -> Iterator[s
 
 def main() -> int:
     p = cli.parser(__doc__)
-    p.add_argument(
-        "--video", type=Path, required=True, help="any video; its first minute is what the cameras see"
-    )
+    p.add_argument("--video", type=Path, required=True, help="any video; the cameras send its first minute")
     p.add_argument("--cameras", type=int, default=4)
     p.add_argument("--minutes", type=float, default=15.0)
     p.add_argument("--height", type=int, default=360)
@@ -213,7 +212,7 @@ def main() -> int:
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and 95th percentile; empty where there is nothing."""
+    """Median and 95th percentile; empty without values."""
     if not values:
         return {}
     return {"median": round(float(np.median(values)), 3), "p95": round(float(np.quantile(values, 0.95)), 3)}

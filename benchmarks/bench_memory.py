@@ -1,10 +1,11 @@
-"""Peak memory and speed of judging a long video, beside those of a short one of the same pictures.
+"""Measure peak memory and speed of judging a long video, compared with a short one of the same pictures.
 
     python benchmarks/bench_memory.py --clip CLIP --model fast --minutes 1,20 --tta 1
 
-The clip is encoded once (H.264, 360 lines, 25 frames a second) and its packets are repeated to each length. Each is
-judged by a process of its own. Figures by minutes: `peak_mb` of the process that judges, `loaded_mb` before its first
-video, `times_real_time` with the model loaded, `windows`; `growth`: largest peak over the smallest.
+The clip is encoded once (H.264, 360 lines, 25 frames a second), and its packets are repeated to each length. Each video
+is judged in a separate process. Figures by minutes: `peak_mb`, the peak of that process; `loaded_mb`, its peak when the
+model is loaded and nothing is judged yet; `times_real_time`, without the time for loading; `windows`. `growth` is the
+largest peak over the smallest.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LINES, FPS = 360, 25
 
 
 def encoded(clip: Path, to: Path) -> Path:
-    """The clip with `LINES` lines at a constant `FPS`, no frame looking ahead."""
+    """Encode the clip with LINES lines at a constant FPS and without B-frames, so that its packets can be repeated."""
     _, frames = decode.read(clip, lambda info: range(info.n_frames))
     with av.open(str(to), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"bf": "0", "g": "50"})
@@ -45,7 +46,7 @@ def encoded(clip: Path, to: Path) -> Path:
 
 
 def repeated(clip: Path, minutes: float, to: Path) -> Path:
-    """The clip's packets over and over."""
+    """Write a video that repeats the clip's packets for `minutes`."""
     with av.open(str(clip)) as source, av.open(str(to), "w") as sink:
         (track,) = source.streams.video
         out = sink.add_stream_from_template(track)
@@ -65,7 +66,7 @@ def repeated(clip: Path, minutes: float, to: Path) -> Path:
 
 
 def judged(model: str, video: str, tta: int, engine: str) -> dict[str, Any]:
-    """Figures of one video: to be called in a process of its own."""
+    """Judge one video and return its figures. Call it in a separate process, because peak memory is per process."""
     import violence_detection
 
     detector = violence_detection.load(model, tta=tta, engine=engine)

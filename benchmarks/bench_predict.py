@@ -1,20 +1,21 @@
-"""What judging costs: the first verdict from a cold start, clips a second, and hours of a camera.
+"""Measure what judging costs: the first verdict after a cold start, clips a second, and hours of a camera.
 
     python benchmarks/bench_predict.py --clips CLIPS --model fast
 
-One JSON line:
-    first_start_s      from the start of `test_violence_model.py CLIP` to its end where no network is kept yet (see
-                       backbones/stored_networks.py), once
-    cold_start_s       the same where they are, the files being in memory; the median of --rounds, as all figures are
-    judged_with        the engines, with their precision: --precision float32 to compare
-    clips_per_s        of --limit real clips by a detector that is loaded, from files to verdicts
-    plain_clips_per_s  the same windows and pictures the plain way, of --plain clips: a seek a frame, a `predict`
-                       of Keras a picture stream, one clip after the other. over_plain: how many times as fast
-                       those clips are judged here, whose longer ones have two windows where the plain way has one
-    times_real_time    seconds of a recording judged a second: the clips one after another, 640 x 360 at 25 frames a
-                       second, H.264, --minutes long. cameras: how many such this machine follows without falling behind
-    cpu_s_an_hour      processor seconds an hour of the recording
-    peak_mb            of a process that judges a minute of it, and all of it (Linux); more lengths: bench_memory.py
+One JSON line; what is measured repeatedly is the median over --rounds:
+    first_start_s      seconds that `test_violence_model.py CLIP` takes if no network is kept yet (see
+                       backbones/stored_networks.py), measured once
+    cold_start_s       the same with kept networks, and with the files in memory
+    judged_with        the engines and their precision; compare with --precision float32
+    clips_per_s        from files to verdicts, for --limit real clips and a detector that is loaded
+    plain_clips_per_s  the same for --plain of the clips the plain way, on the same pictures: a seek per frame, a Keras
+                       `predict` per picture stream, one clip after the other, the middle window of each only
+    over_plain         how many times faster these clips are judged here, although longer ones have two windows here
+    times_real_time    seconds judged per second of a recording: the clips one after another, 640 x 360 at 25 frames a
+                       second, H.264, --minutes long. cameras: how many of them this machine can follow
+    cpu_s_an_hour      processor seconds per hour of the recording
+    peak_mb            of a process that judges a minute of it, and of one that judges all of it (Linux only);
+                       bench_memory.py measures other lengths
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ WIDTH, HEIGHT, FPS = 640, 360, 25.0
 
 def main() -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--clips", type=Path, required=True, help="folder with videos, searched below")
-    p.add_argument("--model", default="accurate", help="as of test_violence_model.py (default: accurate)")
-    p.add_argument("--limit", type=int, default=100, help="clips, evenly spread over the sorted paths")
-    p.add_argument("--plain", type=int, default=10, help="of them, clips that are judged the plain way too")
-    p.add_argument("--minutes", type=float, default=3.0, help="of the recording (default: 3)")
+    p.add_argument("--clips", type=Path, required=True, help="folder of videos, searched with its subfolders")
+    p.add_argument("--model", default="accurate", help="as for test_violence_model.py (default: accurate)")
+    p.add_argument(
+        "--limit", type=int, default=100, help="number of clips, evenly spread over the sorted paths"
+    )
+    p.add_argument("--plain", type=int, default=10, help="how many of them are also judged the plain way")
+    p.add_argument("--minutes", type=float, default=3.0, help="length of the recording (default: 3)")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--precision", choices=("auto", "bfloat16", "float32"), default="auto")
     args = cli.parse(p)
@@ -71,7 +74,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     detector = load(args.model, precision=args.precision)
     plain = PlainWay(detector)
     for clip in clips[: args.plain]:
-        detector.judge(clip)  # so that both find everything warm
+        detector.judge(clip)  # warm-up for both ways
     plain.judge(clips[0])
     cold, ours, by_plain, same, real, cpu = [], [], [], [], [], []
     for _ in range(args.rounds):
@@ -99,15 +102,15 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def choose(folder: Path, limit: int) -> list[Path]:
-    """So many videos of the folder, evenly spread. Raises UserError where it has none."""
+    """Choose up to `limit` videos of the folder, evenly spread. Raises UserError if there are none."""
     found = sorted(VideoSearch().below(folder))
     if not found:
-        raise UserError(f"no videos below {folder}. Name a folder with clips: --clips FOLDER")
+        raise UserError(f"no videos below {folder}. Name a folder with videos: --clips FOLDER")
     return found[:: max(1, len(found) // limit)][:limit]
 
 
 def record(clips: Sequence[Path], path: Path, minutes: float) -> Path:
-    """A recording of so many minutes: the clips one after another, again from the first where they end."""
+    """Write a recording of this length: the clips one after another, repeated if they are too short; return `path`."""
     wanted = round(minutes * 60 * FPS)
     with writer.h264(path, FPS) as put:
         for _, frame in zip(range(wanted), _endless(clips), strict=False):
@@ -131,7 +134,7 @@ def _cold_start(args: argparse.Namespace, clip: Path, networks: Path) -> None:
 
 
 def _peak_mb(args: argparse.Namespace, video: Path) -> int:
-    """Peak memory of a process that does nothing but judge the video."""
+    """Peak memory, in MB, of a process that only judges the video."""
     program = (
         "import sys, violence_detection as vd; from benchmarks import peak_memory; "
         "vd.load(sys.argv[1], precision=sys.argv[2]).judge(sys.argv[3]); print(peak_memory.of_this_mb())"
@@ -148,7 +151,7 @@ def _seconds(work: Any) -> float:
 
 
 class PlainWay:
-    """The same model on the same pictures, as one would write it first: a seek a frame, one `predict` a stream."""
+    """The same model on the same pictures, in the simplest code: a seek per frame, one `predict` per stream."""
 
     def __init__(self, detector: Detector):
         self._detector = detector
@@ -157,7 +160,7 @@ class PlainWay:
         self._keep = window_pictures.keeper(detector.viewers)
 
     def judge(self, path: Path) -> float:
-        """P(violent) of the middle of a clip."""
+        """P(violent) of the window in the middle of a clip."""
         info = decode.timing(path)
         window = sampling.middle_window(info, self._detector.model.features.window_s)
         plan = window_pictures.WindowPlan(window, info, self._detector.viewers, self._views)
@@ -172,7 +175,8 @@ class PlainWay:
         made: dict[str, list[np.ndarray]] = {}
         for number, (run, network) in enumerate(zip(self._detector.runs, self._networks, strict=True)):
             for view in views:
-                if view == augment.CLOSER and seen.closer(number) is None:  # it would see the same again
+                # without a closer look this view is the plain one again
+                if view == augment.CLOSER and seen.closer(number) is None:
                     for stream in run.config.streams:
                         for name in run.inputs(stream):
                             made[name].append(made[name][0])

@@ -1,19 +1,19 @@
-"""Events in recordings whose fights are known: recall, false events an hour and delay over all thresholds.
+"""Measure events in recordings whose fights are known: recall, false events an hour and delay, at all thresholds.
 
     python benchmarks/bench_recordings.py --recordings recordings --models MODEL --output bench
     python benchmarks/bench_recordings.py --recordings recordings --models FOLD_0 FOLD_1 --output bench --tune
-    python benchmarks/bench_recordings.py --recordings recordings --output bench --tune     judges nothing again
+    python benchmarks/bench_recordings.py --recordings recordings --output bench --tune     # judges nothing
 
---recordings is what make_recordings.py writes, and --models what it was given: one model for all parts, or each part's.
-Verdicts are kept in the folder of the recordings (judged.json.journal.jsonl). Killed, the same command goes on where it
-was; without --models what is judged so far is measured. What counts as found, and what the intervals are:
-benchmarks/event_figures.py. Rules that are compared:
-    touching   windows at or above the threshold that touch are one event (the rule of before)
-    events     find_events with the settings given (--smoothing-s ...), at each threshold
+--recordings is the folder that make_recordings.py wrote, and --models the models that it was run with: one for all
+parts, or one per part. Verdicts are kept in that folder (judged.json.journal.jsonl). If the command is killed, running
+it again continues where it was; without --models, the recordings that are judged already are measured. What counts as
+found, and what the intervals are, is described in benchmarks/event_figures.py. These rules are compared:
+    touching   windows at or above the threshold that touch are one event (the former rule)
+    events     find_events with the given settings (--smoothing-s ...), at each threshold
     tuned      with --tune: settings chosen on recordings of half of the sources, measured on the other half, both ways
---tune looks for recordings that share no source; without such there is nothing to tune. --calibrated measures cameras'
-own thresholds, chosen on quiet footage as --calibrate of test_violence_model.py does (benchmarks/event_calibration.py).
---operating-points measures the thresholds that the models name: each part at those of its own model.
+--tune needs two sets of recordings that share no source. --calibrated measures thresholds of each camera, chosen on
+quiet footage as test_violence_model.py --calibrate chooses them (benchmarks/event_calibration.py). --operating-points
+measures the thresholds that are stored with the models: each part at those of its own model.
 
 Writes <output>/curves.csv, curves.png and figures.json, and prints one JSON line.
 """
@@ -51,21 +51,21 @@ _JUDGED = "judged.json"
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--recordings", type=Path, required=True, help="folder of make_recordings.py")
+    p.add_argument("--recordings", type=Path, required=True, help="output folder of make_recordings.py")
     p.add_argument(
-        "--models", type=Path, nargs="+", default=[], help="one for all parts, or the model of each part"
+        "--models", type=Path, nargs="+", default=[], help="one model for all parts, or one per part"
     )
     p.add_argument(
         "--output", type=Path, default=Path("bench_recordings"), help="(default: bench_recordings)"
     )
     p.add_argument(
-        "--tune", action="store_true", help="choose settings of events on half, measure on the other"
+        "--tune", action="store_true", help="choose the events' settings on one half, measure on the other"
     )
     p.add_argument(
-        "--calibrated", action="store_true", help="measure thresholds of each camera's own quiet footage"
+        "--calibrated", action="store_true", help="measure thresholds from each camera's own quiet footage"
     )
     p.add_argument(
-        "--operating-points", action="store_true", help="measure the thresholds that --models name"
+        "--operating-points", action="store_true", help="measure the thresholds stored with --models"
     )
     cli.add_config(p, PredictConfig, skip=("model", "operating_point"))
     args = cli.parse(p, argv)
@@ -77,11 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = cli.build(EventConfig, args)
     points = [event_points.thresholds(m, settings.threshold) for m in args.models if args.operating_points]
     if args.operating_points and not points:
-        raise UserError("--operating-points are those of models: name them with --models")
+        raise UserError(
+            "--operating-points needs the models that have the thresholds: name them with --models"
+        )
     failures = judge(args.recordings, configs) if configs else []
     recordings, missing = read(args.recordings, settings)
     if missing:
-        log.warning("%d recordings of the list are not judged, so the figures are of the others", missing)
+        log.warning("%d recordings are not judged; the figures are those of the others", missing)
     summary = {
         "recordings": len(recordings),
         "not_judged": missing,
@@ -100,14 +102,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def judge(folder: Path, configs: Sequence[PredictConfig]) -> list[dict[str, str]]:
-    """Judge the recordings of a folder that are made and not judged yet; returns the failures.
+    """Judge the recordings of a folder that exist and are not judged yet; return the failures.
 
-    `configs`: one for all parts, or one a part. Raises UserError for any other number.
+    `configs`: one for all parts, or one per part. Raises UserError for any other number.
     """
     rows = storage.read_csv(_table(folder, "recordings.csv"))
     parts = len({row["part"] for row in rows})
     if len(configs) not in (1, parts):
-        raise UserError(f"the recordings have {parts} parts: give one of --models, or one a part, in order")
+        raise UserError(
+            f"the recordings have {parts} parts: name one model with --models, or one per part in order"
+        )
     journal = verdict_journal.path_for(folder / _JUDGED)
     failures = []
     for i, config in enumerate(configs):
@@ -118,10 +122,10 @@ def judge(folder: Path, configs: Sequence[PredictConfig]) -> list[dict[str, str]
 
 
 def read(folder: Path, settings: EventConfig) -> tuple[list[Recording], int]:
-    """The judged recordings of a folder, and how many of its list are not judged. Raises UserError where none is."""
+    """The judged recordings of a folder, and how many are not judged. Raises UserError if none have been judged."""
     journal = verdict_journal.path_for(folder / _JUDGED)
     if not journal.is_file():
-        raise UserError(f"{folder} is not judged yet: name the model with --models")
+        raise UserError(f"the recordings in {folder} have not been judged: name the model with --models")
     verdicts = {Path(v.path).name: v for v in kept_windows.read(journal, settings)}
     fights = _by_file(storage.read_csv(_table(folder, "truth.csv")))
     footage = _by_file(storage.read_csv(_table(folder, "footage.csv")))
@@ -137,7 +141,9 @@ def read(folder: Path, settings: EventConfig) -> tuple[list[Recording], int]:
 def _table(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
-        raise UserError(f"{folder} has no {name}: make the recordings with benchmarks/make_recordings.py")
+        raise UserError(
+            f"{folder} contains no {name}: make the recordings with benchmarks/make_recordings.py"
+        )
     return path
 
 
@@ -164,7 +170,7 @@ def _recording(
 
 
 def measured(recordings: Sequence[Recording], settings: EventConfig, output: Path) -> dict[str, Any]:
-    """Both rules over all thresholds: curves.csv, curves.png; returns figures at some thresholds."""
+    """Measure both rules at all thresholds; write curves.csv and curves.png, return figures at some thresholds."""
     rules: dict[str, Rule] = {
         "touching": event_rules.touching_windows,
         "events": event_rules.by_settings(settings),
@@ -193,7 +199,7 @@ def measured(recordings: Sequence[Recording], settings: EventConfig, output: Pat
 
 
 def by_style(recordings: Sequence[Recording], rule: Rule) -> dict[str, Any]:
-    """Recall by overlap and false events an hour at 0.5 of each data set."""
+    """Recall by overlap and false events an hour of each data set at threshold 0.5."""
     out = {}
     for style in sorted({r.style for r in recordings}):
         found = event_figures.tally([r for r in recordings if r.style == style], rule, [0.5])
@@ -207,7 +213,7 @@ def by_style(recordings: Sequence[Recording], rule: Rule) -> dict[str, Any]:
 
 
 def _delay(waits: Sequence[float]) -> dict[str, float | None]:
-    """Median and nine tenths of the delays; None where nothing was found."""
+    """Median and 90th percentile of the delays; None for each if there are none."""
     if not waits:
         return {"median": None, "p90": None}
     return {"median": round(float(np.median(waits)), 2), "p90": round(float(np.quantile(waits, 0.9)), 2)}
@@ -216,7 +222,7 @@ def _delay(waits: Sequence[float]) -> dict[str, float | None]:
 def curve_rows(
     tallies: Mapping[str, Tally], waits: Mapping[str, Sequence[Sequence[float]]]
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows of curves.csv: a row a rule and threshold."""
+    """Columns and rows of curves.csv: a row for each rule and threshold."""
     rows: list[dict[str, Any]] = []
     for name, found in tallies.items():
         columns: dict[str, Any] = {}
@@ -240,7 +246,7 @@ _COLOURS = {"touching": "#b3261e", "events": "#2f6fbf"}
 
 
 def draw(path: Path, tallies: Mapping[str, Tally], waits: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    """The curves, recall and delay against false events an hour, with the interval of recall by source."""
+    """Plot recall, with its interval by source, and median delay against false events an hour."""
     figure = Figure(figsize=(12, 4), layout="constrained")
     axes = figure.subplots(1, 3)
     names = {"by_overlap": "recall, overlap of 0.3", "by_onset": "recall, onset within 3 s"}

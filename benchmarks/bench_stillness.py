@@ -1,17 +1,19 @@
-"""What `--skip-still` takes from fights, from quiet footage and from noise, and how much faster a night is judged.
+"""Measure how much of fights, quiet footage and noise `--skip-still` skips, and how much faster it judges a night.
 
     python benchmarks/bench_stillness.py --data-root DATA --quiet QUIET
 
-DATA/combined_all is what combine_all_datasets.py makes, QUIET a folder of videos without a fight. One JSON line:
-    still_below   grey levels: a window that changes less is still (video/stillness.py)
-    windows       of each data set's fights and other clips, and of the quiet videos: how many, how many are still, the
-                  least change and the quantiles of 1, 5 and 50 %
-    fights        the same of the fights made harder to see: `quarter`, `eighth`: so large along a side, in a picture
-                  that else stands still; `dark`: a fifth of the contrast; `noisy`: sensor noise of 10 grey levels
-    noise         share of windows taken for moving, of a still picture with so much sensor noise (its standard
-                  deviation in grey levels before the picture of 640 x 360 is shrunk), one window of each clip
-    night         --minutes of one quiet video's first picture with noise of 5 grey levels, in the middle a minute of
-                  the video itself, H.264: times real time and windows, with and without; 0 minutes: left out
+DATA/combined_all is the output of combine_all_datasets.py, QUIET a folder of videos without a fight. One JSON line:
+    still_below   grey levels: a window that changes by less is still (video/stillness.py)
+    windows       for each data set's fights and other clips, and for the quiet videos: how many windows there are, how
+                  many are still, the smallest change, and its 1 %, 5 % and 50 % quantiles
+    fights        the same for fights that are made harder to see. `quarter`, `eighth`: shrunk to this fraction of each
+                  side, in a picture that is otherwise still; `dark`: a fifth of the contrast; `noisy`: sensor noise of
+                  10 grey levels
+    noise         share of windows that count as moving, although they show a still picture with this much sensor noise
+                  (standard deviation in grey levels, before the picture of 640 x 360 is shrunk); one window per video
+    night         H.264, --minutes long: the first picture of one quiet video with noise of 5 grey levels, and in the
+                  middle up to a minute of the video itself. Times real time, windows and events, with --skip-still and
+                  without; null if --minutes is 0
 """
 
 from __future__ import annotations
@@ -41,17 +43,21 @@ from violence_detection.video.video_files import VideoSearch
 
 Frames: TypeAlias = list[np.ndarray]
 WIDTH, HEIGHT, FPS = 640, 360, 25
+#: Standard deviations of sensor noise, in grey levels.
 NOISES = (2, 5, 10, 20)
 NIGHT_NOISE = 5
+#: Pictures of noise that are generated; frames draw from them.
 GRAINS = 400
 
 
 def main() -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--data-root", type=Path, required=True, help="with combined_all/")
+    p.add_argument("--data-root", type=Path, required=True, help="folder that contains combined_all/")
     p.add_argument("--quiet", type=Path, required=True, help="folder of videos without a fight")
-    p.add_argument("--model", default="fast", help="whose windows and frames are looked at (default: fast)")
-    p.add_argument("--minutes", type=float, default=10.0, help="of the night (default: 10)")
+    p.add_argument(
+        "--model", default="fast", help="model whose windows and frames are measured (default: fast)"
+    )
+    p.add_argument("--minutes", type=float, default=10.0, help="length of the night; 0: none (default: 10)")
     args = cli.parse(p)
     detector = load(args.model)
     by_group, harder, noise = looked_at(detector, groups(args))
@@ -69,7 +75,7 @@ def main() -> int:
 
 
 def groups(args: argparse.Namespace) -> dict[str, list[Path]]:
-    """Videos by `data set, class`, and the quiet ones."""
+    """The videos by `data set, class`, and the quiet ones."""
     combined = args.data_root / "combined_all"
     out: dict[str, list[Path]] = {}
     for row in manifest.read(combined).itertuples():
@@ -84,7 +90,7 @@ def quiet_videos(args: argparse.Namespace) -> list[Path]:
 def looked_at(
     detector: Detector, videos: Mapping[str, Sequence[Path]]
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, float]]:
-    """Changes of windows by group, changes of the fights made harder, and the share of noise that moves."""
+    """Changes of windows by group, of fights made harder to see, and the share of noise that counts as moving."""
     rng = np.random.default_rng(0)
     by_group: dict[str, list[float]] = {name: [] for name in videos}
     harder: dict[str, list[float]] = {name: [] for name in HARDER}
@@ -105,7 +111,7 @@ def looked_at(
 
 
 def windows(detector: Detector, path: Path) -> Iterator[Frames]:
-    """The kept frames of each window of a file."""
+    """Yield, for each window of a file, the frames that the model looks at."""
     info = decode.timing(path)
     every = sampling.sliding_windows(info, detector.model.features.window_s, detector.stride_s)
     shown = [window for window in every if sampling.shows_movement(info, window)]
@@ -133,7 +139,7 @@ def dark(frames: Frames, _: np.random.Generator) -> Frames:
 
 
 def noisy(frames: Frames, rng: np.random.Generator, noise: float = 10.0) -> Frames:
-    """With noise that a picture of WIDTH x HEIGHT has before it is shrunk, by its standard deviation."""
+    """Add the noise of a sensor with WIDTH x HEIGHT pixels, whose standard deviation is `noise` grey levels there."""
     height, width, _ = frames[0].shape
     made = grains(height, width)
     chosen = made[rng.integers(len(made), size=len(frames))]
@@ -145,7 +151,7 @@ def noisy(frames: Frames, rng: np.random.Generator, noise: float = 10.0) -> Fram
 
 @functools.cache
 def grains(height: int, width: int) -> np.ndarray:
-    """Some such noise of standard deviation 1, shrunk: (N, height, width) float32."""
+    """Pictures of noise with standard deviation 1 before they are shrunk: (GRAINS, height, width) float32."""
     rng = np.random.default_rng(1)
     whole = (rng.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32) for _ in range(GRAINS))
     return np.stack([cv2.resize(grain, (width, height), interpolation=cv2.INTER_AREA) for grain in whole])
@@ -177,7 +183,7 @@ def night(args: argparse.Namespace) -> dict[str, Any]:
         with writer.h264(recording, FPS) as put:
             for frame in night_frames(video, args.minutes):
                 put(frame)
-        for skip in (True, False, True, False):  # in turn
+        for skip in (True, False, True, False):  # alternating, so that the machine's other work affects both
             detector = load(args.model, skip_still=skip)
             began_s = time.perf_counter()
             verdict = detector.judge(recording)

@@ -1,15 +1,16 @@
-"""Whether an operating point's rate holds on a data set that its models have not seen, by thresholds of the others.
+"""Measure whether an operating point's rate holds on a data set on which its models were not trained.
 
     python train_ensemble_models.py --leave-one-dataset-out --all-clips ...       # leave_one_out_predictions.csv
     python benchmarks/bench_thresholds.py --models MODELS --folds MODEL
 
-One JSON line, of each left-out data set as its models judge it. Thresholds and temperature are
-    left_out  those that the predictions of the other left-out sets give, as `--final-by left-out` chooses them of all;
-              those predictions are by models that were trained on this set too, so that its labels have a part in them
+Prints one JSON line with figures of each left-out data set, as judged by the models that it was left out of. Thresholds
+and temperature are
+    left_out  those fitted on the predictions for the other left-out sets, as `--final-by left-out` fits them on all;
+              the models of those predictions were trained on this set, too, so that its labels have had some influence
     folds     those of MODEL, an ensemble that was calibrated on folds by source, with the same members and early exit
-`false_alarms` and `recall` are means over sources, as the guarantees are; `clips`: of all clips. `ece`: the calibration
-error, ten bins, of all of them together. With --write FOLDER each left-out model is put there as it judges its own data
-set with the thresholds and the temperature of the others, for bench_recordings.py --operating-points.
+`false_alarms` and `recall` are means over sources, like the guarantees; `clips` has both for all clips together. `ece`
+is the calibration error (ten bins) over the clips of all sets. With --write FOLDER, a copy of each left-out model is
+written there, with the thresholds and temperature from the other sets, for bench_recordings.py --operating-points.
 """
 
 from __future__ import annotations
@@ -38,18 +39,22 @@ from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
 from violence_detection.training import run_folder
 
-#: Of a trained member, what judging does without.
+#: What judging does not need from the folder of a trained member.
 _NOT_NEEDED = shutil.ignore_patterns("checkpoint", "final_model*", "tensorboard_logs")
 
 
 def main() -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--models", type=Path, required=True, help="folder of train_ensemble_models.py --output")
+    p.add_argument("--models", type=Path, required=True, help="output folder of train_ensemble_models.py")
     p.add_argument(
-        "--folds", type=Path, help="an ensemble calibrated on folds by source: a folder, or a model's name"
+        "--folds", type=Path, help="ensemble calibrated on folds by source: a folder, or a model's name"
     )
-    p.add_argument("--seed", type=int, default=0, help="of the left-out models, and of the draws of clips")
-    p.add_argument("--write", type=Path, help="folder for the left-out models with what the others give them")
+    p.add_argument(
+        "--seed", type=int, default=0, help="seed of the left-out models, and for the draws of clips"
+    )
+    p.add_argument(
+        "--write", type=Path, help="folder for copies of the left-out models, calibrated on the others"
+    )
     args = cli.parse(p)
     folder = args.models / f"seed_{args.seed}"
     table = folder / cross_validation.LEFT_OUT_PREDICTIONS_NAME
@@ -93,7 +98,7 @@ def main() -> int:
 
 
 def write_calibrated(model: Path, to: Path, fitted: Calibration) -> None:
-    """A copy of the ensemble `model` in the folder `to`, under its own name, with this calibration."""
+    """Copy the ensemble `model` into the folder `to`, under its own name, with this calibration."""
     made = to / model.name
     shutil.copytree(model, made, ignore=_NOT_NEEDED, dirs_exist_ok=True)
     record = run_folder.read_object(model / run_folder.ENSEMBLE_NAME)
@@ -103,10 +108,13 @@ def write_calibrated(model: Path, to: Path, fitted: Calibration) -> None:
 
 
 def _of_folds(folder: Path, averaged: Averaging) -> Calibration:
-    """The calibration of the model there. Raises UserError if it averages otherwise."""
+    """The calibration of the model in `folder`. Raises UserError if it has another early exit than `averaged`."""
     own = model_files.early_exit(folder)
     if own != averaged.early_exit:
-        raise UserError(f"{folder} has the early exit {own}, the left-out models have {averaged.early_exit}")
+        raise UserError(
+            f"{folder} has the early exit {own}, but the left-out models have {averaged.early_exit}. Name an ensemble "
+            "with the same early exit: --folds MODEL"
+        )
     return calibration.read(folder)
 
 
@@ -117,7 +125,7 @@ def _averaged(record: dict[str, Any]) -> Averaging:
 
 
 def _calibrated(rows: pd.DataFrame, averaged: Averaging, fitted: Calibration) -> np.ndarray:
-    """P(fight) (n,): what one member says alone, by its early exit, has its own temperature."""
+    """Calibrated P(fight) (n,). Where the early exit lets a member judge alone, only its own temperature applies."""
     by_member = {name: rows[f"p_{name}"].to_numpy(float) for name in metrics.member_names(rows)}
     p, settled = rows.p_violent.to_numpy(float), averaged.settled(by_member)
     return fitted.apply(p) if settled is None else np.where(settled, p, fitted.apply(p))

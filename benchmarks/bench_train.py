@@ -1,10 +1,11 @@
-"""How fast the ultimate head trains on features that are read from disk, beside the same features in memory.
+"""Measure how fast the ultimate head trains on features from disk, compared with the same features in memory.
 
     python benchmarks/bench_train.py --folder /tmp/bench_train
 
-Prints one JSON line: samples_per_second (from disk), in_memory_samples_per_second, ratio (both in one process, epochs
-in turn), peak_rss_mb (of a process that only reads from disk) and peak_rss_mb_double (the same with twice the cache).
-The cache is made of random features (20, 1792) float16 and dropped from the page cache before each epoch from disk.
+Prints one JSON line: samples_per_second (from disk), in_memory_samples_per_second and ratio (both measured in one
+process, in alternating epochs), peak_rss_mb (of a process that only reads from disk) and peak_rss_mb_double (the same
+with a cache twice as large). The feature cache contains random features (20, 1792) float16; its files are dropped from
+the system's page cache before each epoch from disk.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--folder", type=Path, required=True, help="where the cache is made; removed afterwards"
+        "--folder", type=Path, required=True, help="folder in which the cache is made; removed afterwards"
     )
     parser.add_argument("--clips", type=int, default=1024)
     parser.add_argument("--variants", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=3, help="of each kind; one more before goes unmeasured")
+    parser.add_argument(
+        "--epochs", type=int, default=3, help="measured epochs of each kind, after one unmeasured"
+    )
     parser.add_argument("--mixed-precision", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--part", choices=("both", "disk"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -65,7 +68,7 @@ def main() -> None:
 
 
 def _part(part: str, clips: int, args: argparse.Namespace) -> dict[str, float]:
-    """Measure in a process of its own, so that its peak memory is its own."""
+    """Measure in a separate process, so that its peak memory is that of this part alone."""
     command = [sys.executable, __file__, "--part", part, "--folder", str(args.folder), "--clips", str(clips)]
     for name in ("variants", "batch_size", "epochs", "mixed_precision"):
         command += ["--" + name.replace("_", "-"), str(getattr(args, name))]

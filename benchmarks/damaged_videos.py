@@ -1,4 +1,4 @@
-"""Damaged copies of real videos, as disks, downloads and recorders make them, in the containers that people have."""
+"""Make damaged copies of real videos, as failing disks, downloads and recorders leave them, in common containers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from pathlib import Path
 import av
 
 SUFFIXES = (".mp4", ".avi", ".mkv", ".ts", ".webm")
+#: Cut short; bits flipped; a stretch zeroed; another container's suffix; a header that states another length.
 KINDS = ("cut", "flipped", "zeroed", "renamed", "lying")
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """A damaged file, and what was done to it."""
+    """A damaged file, and the kind of damage."""
 
     path: Path
     kind: str
 
 
 def make(sources: Sequence[Path], folder: Path, count: int, seed: int) -> Iterator[Damaged]:
-    """`count` damaged files, of all containers and kinds in turn, from these videos."""
+    """Yield `count` damaged copies of these videos, written to `folder`, of all containers and kinds in turn."""
     rng = random.Random(seed)
     whole: dict[tuple[Path, str], bytes] = {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ def _damaged(data: bytes, kind: str, suffix: str, rng: random.Random) -> bytes:
 
 
 def _lie(data: bytearray, suffix: str, rng: random.Random) -> None:
-    """Another length, or number of frames, in the header than the file has."""
+    """Change the length, or the number of frames, that the header states; nothing in .ts, which states neither."""
     factor = rng.choice((0.3, 2.0, 50.0))
     if suffix == ".mp4":
         for name in (b"mvhd", b"mdhd"):
@@ -77,14 +78,14 @@ def _lie(data: bytearray, suffix: str, rng: random.Random) -> None:
             (count,) = struct.unpack_from("<I", data, at + skip)
             struct.pack_into("<I", data, at + skip, min(int(count * factor), 2**32 - 1))
     elif suffix in (".mkv", ".webm"):
-        at = data.find(b"\x44\x89\x88")  # the length, as a double
+        at = data.find(b"\x44\x89\x88")  # the duration, as an 8-byte float
         if at > 0:
             (duration,) = struct.unpack_from(">d", data, at + 3)
             struct.pack_into(">d", data, at + 3, duration * factor)
 
 
 def _converted(source: Path, target: Path) -> bytes:
-    """The video in the target's container, at its constant rate."""
+    """Convert the video to the container of `target`, at a constant rate, its average; return the file's bytes."""
     codec = {".avi": "mpeg4", ".webm": "libvpx"}.get(target.suffix, "libx264")
     options = {"movflags": "faststart"} if target.suffix == ".mp4" else {}
     count = 0
@@ -105,13 +106,16 @@ def _converted(source: Path, target: Path) -> bytes:
 
 
 def seconds_that_decode(path: Path) -> float:
-    """Of the first video track, by a plain loop over its packets: frames times the usual step between their stamps."""
+    """Seconds of the first video track that a plain loop over its packets decodes.
+
+    That is the number of frames times the median step between their time stamps.
+    """
     times = _times(path)
     return len(times) * _usual_step_s(times)
 
 
 def usual_step_s(path: Path) -> float:
-    """Between the frames of the first video track, by their stamps; 0 where there are none."""
+    """Median seconds between the time stamps of the first video track's frames; 0 for fewer than two stamps."""
     return _usual_step_s(_times(path))
 
 
@@ -125,7 +129,7 @@ def _times(path: Path) -> list[float | None]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"  # as ffmpeg does; errors fall on other packets then
+            stream.thread_type = "AUTO"  # as ffmpeg does; it changes the packets at which errors are raised
             packets = container.demux(stream)
             while True:
                 try:

@@ -1,11 +1,12 @@
-"""What a camera's own threshold is worth: chosen on quiet footage of some of its sources, measured on the others.
+"""Measure a camera's own threshold: chosen on quiet footage of some of its sources, tested on the others.
 
-A camera is what recordings of one data set show that are linked by their sources. Its sources are dealt into SHARES by
-how long they are shown. For each share the threshold is chosen as `--calibrate` chooses it
-(prediction/quiet_footage.py), on windows that show the other sources and nothing of a fight; counted are the events in
-what shows the share. So no clip that is counted had a part in its threshold. Beside it, on the same footage: the
-threshold that it began from, and the one threshold for all cameras that finds most fights with no more false events an
-hour (chosen on these very recordings, which flatters it).
+A camera stands for the recordings of one data set that are linked by shared sources. Its sources are dealt into SHARES
+parts that are shown for similar times. For each part the threshold is chosen as `--calibrate` chooses it
+(prediction/quiet_footage.py), on windows that show only the other sources and no fight; the events that peak while this
+part is shown are counted. So no clip on which events are counted has influenced their threshold. Two other thresholds
+are measured on the same footage for comparison: the one of the settings, and the single threshold for all cameras that
+finds most fights with no more false events an hour. The latter is chosen on these very recordings, so its figures are
+too good.
 """
 
 from __future__ import annotations
@@ -22,20 +23,22 @@ from violence_detection.prediction import quiet_footage
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 
-#: Parts that a camera's sources are dealt into; each is measured once, at a threshold of the others.
+#: Parts into which a camera's sources are dealt; each is measured once, at the threshold chosen on the others.
 SHARES = 4
-#: False events an hour that are asked for.
+#: False events an hour for which thresholds are chosen.
 ASKED = (1.0, 6.0, 20.0)
 
 
 def calibrated(recordings: Sequence[Recording], settings: EventConfig) -> dict[str, Any]:
-    """Figures at cameras' own thresholds, for each rate that is asked for, and of the thresholds beside them.
+    """Figures at the cameras' own thresholds for each rate in ASKED, and at the two thresholds for comparison.
 
-    Recordings of cameras with fewer than SHARES sources are left out. Raises UserError where no camera has so many.
+    Recordings of cameras with fewer than SHARES sources are left out. Raises UserError if no camera has that many.
     """
     cameras = [camera for camera in _cameras(recordings) if len(_sources(camera)) >= SHARES]
     if not cameras:
-        raise UserError(f"no data set is shown by {SHARES} sources: there is nothing to calibrate on")
+        raise UserError(
+            f"no camera shows {SHARES} sources, so there is nothing to calibrate on. Make recordings of more sources"
+        )
     rule = event_rules.by_settings(settings)
     counted = [recording for camera in cameras for recording in camera]
     for_all = event_figures.tally(counted, rule)
@@ -81,7 +84,7 @@ def _by_style(
 
 
 def _cameras(recordings: Sequence[Recording]) -> list[list[Recording]]:
-    """The recordings of each data set that are linked by sources that they share."""
+    """Group the recordings into cameras: those of one data set that are linked by shared sources."""
     found: dict[tuple[str, int], list[Recording]] = {}
     for recording, group in zip(recordings, event_figures.linked(recordings), strict=True):
         found.setdefault((recording.style, int(group)), []).append(recording)
@@ -89,7 +92,7 @@ def _cameras(recordings: Sequence[Recording]) -> list[list[Recording]]:
 
 
 def _sources(camera: Sequence[Recording]) -> list[str]:
-    """A camera's sources, those that are shown longest first."""
+    """A camera's sources, from the one that is shown longest."""
     hours: dict[str, float] = {}
     for recording in camera:
         for source, shown in recording.hours_by_source().items():
@@ -100,7 +103,7 @@ def _sources(camera: Sequence[Recording]) -> list[str]:
 def _measured(
     camera: Sequence[Recording], settings: EventConfig, asked_per_hour: float
 ) -> list[tuple[Tally, float]]:
-    """For each share of the sources what is counted in it, at one threshold, and which that is."""
+    """For each part of the sources, the tally at the threshold chosen on the others, and that threshold."""
     sources = _sources(camera)
     out = []
     for number in range(SHARES):
@@ -113,7 +116,7 @@ def _measured(
 
 
 def quiet_stretches(recording: Recording, without: Collection[str], settings: EventConfig) -> list[Verdict]:
-    """The windows of a recording that show no fight and none of some sources, a verdict each stretch of them."""
+    """The windows of a recording that show no fight and none of the sources `without`: a verdict per stretch."""
     stretches: list[list[JudgedWindow]] = [[]]
     for window in recording.windows:
         fights = any(window.start_s < end_s and window.end_s > start_s for start_s, end_s in recording.fights)

@@ -1,15 +1,16 @@
-"""How good events are in recordings whose fights are known: recall, false events an hour, delay, over all thresholds.
+"""Measure events in recordings whose fights are known: recall, false events an hour and delay, at all thresholds.
 
-A fight is found `by overlap` where an event has an intersection over union of 0.3 or more with it (as temporal action
-localisation counts, ActivityNet: Caba Heilbron et al. 2015), `by onset` where an event begins within 3 s of it (a
-collar, as sound event detection has it: Mesaros et al. 2016, Applied Sciences 6). Each event finds one fight at most,
-and as many fights as can be are found. A `false` event is one of which less than 0.3 lies in fights (the detection
-tolerance criterion of PSDS: Bilen et al. 2020, ICASSP): a short alarm within a long fight is none, one that goes on and
-on is. `Unmatched` is stricter: an event that finds no fight by overlap. Delay: from a fight's beginning to the end of
-the first window with which an event touches the fight, for somebody who has seen the footage up to there and no more.
+A fight is found `by overlap` if an event has an intersection over union of 0.3 or more with it (as in temporal action
+localisation, ActivityNet: Caba Heilbron et al. 2015), and `by onset` if an event begins within 3 s of its beginning (a
+collar, as in sound event detection: Mesaros et al. 2016, Applied Sciences 6). Each event finds at most one fight, and
+events are matched so that as many fights as possible are found. An event is `false` if less than 0.3 of it is within
+fights (the detection tolerance criterion of PSDS: Bilen et al. 2020, ICASSP): a short alarm within a long fight is not
+false, but one that goes on long after a fight is. `Unmatched` is stricter: an event that finds no fight by overlap. The
+delay of a fight is the time from its beginning to the end of the first window with which an event touches it, if only
+the windows up to this one are known.
 
-Intervals are 95 %, from a bootstrap over recordings, or over the sources of what is shown (Efron & Tibshirani 1993).
-Where the same clips are shown in many recordings only the second knows how little footage there is.
+Intervals are 95 %, from a bootstrap over recordings or over the sources that they show (Efron & Tibshirani 1993). If
+many recordings show the same clips, only the bootstrap over sources reflects how little footage there is.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ from scipy.special import expit
 from benchmarks.event_rules import Rule
 from violence_detection.prediction.events import Event, JudgedWindow
 
-#: Of a fight found by overlap and, as the share of an event that lies in fights, of one that is not false.
+#: Smallest intersection over union that finds a fight, and smallest share of an event in fights if it is not false.
 OVERLAP = 0.3
+#: Largest distance of the beginnings of an event and of a fight that it finds by onset.
 ONSET_S = 3.0
-#: From .0474 to .9991 in equal steps of the log odds; 0.5 is one of them.
+#: From 0.0474 to 0.9991 in equal steps of the log odds; 0.5 is one of them.
 THRESHOLDS = tuple(round(float(p), 4) for p in expit(np.arange(-3, 7.01, 0.25)))
-#: False events an hour at which recall is averaged to compare settings (the mean of a FROC curve at fixed rates, as in
-#: Setio et al. 2017, Med. Image Anal. 42, with rates that fit recordings).
+#: False events an hour at which recall is averaged to compare settings: the mean of a FROC curve at fixed rates, as in
+#: Setio et al. 2017, Med. Image Anal. 42, but with rates that suit recordings.
 RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
+#: Bootstrap samples.
 _DRAWS = 2000
 
 Span = tuple[float, float]
@@ -42,7 +45,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Shown:
-    """What a stretch of a recording shows: a clip of this source."""
+    """A stretch of a recording, up to the next one: it shows a clip of this source."""
 
     start_s: float
     source: str
@@ -50,8 +53,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording with its windows, in order of time, its fights and what it shows, in order, without gaps. `part`: the
-    number of the model that judges it, where several do.
+    """A judged recording: its windows, its fights and the stretches that it shows, without gaps, all in order of time.
+
+    `style`: the data set that it shows. `part`: number of the model that judged it, if there are several.
     """
 
     name: str
@@ -63,12 +67,12 @@ class Recording:
     part: int = 0
 
     def source_at(self, time_s: float) -> str:
-        """The source of what is shown at a moment."""
+        """The source that is shown at a time."""
         starts = [piece.start_s for piece in self.shown]
         return self.shown[max(bisect.bisect_right(starts, time_s) - 1, 0)].source
 
     def sources_within(self, start_s: float, end_s: float) -> set[str]:
-        """The sources of what is shown between two moments."""
+        """The sources that are shown between two times."""
         ends = [*(piece.start_s for piece in self.shown[1:]), self.duration_s]
         return {
             piece.source
@@ -77,7 +81,7 @@ class Recording:
         }
 
     def hours_by_source(self) -> dict[str, float]:
-        """How long each source is shown."""
+        """For how many hours each source is shown."""
         ends = [*(piece.start_s for piece in self.shown[1:]), self.duration_s]
         out: dict[str, float] = {}
         for piece, end_s in zip(self.shown, ends, strict=True):
@@ -86,7 +90,7 @@ class Recording:
 
 
 def linked(recordings: Sequence[Recording]) -> np.ndarray:
-    """Numbers (recordings,) that are the same of recordings that share a source, or are linked by others that do."""
+    """Group numbers (recordings,): equal for recordings that share a source, directly or through other recordings."""
     sources = sorted({piece.source for recording in recordings for piece in recording.shown})
     number = {source: i for i, source in enumerate(sources)}
     shows = np.zeros((len(recordings), len(sources)), bool)
@@ -105,7 +109,10 @@ def overlap(a: Span, b: Span) -> float:
 def pairs(
     fights: Sequence[Span], found: Sequence[Event], fits: Callable[[Span, Event], bool]
 ) -> dict[int, int]:
-    """Fights' numbers to those of the events that find them: one event a fight, as many fights as can be."""
+    """Match each fight with at most one event that `fits`, and vice versa, so that as many fights as possible match.
+
+    Returns fight number -> event number.
+    """
     if not fights or not found:
         return {}
     table = np.array([[fits(fight, event) for event in found] for fight in fights], bool)
@@ -124,7 +131,7 @@ def _begins_with(fight: Span, event: Event) -> bool:
 
 
 def share_in_fights(event: Event, fights: Sequence[Span]) -> float:
-    """How much of an event lies in fights, 0 to 1. Fights do not overlap one another."""
+    """The share of an event's duration that is within fights, 0 to 1. The fights must not overlap one another."""
     common = (min(event.end_s, end_s) - max(event.start_s, start_s) for start_s, end_s in fights)
     return sum(max(seconds, 0.0) for seconds in common) / event.duration_s
 
@@ -133,14 +140,16 @@ def _touches(fight: Span, event: Event) -> bool:
     return event.start_s < fight[1] and event.end_s > fight[0]
 
 
-#: What is counted, of each source in each recording.
+#: What is counted for each source in each recording.
 COUNTS = ("hours", "fights", "by_overlap", "by_onset", "false", "unmatched", "events")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts (cells, thresholds, COUNTS). A cell is a source in a recording: its fights, and the events that peak while
-    it is shown. `recordings`, `sources`: (cells,) names.
+    """Counts, `values` (cells, thresholds, COUNTS).
+
+    A cell is a source in a recording, with its fights and the events that peak while it is shown. `recordings`,
+    `sources` (cells,): their names.
     """
 
     thresholds: tuple[float, ...]
@@ -153,23 +162,26 @@ class Tally:
         return np.asarray(self.values[:, :, COUNTS.index(name)])
 
     def only(self, number: int) -> Tally:
-        """The same at one threshold."""
+        """The tally at one threshold, given by its number."""
         one = slice(number, number + 1)
         return replace(self, thresholds=self.thresholds[one], values=self.values[:, one])
 
     def of_sources(self, sources: Collection[str]) -> Tally:
-        """The same of some sources alone."""
+        """The tally of some sources only."""
         cells = np.isin(self.sources, sorted(sources))
         return replace(
             self, recordings=self.recordings[cells], sources=self.sources[cells], values=self.values[cells]
         )
 
     def ratio(self, over: str, under: str) -> np.ndarray:
-        """Of all cells together, (thresholds,); NaN where there is nothing below."""
+        """One count over another, for all cells together: (thresholds,); NaN where the latter is 0."""
         return _divided(self.of(over).sum(0), self.of(under).sum(0))
 
     def draws(self, over: str, under: str, by: str, seed: int = 0) -> np.ndarray:
-        """The ratio of bootstrap samples of recordings or sources, (draws, thresholds); one seed draws the same."""
+        """The ratio in bootstrap samples of recordings or sources, (draws, thresholds).
+
+        `by`: "recording" or "source". The same seed draws the same samples from the same cells.
+        """
         _, unit = np.unique(self.recordings if by == "recording" else self.sources, return_inverse=True)
         count = int(np.max(unit)) + 1
         weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _DRAWS)
@@ -181,8 +193,10 @@ class Tally:
         return _divided(*sums)
 
     def interval(self, over: str, under: str, by: str) -> tuple[np.ndarray, np.ndarray]:
-        """95 % interval of the ratio, (thresholds,) each. Of events an hour where there were none: up to the rate that
-        would give none once in 40 times (Garwood 1936, Biometrika 28).
+        """Lower and upper end of the 95 % interval of the ratio, (thresholds,) each.
+
+        Where no event was counted, the upper end for events an hour is the rate at which none occurs with a probability
+        of 1 in 40 (Garwood 1936, Biometrika 28).
         """
         low, high = _middle(self.draws(over, under, by))
         if under == "hours":
@@ -191,13 +205,13 @@ class Tally:
         return low, high
 
     def froc(self) -> float:
-        """Recall by overlap at the thresholds that give at most each of RATES, the mean of them."""
+        """The mean over RATES of the best recall by overlap with at most that many false events an hour."""
         return float(_froc(self.ratio("by_overlap", "fights"), self.ratio("false", "hours")))
 
     def at_rate(self, rate: float) -> int:
-        """Number of the threshold with the best recall by overlap among those of at most so many false events an hour.
+        """Number of the threshold with the best recall by overlap among those with at most `rate` false events an hour.
 
-        The highest threshold where none has so few.
+        If all have more, the number of the highest threshold.
         """
         false, recall = self.ratio("false", "hours"), self.ratio("by_overlap", "fights")
         allowed = np.flatnonzero(false <= rate)
@@ -205,7 +219,7 @@ class Tally:
 
 
 def _middle(drawn: np.ndarray) -> np.ndarray:
-    """2.5th and 97.5th percentile over the draws, (2, ...). Draws without anything to count are left out."""
+    """2.5th and 97.5th percentile over the draws, (2, ...), without the draws that are NaN."""
     if np.isnan(drawn).all():
         return np.full((2, *drawn.shape[1:]), np.nan)
     percentiles = np.nanpercentile if np.isnan(drawn).any() else np.percentile
@@ -218,13 +232,13 @@ def _divided(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 
 
 def _froc(recall: np.ndarray, false: np.ndarray) -> np.ndarray:
-    """Of curves (..., thresholds) the mean over RATES of the best recall at no more false events an hour, (...)."""
+    """For curves (..., thresholds): the mean over RATES of the best recall at no more false events an hour, (...)."""
     best = [np.where(false <= rate, recall, 0.0).max(-1) for rate in RATES]
     return np.mean(best, axis=0)
 
 
 def froc_gain(first: Tally, second: Tally, by: str = "recording") -> tuple[float, tuple[float, float]]:
-    """What `first` has more than `second` of the mean recall, with its interval; both of the same recordings."""
+    """The mean recall of `first` minus that of `second`, on the same recordings, and its 95 % interval."""
     drawn = [
         _froc(t.draws("by_overlap", "fights", by), t.draws("false", "hours", by)) for t in (first, second)
     ]
@@ -233,7 +247,7 @@ def froc_gain(first: Tally, second: Tally, by: str = "recording") -> tuple[float
 
 
 def joined(tallies: Sequence[Tally]) -> Tally:
-    """All together, as if they were of the thresholds of the first: of one rule on different recordings."""
+    """Join tallies of one rule on different footage. The thresholds are those of the first, even if others differ."""
     return Tally(
         tallies[0].thresholds,
         np.concatenate([t.recordings for t in tallies]),
@@ -243,7 +257,7 @@ def joined(tallies: Sequence[Tally]) -> Tally:
 
 
 def tally(recordings: Sequence[Recording], rule: Rule, thresholds: Sequence[float] = THRESHOLDS) -> Tally:
-    """What the rule finds in the recordings at each threshold."""
+    """Count what the rule finds in the recordings at each threshold."""
     names, sources, values = [], [], []
     for recording in recordings:
         hours = recording.hours_by_source()
@@ -264,7 +278,10 @@ def tally(recordings: Sequence[Recording], rule: Rule, thresholds: Sequence[floa
 def _count(
     cells: np.ndarray, recording: Recording, found: Sequence[Event], row: dict[str, int], fight_rows: Sequence[int]
 ) -> None:  # fmt: skip
-    """Add what was found at one threshold to the cells (sources, COUNTS)."""
+    """Add the events found at one threshold to `cells` (sources, COUNTS).
+
+    `row`: of each source; `fight_rows`: of the source of each fight.
+    """
     by_overlap = pairs(recording.fights, found, _overlaps)
     for column, matched in ((2, by_overlap), (3, pairs(recording.fights, found, _begins_with))):
         for i in matched:
@@ -278,7 +295,7 @@ def _count(
 
 
 def delays(recordings: Sequence[Recording], rule: Rule, threshold: float) -> list[float]:
-    """The delay of each fight that an event touches, in seconds."""
+    """The delay, in seconds, of each fight that an event touches."""
     out = []
     for recording in recordings:
         found = rule(recording.windows, threshold)
@@ -299,7 +316,7 @@ def _delay(windows: Sequence[JudgedWindow], fight: Span, rule: Rule, threshold: 
 
 
 def figures_at(found: Tally, number: int) -> dict[str, Any]:
-    """The figures at one threshold, with intervals by recording, and by source."""
+    """The figures at one threshold, given by its number, with intervals by recording and by source."""
     one = found.only(number)
     out: dict[str, Any] = {"threshold": one.thresholds[0]}
     out |= {name: int(one.of(name).sum()) for name in COUNTS[1:]}
@@ -312,7 +329,7 @@ def figures_at(found: Tally, number: int) -> dict[str, Any]:
     return out
 
 
-#: Name, count above and count below of each figure.
+#: Name, numerator and denominator of each figure.
 MEASURES = (
     ("recall_by_overlap", "by_overlap", "fights"), ("recall_by_onset", "by_onset", "fights"),
     ("false_an_hour", "false", "hours"), ("unmatched_an_hour", "unmatched", "hours"),
@@ -320,5 +337,5 @@ MEASURES = (
 
 
 def rounded(value: float) -> float | None:
-    """To four digits; None for what is no number."""
+    """Round to four decimals; None if the value is not finite."""
     return round(float(value), 4) if np.isfinite(value) else None

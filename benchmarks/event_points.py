@@ -1,7 +1,7 @@
-"""What the operating points that models name are worth in recordings: each part at the thresholds of its own model.
+"""Measure the operating points stored with models on recordings: each part at the thresholds of its own model.
 
-Thresholds that were chosen on the recordings they are measured on flatter; these were chosen before, on whatever the
-model was calibrated on.
+Figures at thresholds that were chosen on the same recordings are too good. These thresholds were chosen before, on the
+predictions on which the model was calibrated.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from violence_detection.prediction.config import EventConfig
 
 
 def thresholds(model: Path, balanced: float) -> dict[str, float]:
-    """Operating point -> threshold, `balanced` for the point of this name.
+    """The thresholds of a model, operating point -> threshold; that of the point named balanced is `balanced`.
 
-    Points that leave out the early exit are of other probabilities than a model gives unasked, and are not among them.
-    Raises UserError for a model that is not calibrated.
+    Points at which the model's early exit is not taken are left out: their probabilities differ from those that the
+    model gives by default. Raises UserError if the model has no operating points.
     """
     loaded = trained_model.load(shipped.find(model))
     found = loaded.calibration
     if found is None or not found.operating_points:
-        why = found.why_not if found else "nothing is stored of it"
-        raise UserError(f"{model} names no operating points: {why}")
+        why = found.why_not if found else "no calibration is stored with it"
+        raise UserError(f"{model} has no operating points: {why}")
     return {
         name: found.threshold(name, balanced)
         for name in OPERATING_POINTS
@@ -40,9 +40,9 @@ def thresholds(model: Path, balanced: float) -> dict[str, float]:
 def measured(
     recordings: Sequence[Recording], settings: EventConfig, of_parts: Sequence[Mapping[str, float]]
 ) -> dict[str, Any]:
-    """Figures at each operating point that all models have, of all recordings and of each data set.
+    """Figures at each operating point that all models have, for all recordings and for each data set.
 
-    `of_parts`: what `thresholds` gives of the model of each part, or of the one model of all.
+    `of_parts`: what `thresholds` returns for the model of each part, or for the one model of all parts.
     """
     out: dict[str, Any] = {}
     for name in OPERATING_POINTS:

@@ -1,4 +1,4 @@
-"""Rules that make events of windows at any threshold: the one of before, and find_events with its settings."""
+"""Rules that turn windows into events at any threshold: the former one, and find_events with its settings."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from violence_detection.prediction import events
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import Event, JudgedWindow
 
-#: Windows and a threshold to events.
+#: Returns the events in windows at a threshold.
 Rule = Callable[[Sequence[JudgedWindow], float], Sequence[Event]]
-#: What is tried to tune. Offsets: share of the threshold's odds; None is the default, half.
+#: The settings that tuning tries. OFFSET_ODDS: the odds of the offset over those of the threshold; None is the default,
+#: one half.
 SMOOTHING_S, OFFSET_ODDS = (0.0, 5.0, 7.5, 10.0), (None, 1.0, 0.25)
 MIN_DURATION_S, MERGE_GAP_S = (0.0, 3.0, 5.5), (0.0, 2.5, 5.0, 10.0)
 
 
 def touching_windows(windows: Sequence[JudgedWindow], threshold: float) -> list[Event]:
-    """The rule of before: windows at or above the threshold that touch are one event, from the first's beginning to the
-    last's end.
+    """The former rule: windows at or above the threshold that touch are one event.
+
+    It lasts from the beginning of the first to the end of the last.
     """
     found: list[Event] = []
     for window in windows:
@@ -37,8 +39,9 @@ def touching_windows(windows: Sequence[JudgedWindow], threshold: float) -> list[
 
 
 def by_settings(settings: EventConfig, offset_odds: float | None = None) -> Rule:
-    """The rule of these settings at any threshold. `offset_odds`: the offset has such a share of the threshold's odds;
-    None: the default of EventConfig.
+    """The rule of find_events with these settings, whose threshold is replaced.
+
+    `offset_odds`: the odds of the offset over those of the threshold; None: the default of EventConfig.
     """
 
     def rule(windows: Sequence[JudgedWindow], threshold: float) -> Sequence[Event]:
@@ -48,7 +51,7 @@ def by_settings(settings: EventConfig, offset_odds: float | None = None) -> Rule
 
 
 def at(settings: EventConfig, threshold: float, offset_odds: float | None) -> EventConfig:
-    """The settings at a threshold, with the offset that goes with it."""
+    """The settings at another threshold, with the offset that belongs to it; `offset_odds` as for `by_settings`."""
     offset = None
     if offset_odds is not None:
         offset = offset_odds * threshold / (1 - threshold + offset_odds * threshold)
@@ -57,7 +60,7 @@ def at(settings: EventConfig, threshold: float, offset_odds: float | None) -> Ev
 
 @dataclass(frozen=True)
 class Choice:
-    """Settings of events with the offset's share of the threshold's odds (None: the default)."""
+    """Settings of events that tuning tries; `offset_odds` as for `by_settings`."""
 
     settings: EventConfig
     offset_odds: float | None
@@ -68,7 +71,7 @@ class Choice:
         return by_settings(self.settings, self.offset_odds)
 
     def record(self) -> dict[str, Any]:
-        """For figures.json."""
+        """The settings as figures.json has them."""
         names = ("smoothing_s", "min_duration_s", "merge_gap_s")
         return {name: getattr(self.settings, name) for name in names} | {
             "offset_odds": self.offset_odds or 0.5
@@ -76,7 +79,7 @@ class Choice:
 
 
 def choices(settings: EventConfig) -> list[Choice]:
-    """All settings that are tried; padding and cooldown are those given."""
+    """All settings that tuning tries; padding and cooldown are those of `settings`."""
     grid = itertools.product(SMOOTHING_S, MIN_DURATION_S, MERGE_GAP_S, OFFSET_ODDS)
     plain = replace(settings, threshold=0.5, offset=None)
     return [

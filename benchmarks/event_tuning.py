@@ -1,4 +1,4 @@
-"""Settings of events chosen on recordings of half of the sources and measured on the other half, both ways."""
+"""Choose the settings of events on recordings of half of the sources and measure them on the other half, both ways."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from violence_detection.errors import UserError
 from violence_detection.prediction.config import EventConfig
 from violence_detection.system import console
 
-#: False events an hour at which a threshold is chosen: balanced, and few false alarms.
+#: Most false events an hour at which thresholds are chosen: balanced, and with few false alarms.
 BALANCED, FEW = 1.0, 0.1
 
 
 def tuned(recordings: Sequence[Recording], settings: EventConfig) -> dict[str, Any]:
-    """What is chosen on each half, with its figures on the other, and what is chosen on both together.
+    """The settings chosen on each half, with their figures on the other, and those chosen on both halves together.
 
-    Chosen is the best mean recall (event_figures.RATES), of equals the first, and then thresholds for BALANCED and FEW.
-    Raises UserError where there are no such halves.
+    The settings with the best mean recall (event_figures.RATES) are chosen, the first of equally good ones, and for
+    them the thresholds for BALANCED and FEW. Raises UserError if the recordings cannot be cut into halves that both
+    show fights.
     """
     halves = apart(recordings)
     if not all(any(r.fights for r in half) for half in halves):
-        raise UserError("one half of the recordings has no fight: make more hours of them")
+        raise UserError("one half of the recordings has no fight. Make recordings with more hours")
     before: dict[str, Rule] = {
         "touching": event_rules.touching_windows,
         "events": event_rules.by_settings(settings),
@@ -63,7 +64,10 @@ def _measured(
     tries: Sequence[Choice], here: Sequence[Tally], there: Sequence[Tally], known_here: dict[str, Tally],
     known_there: dict[str, Tally],
 ) -> dict[str, Any]:  # fmt: skip
-    """What is best here, and how good it and the other rules are there, at thresholds chosen here."""
+    """Choose the best settings on one half (`here`), and measure them and the other rules on the other (`there`).
+
+    The thresholds are chosen here, too.
+    """
     best = _best(here)
     chosen, other = known_here | {"tuned": here[best]}, known_there | {"tuned": there[best]}
     out: dict[str, Any] = {
@@ -90,7 +94,10 @@ def _measured(
 
 
 def apart(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
-    """Recordings in two parts of about equal length that share no source. Raises UserError where that cannot be."""
+    """Cut recordings into two halves of about equal length that share no source.
+
+    Raises UserError if shared sources link all of them.
+    """
     group = event_figures.linked(recordings)
     halves: tuple[list[Recording], list[Recording]] = ([], [])
     by_length = sorted(
@@ -102,7 +109,7 @@ def apart(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Record
         shorter += [r for r, h in zip(recordings, group, strict=True) if h == g]
     if not all(halves):
         raise UserError(
-            "all recordings are linked by sources that they share, so there is no half to tune on. Make them with "
+            "shared sources link all recordings, so they cannot be cut into halves for --tune. Make them with "
             "--parts 2, or with the models of two folds"
         )
     return halves

@@ -234,7 +234,7 @@ def test_a_disk_that_cannot_be_written_is_the_users_to_mend() -> None:
     done = _script("raise OSError(30, 'Read-only file system', '/mnt/a/model.bin')")
     assert done.returncode == cli.EXIT_USER_MUST_ACT, done.stderr
     assert "/mnt/a" in done.stderr
-    assert "Read-only file system. Mount it so that it can be written" in done.stderr
+    assert "Read-only file system. Mount it writable" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -262,7 +262,7 @@ def test_the_folder_of_a_real_full_disk_is_named(tmp_path: Path) -> None:
 def test_a_file_of_somebody_else_is_named_and_other_faults_stay_faults() -> None:
     done = _script("raise PermissionError(13, 'Permission denied', '/data/raw')")
     assert done.returncode == cli.EXIT_USER_MUST_ACT
-    assert "/data/raw: Permission denied. Give this user the right" in done.stderr
+    assert "/data/raw: Permission denied. Give this user permission" in done.stderr
     for fault in ("raise PermissionError(1, 'no file at all')", "raise OSError(5, 'I/O error', '/data/raw')",
                   "try: raise PermissionError(13, 'no', '/f')\nexcept OSError: {}['a bug']"):  # fmt: skip
         assert _script(fault).returncode == cli.EXIT_CRASHED

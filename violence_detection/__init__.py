@@ -6,7 +6,7 @@
     verdict = detector.judge("video.mp4")
     print(verdict.label, verdict.p_violent, verdict.events)
 
-The rooms of the package follow the data; docs/architecture.md says what is where.
+The subpackages stand in the order in which data flows; docs/architecture.md says what is where.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
     "load",
 ]
 
-#: Where each public name stands. They are imported when first used: importing the package alone loads nothing heavy.
+#: The module of each public name. It is imported on first use: importing the package itself loads nothing heavy.
 _PUBLIC = {
     "Detector": "prediction.detector",
     "load": "prediction.detector",
@@ -56,13 +56,14 @@ _PUBLIC = {
 
 
 def _have_packages_report_nothing() -> None:
-    """Have no package tell its makers of its use: what is judged here is nobody's business, nor that it is.
+    """Switch off the telemetry of other packages: what is judged here, and that anything is, is nobody's business.
 
-    OpenVINO (2026.4) reports each import and conversion to Google Analytics unless somebody has opted out, from
-    processes that it forks; without the package that does so it reports nothing. ONNX Runtime (1.32): to Microsoft.
+    OpenVINO (2026.4) reports each import and conversion to Google Analytics, from processes that it forks, unless the
+    user has opted out. Without its package openvino_telemetry it reports nothing. ONNX Runtime (1.32) reports to
+    Microsoft.
     """
     if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # to Python: there is none
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # so its import fails
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 

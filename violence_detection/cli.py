@@ -1,4 +1,4 @@
-"""What every script shares: flags from a stage's config, logging, the summary line, exit codes.
+"""What all scripts share: flags made from a stage's config, logging, the summary line, exit codes.
 
 Nothing heavy is imported here: `--help` must answer in under a second.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an older one cannot read
+if sys.version_info < (3, 11):  # noqa: UP036 - before any import that an older one cannot parse
     sys.exit(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
 
 from violence_detection.errors import UserError
@@ -28,7 +28,7 @@ from violence_detection.system.console import in_lines, log, log_to, tell
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
 EXIT_USER_MUST_ACT = 2
-EXIT_CRASHED = 70  # EX_SOFTWARE of sysexits.h; not 1, which tells scripts to go on
+EXIT_CRASHED = 70  # EX_SOFTWARE of sysexits.h; not 1, after which a calling script may go on
 
 C = TypeVar("C")
 
@@ -40,9 +40,10 @@ def add_config(
     skip: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add one flag for each `option` field of a frozen config dataclass, with its default or that of `defaults`.
+    """Add one flag for each `option` field of a frozen config dataclass.
 
-    The help has them below the HEADING of the class that declares the field: those of `config` first.
+    `skip`: fields that get no flag. `defaults`: by field, defaults that replace those of the dataclass. In the help,
+    flags are below the HEADING of the class that declares their field, those that `config` itself declares first.
     """
     hints = typing.get_type_hints(config)
     bases = list(config.__mro__)
@@ -77,7 +78,7 @@ def add_config(
 
 
 def _group(parser: argparse.ArgumentParser, heading: str) -> argparse._ArgumentGroup:
-    """That of the parser's groups with the heading; the general one where it is empty."""
+    """The parser's group with this heading, which is added if missing; the general group for an empty heading."""
     titled = (group for group in parser._action_groups if group.title == heading)
     return next(titled, None) or (parser.add_argument_group(heading) if heading else parser._optionals)
 
@@ -85,19 +86,19 @@ def _group(parser: argparse.ArgumentParser, heading: str) -> argparse._ArgumentG
 def number_within(
     flag: str, kind: type[int] | type[float], limits: settings.Limits
 ) -> Callable[[str], float]:
-    """The `type` of a flag that takes numbers: raises UserError, which names the flag, for those beyond the limits."""
+    """The `type` of a flag that takes numbers; it raises UserError, naming the flag, for a number outside `limits`."""
 
     def number(text: str) -> float:
         value = kind(text)
         limits.check(flag, value)
         return value
 
-    number.__name__ = kind.__name__  # argparse names it where a text is no number
+    number.__name__ = kind.__name__  # argparse shows it where a text is not a number
     return number
 
 
 def _several(item: Callable[[str], Any], many: str | None) -> dict[str, Any]:
-    """How a flag takes several values: see `many` of settings.option."""
+    """Arguments of add_argument for a flag that takes several values; `many`: see settings.option."""
     name = item.__name__.upper()
     if many is None:
         return {"action": _Collect, "type": _comma_separated(item), "metavar": f"{name}[,...]"}
@@ -105,7 +106,7 @@ def _several(item: Callable[[str], Any], many: str | None) -> dict[str, Any]:
 
 
 class _Collect(argparse.Action):
-    """All values of a flag that may be given several times, as one tuple."""
+    """Collects all values of a flag that may be given several times, as one tuple."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, args: argparse.Namespace, values: Any, flag: str | None = None
@@ -116,7 +117,7 @@ class _Collect(argparse.Action):
 
 
 def build(config: type[C], args: argparse.Namespace) -> C:
-    """The config dataclass from parsed arguments."""
+    """Build the config dataclass from parsed arguments; those that are not among its fields are ignored."""
     names = {f.name for f in dataclasses.fields(config) if f.init}  # type: ignore[arg-type]
     return config(**{k: v for k, v in vars(args).items() if k in names})
 
@@ -128,13 +129,16 @@ def add_choice(
     choices: Mapping[str, str],
     default: str,
 ) -> str:
-    """Add a flag that the defaults of others depend on, and read its value ahead. `choices`: name -> help."""
+    """Add a flag that defaults of other flags depend on; return its value, read before the others are parsed.
+
+    `choices`: name -> help.
+    """
     described = "; ".join(f"{name}: {text}" for name, text in choices.items())
     parser.add_argument(flag, choices=list(choices), default=default, help=_help_text(described, default))
     ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     ahead.add_argument(flag, dest="value", default=default)
     value = ahead.parse_known_args(argv)[0].value
-    return value if value in choices else default  # the parser itself refuses others
+    return value if value in choices else default  # the parser itself refuses any other
 
 
 def _comma_separated(item: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
@@ -152,10 +156,10 @@ def _help_text(text: str, default: Any) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses without what the addresses among the arguments hold, nor what controls a terminal.
+    """A parser whose errors show neither the secrets in addresses among the arguments nor terminal control characters.
 
-    An empty value, such as that of a shell variable that is not set, is none that is meant: it would be "all", or the
-    current folder.
+    It refuses empty values, such as that of an unset shell variable: they would mean "all" or the current folder, which
+    nobody meant.
     """
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
@@ -168,9 +172,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(description: str | None, usage: str | None = None) -> argparse.ArgumentParser:
-    """A parser with the script's docstring as its help and the flags every script has.
+    """A parser with the flags that every script has.
 
-    `usage`: what stands behind the script's name in its first line; else every flag.
+    `description`: the script's docstring, shown as its help. `usage`: what follows the script's name in the usage line;
+    by default every flag.
     """
     p = _Parser(
         usage=usage and f"%(prog)s {usage}",
@@ -183,7 +188,10 @@ def parser(description: str | None, usage: str | None = None) -> argparse.Argume
 
 
 def given(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> frozenset[str]:
-    """Which flags, by name, stand in the command line, if only with their defaults. Spoils the parser."""
+    """The names of the flags that are in the command line, even with their default values.
+
+    It removes the parser's defaults, so the parser is of no further use.
+    """
     names = [action.dest for action in p._actions if action.option_strings]
     p.set_defaults(**dict.fromkeys(names))
     values = vars(p.parse_args(argv))
@@ -193,9 +201,10 @@ def given(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> frozenset[s
 def parse(
     p: argparse.ArgumentParser, argv: Sequence[str] | None = None, *, log_name: str | None = None
 ) -> argparse.Namespace:
-    """Parse arguments and set up logging to stderr, and to `<log_name>_<time>.log` where a name is given.
+    """Parse arguments and set up logging to stderr and, if there is a `log_name`, to `<log_name>_<time>.log`.
 
-    The log file stands beside the running script, or in `--log-dir`.
+    The log file is beside the running script, or in `--log-dir`, a flag that this adds. Raises UserError if it cannot
+    be written there.
     """
     if log_name:
         p.add_argument("--log-dir", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="PATH",
@@ -214,21 +223,23 @@ def parse(
 
 
 def _expanded(value: Any) -> Any:
-    """Paths, alone or several, with the home folder in the place of `~`; any other value as it is."""
+    """Replace `~` by the home folder in a path, or in each path of a list or tuple; other values stay as they are."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(_expanded, value))
     return settings.expanded(value) if isinstance(value, Path) else value
 
 
 def command(argv: Sequence[str] | None) -> str:
-    """The command line of the running script, for the records of what it does. `argv`: what main was given."""
+    """The command line of the running script, for the records it writes. `argv`: what main was given."""
     return shlex.join(["python", Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
 
 
 def run_main(main: Callable[[], int]) -> typing.NoReturn:
-    """Run a script's main; a UserError, or a disk that takes nothing, becomes one readable message and exit code 2.
+    """Run a script's main and exit with the code it returns.
 
-    Any other error is a fault of the script: it ends with EXIT_CRASHED, and its traceback is in the log file too.
+    A UserError, a missing Python package, or a disk that cannot be written to becomes one readable message and exit
+    code 2; an interrupt, exit code 130. Any other error is a fault of the script: exit code 70, with the traceback on
+    stderr and, where there is one, in the log file.
     """
     _keep_standard_numbers()
     try:
@@ -240,7 +251,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
             raise
         tell(
             f"error: the Python package {e.name} is missing. Run: {sys.executable} -m pip install -r requirements.txt "
-            "(or use the environment that was made for this: .venv/bin/python)"
+            "(or use the environment that was made for this project: .venv/bin/python)"
         )
         code = EXIT_USER_MUST_ACT
     except KeyboardInterrupt as e:
@@ -251,7 +262,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
             code = _user_must_act(trouble)
         else:
             if log.handlers:
-                log.exception("a fault of the script; what was finished before it is kept")
+                log.exception("a fault of the script; everything that was finished before is kept")
             else:
                 tell(in_lines(redaction.without_secrets(traceback.format_exc())))
             code = EXIT_CRASHED
@@ -261,12 +272,16 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
         if sys.stderr is not None:
             sys.stderr.flush()
     except OSError:
-        sys.stderr = None  # what it still holds would be refused again, and be the exit code
+        sys.stderr = None  # else Python would flush it again at exit, fail again, and change the exit code
     sys.exit(code)
 
 
 def _keep_standard_numbers() -> None:
-    """A file that is opened later must not be stderr to other libraries and commands, where that is closed."""
+    """Open /dev/null in place of stdin, stdout and stderr where they are closed.
+
+    Otherwise a file that is opened later would get one of their numbers, and what libraries and commands write to
+    stderr would end up in it.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -282,26 +297,28 @@ def _user_must_act(message: str) -> int:
     return EXIT_USER_MUST_ACT
 
 
-_NO_STDOUT = "the summary cannot be written to stdout ({}). Send it to another place; what was written stays"
+_NO_STDOUT = (
+    "the summary cannot be written to stdout ({}). Redirect stdout elsewhere; files written so far are kept"
+)
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """The one line on stdout: what was done, as JSON."""
+    """Print the one line on stdout: what was done, as JSON. Raises UserError if stdout cannot be written to."""
     summary = redaction.without_secrets_in(summary)
     line = storage.as_json(summary)
     if sys.stdout is None:
         raise UserError(_NO_STDOUT.format("it is closed"))
     try:
         line.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # LC_ALL=C, for one
+    except UnicodeEncodeError:  # under LC_ALL=C, for example
         line = storage.as_json(summary, ensure_ascii=True)
     try:
         print(line, flush=True)
     except OSError as e:
-        sys.stdout = None  # what it still holds would be refused again at the end
+        sys.stdout = None  # else Python would flush it again at exit, and fail again
         raise UserError(_NO_STDOUT.format(e.strerror)) from e
 
 
 def exit_code(failures: Sequence[Any]) -> int:
-    """0 when nothing failed, 1 when some items did."""
+    """EXIT_DONE if nothing failed, EXIT_SOME_FAILED if something did."""
     return EXIT_SOME_FAILED if failures else EXIT_DONE

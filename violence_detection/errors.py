@@ -1,23 +1,23 @@
-"""Errors that are meant for people: each says what is wrong, names the file, and gives the remedy."""
+"""Errors that are meant for people: each says what is wrong, names the file, and says what to do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: How the reason begins of a file that the system does not give: it may be there again tomorrow.
+#: How the reason begins if the system could not read a file, which may be possible again later.
 NOT_READ = "cannot be read: "
 
 
 class UserError(Exception):
-    """Something only the user can mend; scripts print it without a traceback and exit with 2."""
+    """Something that only the user can put right; scripts print it without a traceback and exit with code 2."""
 
 
 class DamagedFile(UserError, ValueError):
-    """A text file that is not what it is meant to be; the message names it, and the line."""
+    """A text file whose contents are not valid; the message names the file and the line."""
 
 
 class UnreadableVideo(Exception):
-    """A video that cannot be decoded; it becomes a named failure, never frames of zeros."""
+    """A video that cannot be decoded; it is reported as a failure with its name, never replaced by black frames."""
 
     def __init__(self, path: Path | str, reason: str):
         super().__init__(f"{path}: {reason}")
@@ -25,19 +25,22 @@ class UnreadableVideo(Exception):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[UnreadableVideo], tuple[str, str]]:
-        return type(self), (self.path, self.reason)  # crosses process boundaries
+        return type(self), (
+            self.path,
+            self.reason,
+        )  # so that it can be pickled, to pass from one process to another
 
     def failure(self) -> dict[str, str]:
-        """As a failures file and the JSON line name it."""
+        """The failure as it is written in a failures file and the JSON line."""
         return {"path": self.path, "reason": self.reason}
 
 
 class SourceError(UnreadableVideo):
-    """A stream, a camera or a growing file that cannot be opened, or stops without having ended; it may be tried again.
+    """A stream, camera or growing file that cannot be opened, or stops before its end; it may be tried again.
 
     `path` is its name as shown, without passwords.
     """
 
 
 class LoginRefused(SourceError):
-    """A stream that does not take the user and password. Cameras shut out who tries again too often."""
+    """A stream that rejects the user and password. Cameras lock out clients that try again too often."""

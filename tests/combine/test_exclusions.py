@@ -235,7 +235,9 @@ def test_a_line_with_more_cells_than_columns_is_refused_not_read_askew(tmp_path:
     """A decimal comma would put what stands before a mark into the column of marks."""
     path = tmp_path / "list.csv"
     path.write_text("clip_id,p_violent,confirmed,note\n" + "0" * 16 + ",0,1,,looked at\n")
-    with pytest.raises(UserError, match=r"list\.csv:2: 5 cells for 4 columns. Write numbers with a point"):
+    with pytest.raises(
+        UserError, match=r"list\.csv:2: 5 cells for 4 columns. Write numbers with a decimal point"
+    ):
         exclusions.read(path)
     lines = ["clip_id;p_violent;confirmed;note;", "0" * 16 + ";0,1;x;looked at;", "1" * 16 + ";0,9;;"]
     path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))

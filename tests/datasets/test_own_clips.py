@@ -498,6 +498,6 @@ def test_a_row_with_more_cells_than_columns_is_refused_not_read_askew(tmp_path: 
     (found,) = read(table(tmp_path, *rows, header="path,label,start_s,end_s,source"))
     assert labels_of(found) == {"b.mp4": "nonfight"}
     assert list(reasons(found)) == [2, 4]
-    assert "7 cells for 5 columns. Write numbers with a point, as 12.5" in reasons(found)[2]
+    assert "7 cells for 5 columns. Write numbers with a decimal point, such as 12.5" in reasons(found)[2]
     assert found.unknown == {}
     assert found.holds(tmp_path / "a.mp4"), "no other set takes it"

@@ -164,7 +164,7 @@ def test_folders_in_folders_without_end_are_refused(arena: Path, form: str) -> N
         make_zip(archive, {name: CLIP})
     else:
         make_tar(archive, [(tar_member(name), CLIP)])
-    assert_refused(arena, archive, archives.HarmfulArchive, "folders deep")
+    assert_refused(arena, archive, archives.HarmfulArchive, "nested too deeply")
     assert len(safe_parts("a/" * 99 + "f.avi")) == 100
 
 
@@ -231,10 +231,13 @@ def test_the_same_name_twice_loses_neither(arena: Path) -> None:
 
 def test_a_file_below_a_file_is_refused(arena: Path) -> None:
     assert_refused(
-        arena, make_zip(arena / "a.zip", {"a": b"1", "a/b": b"2"}), archives.HarmfulArchive, "below"
+        arena, make_zip(arena / "a.zip", {"a": b"1", "a/b": b"2"}), archives.HarmfulArchive, "is below a file"
     )
     assert_refused(
-        arena, make_zip(arena / "a.zip", {"a/b": b"1", "a": b"2"}), archives.HarmfulArchive, "at once"
+        arena,
+        make_zip(arena / "a.zip", {"a/b": b"1", "a": b"2"}),
+        archives.HarmfulArchive,
+        "both a file and a folder",
     )
 
 
@@ -258,7 +261,7 @@ def test_damage_is_found_before_anything_is_unpacked(
     else:
         make_tar(archive, [(tar_member("a.avi"), CLIP)], form)
     archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(archives.CorruptArchive, match="fetched anew") as raised:
+    with pytest.raises(archives.CorruptArchive, match="fetched again") as raised:
         archives.verify(archive)
     assert str(archive) in str(raised.value)
 
@@ -286,7 +289,7 @@ def test_a_plain_tar_that_ends_at_a_later_header_is_damaged(
         header = tar.getmember("b.avi").offset
     assert [e.name for e in archives.verify(archive)] == ["a.avi", "b.avi", "c.avi"]
     archive.write_bytes(damage(whole, header))
-    with pytest.raises(archives.CorruptArchive, match="fetched anew"):
+    with pytest.raises(archives.CorruptArchive, match="fetched again"):
         archives.verify(archive)
 
 
@@ -301,7 +304,7 @@ def test_damage_that_the_libraries_do_not_name_is_damage_too(arena: Path) -> Non
     nameless[directory + 28 : directory + 30] = bytes(2)
     for content in (before, nameless):
         (arena / "a").write_bytes(bytes(content))
-        with pytest.raises(archives.CorruptArchive, match="fetched anew"):
+        with pytest.raises(archives.CorruptArchive, match="fetched again"):
             archives.verify(arena / "a")
 
 
@@ -340,7 +343,7 @@ def test_a_volume_of_7_zip_is_told_with_what_joins_them(arena: Path, number: int
     volume = arena / f"a.zip.00{number}"
     volume.write_bytes(content[:1000] if number == 1 else content[1000:])
     join = rf"cat {arena}/a\.zip\.\[0-9\]\* > {arena}/a\.zip"
-    assert_refused(arena, volume, archives.UnsupportedArchive, f"one of 7-Zip's volumes. Join .*{join}")
+    assert_refused(arena, volume, archives.UnsupportedArchive, f"7-Zip has split. Join .*{join}")
 
 
 def test_an_encrypted_zip_is_told_with_the_remedy(arena: Path) -> None:

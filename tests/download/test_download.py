@@ -182,7 +182,7 @@ def test_a_damaged_archive_put_there_by_hand_stays_and_is_named(bench: Bench) ->
     (outcome,) = bench.run("kaggle_set").outcomes
     assert outcome.status == "failed"
     assert "fights.zip" in outcome.reason
-    assert "put there by hand and stays" in outcome.reason
+    assert "put there by hand and is not deleted" in outcome.reason
     assert archive.is_file()
 
 
@@ -191,7 +191,8 @@ def test_volumes_of_an_archive_put_there_by_hand_are_told_before_it_is_fetched(b
     folder.mkdir(parents=True)
     (folder / "plain.zip.001").write_bytes(zipped(bench.plain_files))
     with pytest.raises(
-        UserError, match=r"plain\.zip\.001: one of 7-Zip's volumes.*cat .*plain\.zip\.\[0-9\]\* >"
+        UserError,
+        match=r"plain\.zip\.001: one volume of an archive that 7-Zip has split.*cat .*plain\.zip\.\[0-9\]\* >",
     ):
         bench.run("plain_set")
     assert not bench.server.requests_for("/plain.zip")
@@ -238,10 +239,10 @@ def test_archive_lying_in_the_raw_folder_is_not_taken_for_the_data_set(bench: Be
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ([".DS_Store"], "holds only empty folders"),
-        ([".DS_Store", "fights.zip"], "holds archives and no video; move the published one to"),
-        (["fights.zip", "fights.zip.md5"], "holds archives and no video; move the published one to"),
-        (["README.txt"], "holds no video, only README.txt. Unpack"),
+        ([".DS_Store"], "contains only empty folders"),
+        ([".DS_Store", "fights.zip"], "contains archives but no video; move the published one to"),
+        (["fights.zip", "fights.zip.md5"], "contains archives but no video; move the published one to"),
+        (["README.txt"], "contains no video, only README.txt. Unpack"),
     ],
 )
 def test_a_folder_without_a_video_is_never_taken_for_the_data_set(
@@ -261,7 +262,7 @@ def test_an_archive_of_archives_is_named_until_they_are_unpacked(bench: Bench) -
         result = bench.run("plain_set")
         assert [o.status for o in result.outcomes] == [status]
         (failure,) = result.failures
-        assert "holds no video, but archives (part1.zip). Unpack them" in failure["reason"]
+        assert "contains no video, but archives (part1.zip). Unpack them" in failure["reason"]
         assert "part1.zip" in (bench.root / "raw" / "download_failures.csv").read_text()
     with zipfile.ZipFile(bench.raw("plain_set") / "part1.zip") as inner:
         inner.extractall(bench.raw("plain_set"))
@@ -276,7 +277,8 @@ def test_an_archive_of_pictures_is_named(bench: Bench) -> None:
     bench.server.files["/plain.zip"] = Served(zipped({"frames/1.png": b"1"}))
     (failure,) = bench.run("plain_set").failures
     assert (
-        "holds no video, only frames/1.png: what the source gives is not this data set" in failure["reason"]
+        "contains no video, only frames/1.png: what the source delivers is not this data set"
+        in failure["reason"]
     )
 
 
@@ -346,10 +348,10 @@ def test_an_archive_left_by_a_run_killed_at_the_end_is_dropped(bench: Bench) -> 
 
 
 def test_an_archive_that_was_fetched_goes_once_its_data_set_is_unpacked_by_hand(bench: Bench) -> None:
-    """As the message on an archive that cannot be read here asks for."""
+    """As the message on an archive that is not supported asks for."""
     bench.server.files["/plain.zip"] = Served(b"Rar!\x1a\x07" + bytes(500))
     (outcome,) = bench.run("plain_set").outcomes
-    assert "RAR archives cannot be read here" in outcome.reason
+    assert "RAR archives are not supported" in outcome.reason
     folder = bench.root / "downloads" / "plain_set"
     assert (folder / "plain.zip").is_file()
     (folder / "notes.txt").write_text("mine")
@@ -406,7 +408,7 @@ def test_verify_names_a_file_that_cannot_be_read_and_goes_on(bench: Bench) -> No
 def test_a_complete_data_set_that_lost_files_is_reported_not_skipped(bench: Bench) -> None:
     arrives(bench)
     (bench.raw("kaggle_set") / "Set/fight/0000.avi").unlink()
-    with pytest.raises(UserError, match=r"no longer as recorded.*remove"):
+    with pytest.raises(UserError, match=r"no longer match the record.*remove"):
         bench.run("kaggle_set")
     assert len(tree(bench.raw("kaggle_set"))) == len(bench.files) - 1
 
@@ -615,7 +617,7 @@ def test_what_listing_and_verifying_do_not_obey_is_refused(tmp_path: Path, mode:
 
 def test_verify_makes_no_root_that_is_not_there(tmp_path: Path) -> None:
     config = DownloadConfig(datasets=("rwf_2000",), data_root=tmp_path / "not there")
-    with pytest.raises(UserError, match="holds no data set to verify"):
+    with pytest.raises(UserError, match="contains no data set to verify"):
         download.verify(config)
     assert not config.data_root.exists()
 

@@ -29,7 +29,7 @@ from tests.fault_server import (
 from violence_detection.download import kaggle_source, transfer
 from violence_detection.system import storage
 
-MOVED = "the data set has moved: give a catalogue with its new slug (--catalogue FILE)"
+MOVED = "the data set has moved: name a catalogue that has its new slug (--catalogue FILE)"
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_proxy_that_wants_a_log_in_is_told_at_once(
     faults = bench.server.api_faults if call == "data set" else bench.server.log_in_faults
     faults.extend([status(407)] * 2)  # importing the client logs in as well
     reason = failure(bench)
-    assert "the proxy answers 407" in reason
+    assert "the proxy answered 407" in reason
     assert "http_proxy and https_proxy" in reason
 
 
@@ -162,13 +162,13 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(bench: Bench, tmp_pat
         server.encrypt(tmp_path)
         address = server.url.replace("http:", "https:")
         bench.server.api_faults.append(status(302, {"Location": f"{address}/k/archive.zip"}))
-        assert "set REQUESTS_CA_BUNDLE to it" in failure(bench)
+        assert "set REQUESTS_CA_BUNDLE to that certificate's file" in failure(bench)
 
 
 def test_no_kaggle_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     reason = failure(bench)
-    assert "no Kaggle credentials" in reason
+    assert "no Kaggle credentials were found" in reason
     assert "access_token" in reason
     assert str(bench.root / "downloads" / "kaggle_set" / "fights.zip") in reason, "the way by hand"
 
@@ -180,7 +180,7 @@ def test_kaggle_client_that_is_not_installed(bench: Bench, monkeypatch: pytest.M
 
 def test_kaggle_log_in_that_is_overloaded(bench: Bench) -> None:
     bench.server.log_in_faults.append(status(503))
-    assert "Kaggle answers 503" in failure(bench)
+    assert "Kaggle answered 503" in failure(bench)
 
 
 def test_a_page_that_answers_in_kaggles_place_is_told_and_takes_no_other_data_set_with_it(
@@ -189,7 +189,7 @@ def test_a_page_that_answers_in_kaggles_place_is_told_and_takes_no_other_data_se
     bench.server.log_in_faults.append(html("Hotel"))
     kaggle, plain = bench.run("kaggle_set", "plain_set").outcomes
     assert kaggle.status == "failed"
-    assert "what answers the log-in is not Kaggle" in kaggle.reason
+    assert "the response to the log-in is not from Kaggle" in kaggle.reason
     assert plain.status == "downloaded"
     bench.assert_whole("plain_set")
 
@@ -241,7 +241,7 @@ def test_a_folder_that_the_client_cannot_make_is_named(bench: Bench, monkeypatch
     run = bench.start("--datasets", "kaggle_set")
     _, told = run.communicate(timeout=60)
     assert run.returncode == 2
-    assert "cannot make its folder /proc/nobody/.config/kaggle" in told
+    assert "cannot create its folder /proc/nobody/.config/kaggle" in told
     assert "Set KAGGLE_CONFIG_DIR" in told
     assert "Traceback" not in told
 
@@ -290,13 +290,13 @@ def test_a_token_that_an_editor_has_marked_is_named(bench: Bench, monkeypatch: p
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     Path("~/.kaggle/access_token").expanduser().write_text(TOKEN, encoding="utf-8-sig")
     reason = failure(bench)
-    assert "access_token holds more than a token" in reason
+    assert "access_token contains more than a token" in reason
     assert TOKEN not in reason
 
 
 @pytest.mark.parametrize(
     ("token", "told"),
-    [(TOKEN + "\n", "KAGGLE_API_TOKEN holds more than a token"), (TOKEN * 20, "Put the token into")],
+    [(TOKEN + "\n", "KAGGLE_API_TOKEN contains more than a token"), (TOKEN * 20, "Put the token into")],
 )
 def test_a_token_in_the_variable_that_the_client_cannot_take_is_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, token: str, told: str

@@ -224,7 +224,7 @@ def test_what_is_stored_of_it_is_read_again_whole_or_refused(trained: Path, tmp_
         {**made, "rests_on": {**made["rests_on"], "temperature_from": {"n": 3}}},
         {k: v for k, v in made.items() if k != "without_exit"},  # and a point that needs it
     ):
-        with pytest.raises(UserError, match="calibration holds no temperature"):
+        with pytest.raises(UserError, match="calibration has no valid temperature"):
             calibration.read(stored(broken))
 
 
@@ -322,7 +322,9 @@ def test_a_strangers_record_that_is_no_calibration_is_refused(
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     record = storage.read_json(tmp_path / "config.json")
     storage.write_json(tmp_path / "config.json", {**record, "calibration": stored})
-    with pytest.raises(UserError, match=r"config\.json cannot be used .calibration holds no temperature"):
+    with pytest.raises(
+        UserError, match=r"config\.json cannot be used .its calibration has no valid temperature"
+    ):
         calibration.read(tmp_path)
 
 

@@ -402,12 +402,14 @@ def test_what_an_audit_lacks_is_said_before_val_is_looked_at(
     ledger = root / "combined_all" / val_ledger.FILE_NAME
     before = ledger.read_bytes() if ledger.exists() else b""
     with pytest.raises(
-        UserError, match=r"--audit labels: no oof_predictions\.csv in .*that trained it .*--cross-validate 5"
+        UserError,
+        match=r"--audit labels: no oof_predictions\.csv in .*that trained the model .*--cross-validate 5",
     ):
         measure(root, tmp_path / "report", audit=("labels",))
     monkeypatch.setattr(registry.Backbone, "is_video", True)
     with pytest.raises(
-        UserError, match="takes pictures one by one, and stand_in takes none: leave shortcuts"
+        UserError,
+        match="needs a model with an image backbone, and this model has only stand_in: leave shortcuts",
     ):
         measure(root, tmp_path / "report", audit=("shortcuts",))
     assert (ledger.read_bytes() if ledger.exists() else b"") == before
@@ -513,7 +515,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
     found = elsewhere.left_out(tmp_path, trained_model.load(tmp_path / "models"))
     assert found is not None
     assert found["belongs"] is None
-    assert "of the model no trained_on.csv names the clips" in found["whose"]
+    assert "the model has no trained_on.csv that names its clips" in found["whose"]
     parts = {"members": {"average": 3}}
     cases: list[dict[str, Any]] = [
         {"datasets": "none"}, {"datasets": [3]}, {"datasets": []}, {"members": []}, {"made_with": parts},
@@ -601,7 +603,10 @@ def _exit_code(monkeypatch: pytest.MonkeyPatch, models: Path, root: Path, output
     ("fault", "said"),
     [
         ("classes", r"average/config\.json: the model's classes are \['fight', 'nonfight'\].*Train it again"),
-        ("member", r"ensemble\.json lists the member average, but there is no .*Copy the whole folder again"),
+        (
+            "member",
+            r"ensemble\.json lists the member average, but .* is missing\. Copy the whole folder again",
+        ),
         ("backbone", r"unknown backbone 'other_net'. Use one of: .*stand_in"),
         ("val", r"the val part has no fight clip among its \d+ clips.*run combine_all_datasets\.py"),
     ],

@@ -158,7 +158,7 @@ def test_marks_that_cannot_be_read_are_said_before_anything_is_judged(
     (root / "report").mkdir()
     table = root / "report" / label_audit.TABLE_NAME
     table.write_text("clip,marked\na,x\n")
-    with pytest.raises(UserError, match=r"label_suspects\.csv has no columns clip_id and confirmed"):
+    with pytest.raises(UserError, match=r"label_suspects\.csv lacks the column clip_id or confirmed"):
         evaluated(root, capsys, "--audit", "labels")
     assert not (root / "features").exists()
 
@@ -295,7 +295,7 @@ def test_an_audit_of_labels_does_not_stay_in_a_report_that_made_none_but_marks_d
     table.write_text(f"clip_id;confirmed\n0123456789abcdef;{mark}\n")
     _, _, logged = evaluated(root, capsys)
     assert (page.exists(), table.exists()) == (False, bool(mark))
-    assert (f"{table} is of an earlier audit" in logged) == bool(mark)
+    assert (f"{table} is from an earlier audit" in logged) == bool(mark)
 
 
 def test_a_table_whose_marks_cannot_be_told_stays(tmp_path: Path) -> None:

@@ -361,7 +361,7 @@ def test_without_a_data_root_features_stand_beside_the_report(root: Path, new: P
 def test_names_that_mean_nothing_end_with_the_command(root: Path, tmp_path: Path) -> None:
     small_videos.write(tmp_path / "x/violence/a.avi", 1)
     small_videos.write(tmp_path / "x/calm/a.avi", 2)
-    with pytest.raises(UserError, match=r"nothing of .*/x can be used as x") as error:
+    with pytest.raises(UserError, match=r"nothing in .*/x can be used as x") as error:
         measure(root, tmp_path / "report", data=tmp_path / "x")
     line = str(error.value)
     assert f"python test_ensemble.py --models {root}/model" in line

@@ -165,7 +165,7 @@ def test_a_wrong_data_root_is_said_though_a_cache_has_data(home: Path, tmp_path:
     hockey(version(home / ".cache" / "kagglehub", 1), 1)
     done = script("find_all_datasets.py", "--data-root", tmp_path / "nowhere")
     assert done.returncode == 2
-    assert "nowhere is no folder" in done.stderr
+    assert "nowhere is not a folder" in done.stderr
 
 
 def test_the_order_of_caches_does_not_matter(home: Path, tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_class_folders_of_foreign_clips_are_no_published_set(
     found = inventory.discover([root])
     assert found.datasets == ()
     (text,) = said(tmp_path)
-    assert text.startswith(f"not a published data set as far as its file names tell: {root} (")
+    assert text.startswith(f"{root} (")
+    assert ") does not look like a published data set, judging by its file names. If" in text
     assert f"{folders[0]}: {count}" in text
     assert command(text) == [
         "python", "combine_all_datasets.py", "--data-root", str(tmp_path), "--own", f"my_clips={root}",
@@ -160,7 +161,7 @@ def test_thousands_of_folders_of_unknown_videos_are_told_at_once_and_counted_who
     began_s = time.process_time()
     (text,) = offers.texts(found, (), (), find.step_2(FindConfig(data_root=tmp_path), CutConfig()))
     assert time.process_time() - began_s < 2
-    assert "case_00011: 2 videos and 9976 in 4988 more folders). If" in text
+    assert "case_00011: 2 videos and 9976 in 4988 more folders) does not" in text
 
 
 def test_a_name_that_is_taken_gets_another(tmp_path: Path) -> None:
@@ -188,7 +189,9 @@ def test_the_command_keeps_what_was_asked_for(tmp_path: Path) -> None:
 def test_a_folder_of_an_own_set_that_is_no_class_comes_with_its_command(tmp_path: Path) -> None:
     touch(tmp_path, *many("x/fight", 3), *many("x/normal", 2), *many("x/brawl", 4), *many("x/a, b", 1))
     (text,) = said(tmp_path, own=(f"mine={tmp_path}/x",))
-    assert text.startswith("mine: no class is told by the folder a, b: 1, brawl: 4, normal: 2 videos")
+    assert text.startswith(
+        "mine: left out because of an unknown class, by folder: a, b: 1, brawl: 4, normal: 2 videos."
+    )
     words = ["nonfight=normal", "WHICH=a\\, b", "WHICH=brawl"]
     assert command(text)[4:] == ["--own", f"mine={tmp_path}/x", "--labels", *words]
     told = tuple(w.replace("WHICH", "fight") for w in words)
@@ -199,7 +202,7 @@ def test_class_folders_further_down_are_offered_as_sets_of_their_own(tmp_path: P
     touch(
         tmp_path, *(f"x/{side}/{label}/a.mp4" for side in ("train", "val") for label in ("fight", "nonfight"))
     )
-    with pytest.raises(UserError, match="a column split keeps what is train") as error:
+    with pytest.raises(UserError, match="a column split keeps train and val apart") as error:
         said(tmp_path, own=(f"mine={tmp_path}/x",))
     assert "counts as another source in each" in str(error.value)
     line = command(str(error.value))

@@ -36,10 +36,10 @@ def test_the_first_member_counts_alone_where_it_is_sure(in_logits: bool) -> None
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
-        ({"member": "c", "below": 0.1}, "names 'c', which is none of its members"),
-        ({"member": "a", "below": 0.5}, "a number between 0 and 0.5, not 'a', 0.5"),
-        ({"member": "a"}, "is not understood"),
-        ("a", "is not understood"),
+        ({"member": "c", "below": 0.1}, "names 'c', which is not one of its members"),
+        ({"member": "a", "below": 0.5}, "a number between 0 and 0.5, found 'a', 0.5"),
+        ({"member": "a"}, "is not valid"),
+        ("a", "is not valid"),
     ],
 )
 def test_an_early_exit_that_cannot_be_is_refused(tmp_path: Path, stored: object, said: str) -> None:

@@ -282,9 +282,9 @@ def test_what_was_not_shipped_is_never_replaced(
         storage.write_json(mine / adapted_model.RECORD_NAME, {})
         model_files.write_sums(mine)
     before = {p: p.is_symlink() or p.read_bytes() for p in by_name.rglob("*") if not p.is_dir()}
-    with pytest.raises(UserError, match=r"mine is there and is no model that was shipped.*another name"):
+    with pytest.raises(UserError, match=r"mine already exists and was not made by --ship.*another name"):
         run_checks.check(EnsembleConfig(cross_validate=2, final=True, ship="mine"))
-    with pytest.raises(UserError, match="mine is there and is no model that was shipped"):
+    with pytest.raises(UserError, match="mine already exists and was not made by --ship"):
         shipping.ship(final, "mine", _inputs(pool))
     assert {p: p.is_symlink() or p.read_bytes() for p in by_name.rglob("*") if not p.is_dir()} == before
 
@@ -308,7 +308,7 @@ def test_a_model_whose_successor_was_killed_or_refused_is_there_again(
 
 
 def test_only_a_final_fit_is_shipped(place: tuple[Path, Path], by_name: Path, pool: Pool) -> None:
-    with pytest.raises(UserError, match=r"no final fit.*--final"):
+    with pytest.raises(UserError, match=r"not a final fit.*--final"):
         shipping.ship(place[0].parent / "fold_0", "fold", _inputs(pool))
     with pytest.raises(UserError, match="add --final"):
         run_checks.check(EnsembleConfig(cross_validate=2, ship="tiny"))
@@ -318,7 +318,7 @@ def test_without_a_name_ones_own_model_comes_before_the_shipped_one(
     by_name: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shipped, "_PACKAGED", tmp_path / "nothing came with the package")
-    with pytest.raises(UserError, match=r"no --model is named.*known by name: .*tiny"):
+    with pytest.raises(UserError, match=r"no --model is given.*known by name: .*tiny"):
         shipped.find(None)
     shutil.copytree(by_name / "tiny", by_name / "accurate")
     assert shipped.find(None) == by_name / "accurate"
@@ -360,5 +360,5 @@ def test_without_any_model_the_script_says_what_to_do(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2, done.stderr
-    assert "no --model is named" in done.stderr
+    assert "no --model is given" in done.stderr
     assert "train_ensemble_models.py" in done.stderr

@@ -75,18 +75,21 @@ def test_a_training_that_was_interrupted_is_told_from_no_training(tmp_path: Path
     (tmp_path / "gru").mkdir()
     (tmp_path / "gru" / "config.json").touch()
     with pytest.raises(
-        UserError, match=r"no model in .*; below it: gru\. Where it was .* has not finished: the same"
+        UserError,
+        match=r"no model in .*, but in folders below it: gru\. If it was .* has not finished: run the same",
     ):
         model_files.listed(tmp_path)
-    with pytest.raises(UserError, match=r"gru has not finished training: the same command goes on with it$"):
+    with pytest.raises(
+        UserError, match=r"gru has not finished training\. Run the same command again to continue it$"
+    ):
         model_files.listed(tmp_path / "gru")
 
 
 def test_a_file_of_another_kind_is_there_but_not_supported(models: Path, tmp_path: Path) -> None:
     shutil.copy(models / "gru" / "best_model.keras", tmp_path / "best_model.h5")
-    with pytest.raises(UserError, match=r"best_model\.h5 is there, but a \.h5 is not supported"):
+    with pytest.raises(UserError, match=r"best_model\.h5 is not supported as a model: a \.h5 may"):
         trained_model.load(tmp_path / "best_model.h5")
-    with pytest.raises(UserError, match=r"what is there, best_model\.h5, is not taken for it"):
+    with pytest.raises(UserError, match=r"The folder has best_model\.h5, which is not used in its place"):
         trained_model.load(tmp_path)
 
 
@@ -120,12 +123,12 @@ def test_an_ensemble_names_models_below_its_folder_only(models: Path, tmp_path: 
     for i, named in enumerate((absolute, "../gru/best_model.keras", "a/../../gru/best_model.keras", "", 3, None,
                                "gru/config.json", "gru")):  # fmt: skip
         with pytest.raises(
-            UserError, match=r"ensemble\.json names the model .* which is no model file below"
+            UserError, match=r"ensemble\.json names the model .* which is not a model file below"
         ):
             trained_model.load(_with_model(models, tmp_path / str(i), named))
     linked = _with_model(models, tmp_path / "linked", "elsewhere/best_model.keras")
     (linked / "elsewhere").symlink_to(tmp_path / "gru")
-    with pytest.raises(UserError, match="no model file below"):
+    with pytest.raises(UserError, match="not a model file below"):
         trained_model.load(linked)
 
 
@@ -179,7 +182,7 @@ def test_a_model_is_found_by_its_name(models: Path, tmp_path: Path, monkeypatch:
     assert shipped.find(Path("mine.v1")) == tmp_path / "mine.v1"
     assert shipped.find(Path("gru")) == Path("gru"), "what stands in the working folder comes first"
     with pytest.raises(
-        UserError, match=r"no model at yours, and none of that name \(known by name: .*mine\.v1"
+        UserError, match=r"no model at yours, and no model of that name \(known by name: .*mine\.v1"
     ):
         shipped.find(Path("yours"))
 

@@ -122,11 +122,11 @@ def test_a_second_run_into_the_same_folder_is_refused_and_leaves_the_first_alone
     asked.append(second)
     _adapt(model, footage, tmp_path / "place")
     assert said == [
-        f"another run writes {tmp_path}/place. Wait until it ends, or give --save-model another folder"
+        f"another run is writing {tmp_path}/place. Wait until it ends, or give --save-model another folder"
     ]
     assert [p.name for p in tmp_path.iterdir()] == ["place"]
     assert trained_model.load(tmp_path / "place").members
-    with pytest.raises(UserError, match="is there already"), adapted_model.place(model, tmp_path / "place"):
+    with pytest.raises(UserError, match="already exists"), adapted_model.place(model, tmp_path / "place"):
         pass
 
 
@@ -202,15 +202,15 @@ def test_the_model_judges_and_knows_the_footage_again(model: Path, footage: Path
 def test_what_cannot_be_done_is_said_before_or_with_its_reason(
     model: Path, footage: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="the model itself"):
+    with pytest.raises(UserError, match="the model to be adapted"):
         _adapt(model, footage, model / "place")
-    with pytest.raises(UserError, match=r"changes a kernel head, and .*fast has none"):
+    with pytest.raises(UserError, match=r"needs a model with exactly one kernel head, and .*fast has none"):
         _adapt(Path("fast"), footage, tmp_path / "new" / "place")
     assert not (tmp_path / "new").exists()
     with pytest.raises(UserError, match="leave out --skip-still"):
         _adapt(model, footage, tmp_path / "place", "--skip-still")
     (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         _adapt(model, footage, tmp_path / "there")
     with pytest.raises(UserError, match=r"0 windows.*the first .*broken\.mp4: "):
         _adapt(model, footage / "broken.mp4", tmp_path / "place")

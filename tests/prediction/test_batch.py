@@ -445,11 +445,11 @@ MINE = {
         (("videos", "--output", "new.MTS/"), "new.MTS has the name of a video"),
         (
             ("videos", "--output", "notes.txt"),
-            "notes.txt is there already and is not the JSON summary of an earlier run",
+            "notes.txt already exists and is not the JSON summary of an earlier run",
         ),
         (
             ("videos", "--output", "data.json"),
-            "data.json is there already and is not the JSON summary of an earlier run",
+            "data.json already exists and is not the JSON summary of an earlier run",
         ),
         (
             ("--rejudge", "night", "--output", "videos/00.mp4"),
@@ -463,9 +463,12 @@ MINE = {
             ("videos", "--output", "night.verdict.json"),
             "ends like the files that store a video's windows",
         ),
-        (("videos", "--output", "a.json"), "the failures file a_failures.csv is there already"),
-        (("videos", "--output", "b.json", "--format", "table"), "--format table: b.txt is there already"),
-        (("videos", "--timeline", "page"), "--timeline: page/index.html is there already and is not a page"),
+        (("videos", "--output", "a.json"), "the failures file a_failures.csv already exists"),
+        (("videos", "--output", "b.json", "--format", "table"), "--format table: b.txt already exists"),
+        (
+            ("videos", "--timeline", "page"),
+            "--timeline: page/index.html already exists and is not a review page",
+        ),
         (
             ("videos", "--output", "videos", "--format", "srt"),
             "--format would replace videos/00.srt. These files were not written for",
@@ -505,7 +508,7 @@ def test_an_output_whose_name_its_disk_does_not_take_is_told_before_anything_is_
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", as_on_fat)
     batch.check_output(tmp_path / "night.json")
     with pytest.raises(
-        UserError, match=r"^--output: .* takes no file called 22:15\.json .*give it another name$"
+        UserError, match=r"^--output: .* does not accept a file named 22:15\.json .*give it another name$"
     ):
         batch.check_output(tmp_path / "22:15.json")
 
@@ -617,7 +620,7 @@ def test_quiet_footage_that_cannot_be_judged_stands_in_the_failures_file(place: 
     assert not failures.exists()
     failures.write_text("name,mine\n")
     _, said = place.run(*flags, code=2)
-    assert "verdicts_failures.csv is there already" in said
+    assert "verdicts_failures.csv already exists" in said
     assert failures.read_text() == "name,mine\n"
 
 

@@ -83,7 +83,7 @@ def test_what_was_judged_otherwise_is_not_mixed_with_the_rest(
         assert bench_distance.main() == 0
     monkeypatch.setattr(sys, "argv", [*flags, *now])
     with pytest.raises(
-        UserError, match=rf"judged\.csv was judged with other --{said}: name another --output"
+        UserError, match=rf"judged\.csv was judged with a different --{said}: name another --output"
     ):
         bench_distance.main()
 

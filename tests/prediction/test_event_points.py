@@ -49,5 +49,5 @@ def test_thresholds_are_those_of_the_model_but_where_its_exit_is_not_taken() -> 
     assert found["balanced"] == 0.5 < found["low-false-alarm"] < 1
     assert "high-recall" not in found, "it lies below where the exit decides"
     member = shipped.find(Path("accurate")) / "kernel"
-    with pytest.raises(UserError, match="kernel names no operating points: members are left as they are"):
+    with pytest.raises(UserError, match="kernel has no operating points: members are left as they are"):
         event_points.thresholds(member, 0.5)

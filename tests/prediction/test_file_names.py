@@ -186,5 +186,7 @@ def test_a_disk_that_does_not_take_a_videos_name_is_told_before_anything_is_judg
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", as_on_fat)
     assert names_in(_clips(tmp_path), [DAY1]) == {DAY1: "cam1"}
-    with pytest.raises(UserError, match=r"--clips: .* takes no file called cam1 22:15 .*rename the video"):
+    with pytest.raises(
+        UserError, match=r"--clips: .* does not accept a file named cam1 22:15 .*rename the video"
+    ):
         names_in(_clips(tmp_path / "new"), [DAY1, "night/cam1 22:15.mp4"])

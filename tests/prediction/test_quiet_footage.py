@@ -192,8 +192,8 @@ def test_a_profile_replaces_a_profile_and_nothing_else(tmp_path: Path) -> None:
     for name, said in (
         ("v.mp4", "v.mp4 has the name of a video"),
         ("new.MKV", "new.MKV has the name of a video"),
-        ("config.json", "config.json is there already and is not a camera profile"),
-        ("m.keras", "m.keras is there already and is not a camera profile"),
+        ("config.json", "config.json already exists and is not a camera profile"),
+        ("m.keras", "m.keras already exists and is not a camera profile"),
         ("kept", "kept is a folder"),
     ):
         before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

@@ -374,7 +374,10 @@ def test_what_nobody_foresees_costs_one_video_its_pictures_and_a_full_disk_ends_
                 continue
             (failure,) = written.add(bad)
             assert failure.path == bad.path
-            assert "was judged, but cannot be shown: a fault of these scripts, KeyError" in failure.reason
+            assert (
+                "was judged, but cannot be shown: internal error, please report it: KeyError"
+                in failure.reason
+            )
             assert written.add(good) == []
 
 

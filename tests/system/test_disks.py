@@ -57,7 +57,7 @@ def test_a_disk_that_does_not_take_the_characters_of_a_name_is_told_before_the_w
         with pytest.raises(UserError) as e:
             disks.check_takes_names(tmp_path / "new", ["plain", name], "--clips")
         assert (
-            f"--clips: the disk of {tmp_path / 'new'} takes no file called {name} (Invalid argument)"
+            f"--clips: the disk of {tmp_path / 'new'} does not accept a file named {name} (Invalid argument)"
             in str(e.value)
         )
         assert "Name a folder on another disk, or rename the video" in str(e.value)
@@ -72,7 +72,7 @@ def test_of_a_folder_that_takes_nothing_no_name_is_blamed(
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", refused)
     with pytest.raises(
         UserError,
-        match=rf"^cannot write in {tmp_path} \(Permission denied\)\. Give this user the right .* \(--clips\)$",
+        match=rf"^cannot write in {tmp_path} \(Permission denied\)\. Give this user permission .* \(--clips\)$",
     ):
         disks.check_takes_names(tmp_path / "new", ["22:15"], "--clips")
 

@@ -100,7 +100,7 @@ def test_on_a_volume_without_locks_work_goes_on_with_a_warning(
     monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
     with locks.locked(tmp_path / "lock", wait=False), locks.locked(tmp_path / "lock"):
         pass
-    assert "no file locks" in caplog.text
+    assert "does not support file locks" in caplog.text
 
 
 def test_a_second_run_in_a_folder_is_told_who_has_it_and_since_when(tmp_path: Path) -> None:

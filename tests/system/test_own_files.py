@@ -30,7 +30,9 @@ def test_a_file_is_of_the_source_that_it_was_written_for_as_it_was_written(tmp_p
     assert not written.may_replace(path, "day2/a.mp4")
     _write(tmp_path, "a.srt", "day1/a.mp4", "two")
     assert path.read_text() == "two"
-    with pytest.raises(UserError, match=r"a\.srt is not what such a run wrote for day2/a\.mp4"):
+    with pytest.raises(
+        UserError, match=r"a\.srt would be replaced, but is not what an earlier run wrote for day2/a\.mp4"
+    ):
         _write(tmp_path, "a.srt", "day2/a.mp4", "three")
     written.remove(path, "day2/a.mp4")
     assert path.read_text() == "two"
@@ -274,7 +276,7 @@ def test_a_named_file_is_refused_unless_it_is_of_its_kind(tmp_path: Path) -> Non
     (tmp_path / "list").write_text("[]")
     check("list")
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(UserError, match=r"--to .*notes is there already and is not a list.*Name another"):
+    with pytest.raises(UserError, match=r"--to .*notes already exists and is not a list.*Name another"):
         check("notes")
     with pytest.raises(UserError, match="is a folder"):
         check(".")

@@ -86,7 +86,7 @@ def test_an_item_that_kills_every_worker_is_named(monkeypatch: pytest.MonkeyPatc
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(
-        UserError, match=r"number 0 \('poison'\): its worker died 1 times, most likely for want of"
+        UserError, match=r"number 0 \('poison'\): its worker died 1 times, most likely because memory"
     ):
         _run(kill, ["poison"])
 
@@ -338,7 +338,7 @@ def test_an_address_where_something_else_answers_is_told_at_once(monkeypatch: py
     try:
         with (
             pytest.raises(
-                UserError, match=r"cannot join the cluster \(what answers there is no head of a Ray"
+                UserError, match=r"cannot join the cluster \(what answers there is not the head of a Ray"
             ),
             ray_cluster.connected(f"127.0.0.1:{page.server_port}"),
         ):

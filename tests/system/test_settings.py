@@ -77,7 +77,7 @@ def test_whoever_makes_a_config_may_give_paths_as_text() -> None:
 
 def test_a_value_that_is_no_choice_is_named_with_the_choices() -> None:
     assert Checked(kind="manual", list_only="yes").kind == "manual"
-    with pytest.raises(UserError, match="kind is 'manul'; it can be auto, manual"):
+    with pytest.raises(UserError, match="kind is 'manul'; it must be one of auto, manual"):
         Checked(kind="manul")
 
 
@@ -99,14 +99,14 @@ class Several(BaseConfig):
     [
         (
             {"words": "labels"},
-            "words (--words) takes several values: give a tuple, ('labels',). Received: 'labels'",
+            "words (--words) takes several values: pass a tuple, ('labels',). Received: 'labels'",
         ),
         (
             {"folders": "a/b"},
-            "folders (--folders) takes several values: give a tuple, ('a/b',). Received: 'a/b'",
+            "folders (--folders) takes several values: pass a tuple, ('a/b',). Received: 'a/b'",
         ),
-        ({"words": None}, "words (--words) takes several values: give a tuple. Received: None"),
-        ({"folders": None}, "folders (--folders) takes several values: give a tuple. Received: None"),
+        ({"words": None}, "words (--words) takes several values: pass a tuple. Received: None"),
+        ({"folders": None}, "folders (--folders) takes several values: pass a tuple. Received: None"),
         ({"words": ("a", 3)}, "words (--words) must be text. Received: 3"),
         ({"folders": (None,)}, "folders (--folders) must be a path. Received: None"),
     ],

@@ -125,7 +125,7 @@ def test_json_has_null_for_what_is_no_number_and_takes_any_file_name(tmp_path: P
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [("[" * 100_000, "without end"), ("1" * 5_000, "Exceeds the limit")],
+    [("[" * 100_000, "nested too deeply"), ("1" * 5_000, "Exceeds the limit")],
     ids=["lists", "digits"],
 )
 def test_json_that_python_does_not_take_is_damage_by_name_and_a_damaged_line(
@@ -345,7 +345,7 @@ def test_a_damaged_file_is_named_with_the_line_whoever_catches_it(tmp_path: Path
     with pytest.raises(ValueError, match="damaged"):
         storage.read_json(path)
     path.write_bytes(b"{}\n\n\xff")
-    with pytest.raises(UserError, match=r"x\.json is no UTF-8 text in line 3"):
+    with pytest.raises(UserError, match=r"x\.json is not valid UTF-8 in line 3"):
         storage.read_json(path)
 
 

@@ -439,7 +439,7 @@ def test_a_killed_overwrite_leaves_no_model_of_other_settings(
         patch.setattr(training_run.TrainingRun, "_epochs", killed)
         with pytest.raises(KeyboardInterrupt):
             trainer.train(_record(epochs=2), data, tmp_path, strategy, overwrite=True)
-    with pytest.raises(UserError, match="has not finished training: the same command goes on"):
+    with pytest.raises(UserError, match=r"has not finished training\. Run the same command again"):
         trained_model.load(tmp_path)
     trainer.train(_record(epochs=2), data, tmp_path, strategy)
     (tmp_path / run_folder.RESULT_NAME).unlink()

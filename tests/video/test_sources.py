@@ -147,7 +147,7 @@ def test_an_impossible_port_is_named_before_anybody_waits_for_it(text: str, said
     for means in (is_stream, open_source):
         with pytest.raises(UserError) as e:
             means(text)
-        assert str(e.value) == f"the port of {said} is impossible: ports are numbers from 1 to 65535"
+        assert str(e.value) == f"the port of {said} is invalid: ports are numbers from 1 to 65535"
 
 
 @pytest.mark.parametrize(

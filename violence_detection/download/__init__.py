@@ -1,1 +1,1 @@
-"""Step 1: archives fetched resumably, checked and unpacked."""
+"""Step 1: download the archives of the data sets, resumably, then check and unpack them."""

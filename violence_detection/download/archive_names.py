@@ -1,8 +1,8 @@
-"""Names in archives become safe relative paths: nothing outside the folder, nothing lost.
+"""Turn the names in an archive into safe relative paths: none leads outside the folder, and no file replaces another.
 
-A name longer than the file system allows keeps its beginning and its end (data sets put labels in front and
-the source video's id behind) around a hash of the whole; files whose names differ only in case get a hash
-too, so that the tree is the same on file systems that do not tell case apart.
+A name longer than the file system allows keeps its beginning and its end around a hash of the whole name, because data
+sets put the label in front and the source video's id at the end. If file names differ only in case or in Unicode
+normalisation, all but the first get a hash too. The unpacked tree is then the same on case-insensitive file systems.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 from violence_detection.system import storage
 
 _DEFAULT_NAME_MAX_BYTES = 255
-#: Of folders in folders; data sets have some ten.
-_MOST_DEEP = 100
+#: Most parts that a path may have, the file name included. Published data sets have about ten.
+_MAX_PARTS = 100
 
 
 class UnsafeName(ValueError):
-    """A name that leads outside the folder or cannot stand beside another."""
+    """A name that is empty, leads outside the folder, or conflicts with another entry of the archive."""
 
 
 class Names:
-    """Turns the names of one archive into paths, remembering those given out."""
+    """The paths for the names of one archive. No path is assigned twice."""
 
     def __init__(self, max_bytes: int = _DEFAULT_NAME_MAX_BYTES, reserved: Iterable[str] = ()):
         self.max_bytes = max_bytes
@@ -34,7 +34,10 @@ class Names:
 
     @classmethod
     def for_folder(cls, folder: Path, reserved: Iterable[str] = ()) -> Names:
-        """With the limit of the file system that holds `folder`; paths in `reserved` are not given out."""
+        """Use the name length limit of the file system that holds `folder`, which need not exist yet.
+
+        Paths in `reserved` are never assigned.
+        """
         while not folder.exists():
             folder = folder.parent
         try:
@@ -43,7 +46,7 @@ class Names:
             return cls(reserved=reserved)
 
     def file(self, name: str) -> str:
-        """The path, "/" separated, for a file's published name; never given out before. Raises UnsafeName."""
+        """Assign a new path, separated by "/", to a file's published name. Raises UnsafeName."""
         parts = [storage.shorten_name(part, self.max_bytes) for part in safe_parts(name)]
         if not parts:
             raise UnsafeName(f"entry {name!r} has no name")
@@ -55,41 +58,44 @@ class Names:
             parts[-1] = storage.marked_name(published, f"{name}\x1f{attempt}", self.max_bytes)
             path = "/".join(parts)
         if _fold(path) in self._folders:
-            raise UnsafeName(f"entry {name!r} is a file and a folder at once")
+            raise UnsafeName(f"entry {name!r} is both a file and a folder")
         self._files.add(_fold(path))
         self._add_folders(parts[:-1], name)
         return path
 
     def folder(self, name: str) -> None:
-        """Check a folder's name. Folders are made when a file needs them."""
+        """Check a folder's name and note it. Raises UnsafeName. Folders are created only when a file needs them."""
         self._add_folders([storage.shorten_name(part, self.max_bytes) for part in safe_parts(name)], name)
 
     def _add_folders(self, parts: list[str], name: str) -> None:
         for depth in range(1, len(parts) + 1):
             folded = _fold("/".join(parts[:depth]))
             if folded in self._files:
-                raise UnsafeName(f"entry {name!r} lies below a file")
+                raise UnsafeName(f"entry {name!r} is below a file")
             self._folders.add(folded)
 
 
 def safe_parts(name: str) -> list[str]:
-    """The parts of a relative path. Backslashes separate too: archives made on Windows hold them.
+    """Split a relative path into its parts, at "/" and at the backslashes of archives made on Windows.
 
-    Raises UnsafeName for absolute paths, drive letters, "..", control characters, and folders too many deep.
+    Empty parts and "." are dropped. Raises UnsafeName for absolute paths, drive letters, "..", control characters, and
+    more than 100 parts.
     """
     unified = name.replace("\\", "/")
     if unified.startswith("/") or re.match(r"[A-Za-z]:", unified):
         raise UnsafeName(f"entry {name!r} has an absolute path")
     if re.search(r"[\x00-\x1f\x7f]", name):
-        raise UnsafeName(f"entry {name!r} holds control characters")
+        raise UnsafeName(f"entry {name!r} contains control characters")
     parts = [part for part in unified.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise UnsafeName(f"entry {name!r} leads outside its folder")
-    if len(parts) > _MOST_DEEP:
-        raise UnsafeName(f"entry {name[:_MOST_DEEP]!r}... lies more than {_MOST_DEEP} folders deep")
+    if len(parts) > _MAX_PARTS:
+        raise UnsafeName(
+            f"entry {name[:_MAX_PARTS]!r}... is nested too deeply: more than {_MAX_PARTS} path parts"
+        )
     return parts
 
 
 def _fold(path: str) -> str:
-    """Equal for paths that some file system takes for one and the same."""
+    """A key that is equal for paths that some file systems treat as the same: other case, other normalisation."""
     return unicodedata.normalize("NFC", path).casefold()

@@ -1,8 +1,8 @@
-"""The record that a data set is whole: written last, checked later.
+"""The completion record of a data set: written after everything else, checked later.
 
-`<root>/raw/<dataset>/.complete.json` holds counts, bytes, the source, the archive's SHA-256 and one digest
-over the tree; `.files.csv` beside it lists every file with size and SHA-256, `.original_names.json` those
-that had to be renamed. The folder gets its name only with all of them inside.
+`<root>/raw/<dataset>/.complete.json` contains the number of files, their bytes, the source with the archive's SHA-256,
+and one digest over all files. `.files.csv` beside it lists every file with its size and SHA-256, and
+`.original_names.json` the files that were renamed. The folder gets its final name only when all of these are in it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ RECORD_NAME = COMPLETION_RECORD
 FILES_NAME = ".files.csv"
 NAMES_NAME = ".original_names.json"
 OWN_NAMES = frozenset({RECORD_NAME, FILES_NAME, NAMES_NAME})
-#: Files that systems put into folders which a person opens, and change by themselves: no part of a data set.
-_OF_SYSTEMS = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE | re.DOTALL)
+#: Files that operating systems put into folders and change on their own. They do not belong to a data set.
+_SYSTEM_FILES = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE | re.DOTALL)
 _COLUMNS = ("path", "size_bytes", "sha256")
 
 
 @dataclass(frozen=True)
 class RecordedFile:
-    """A published file: path below the data set's folder ("/" separated), size, SHA-256 (hex)."""
+    """A file of a data set: its path below the data set's folder, separated by "/", its size and its SHA-256 (hex)."""
 
     path: str
     size_bytes: int
@@ -44,7 +44,7 @@ def write(
     files: Sequence[RecordedFile],
     renamed: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Write names, list and record into `folder`, in this order. Returns the record."""
+    """Write the renamed files (path: published name), the list of files and then the record. Returns the record."""
     files = sorted(files, key=lambda f: f.path)
     if renamed:
         storage.write_json(folder / NAMES_NAME, renamed)
@@ -62,7 +62,7 @@ def write(
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The record, or None where there is none. Raises UserError when it is unreadable."""
+    """Read the record; None if there is none. Raises UserError when it is damaged."""
     path = folder / RECORD_NAME
     if not path.exists():
         return None
@@ -70,24 +70,25 @@ def read(folder: Path) -> dict[str, Any] | None:
         return dict(storage.read_json(path))
     except (ValueError, TypeError) as e:
         raise UserError(
-            f"{path} is damaged ({e}). Remove it to have the folder recorded as it is, or all to fetch anew"
+            f"{path} is damaged ({e}). Remove it to have the folder recorded as it is, or remove the whole folder to "
+            "download it again"
         ) from e
 
 
 def read_files(folder: Path) -> list[RecordedFile]:
-    """The recorded files. Raises UserError when the list does not belong to the record."""
+    """Read the recorded files. Raises UserError when the list is missing, damaged, or not the record's."""
     path = folder / FILES_NAME
     try:
         rows = [RecordedFile(r["path"], int(r["size_bytes"]), r["sha256"]) for r in storage.read_csv(path)]
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path} is missing or damaged ({e}). Remove {folder} to fetch it anew") from e
+        raise UserError(f"{path} is missing or damaged ({e}). Remove {folder} to download it again") from e
     if tree_digest(rows) != (read(folder) or {}).get("tree_sha256"):
-        raise UserError(f"{path} does not belong to {folder / RECORD_NAME}. Remove {folder} to fetch it anew")
+        raise UserError(f"{path} does not match {folder / RECORD_NAME}. Remove {folder} to download it again")
     return rows
 
 
 def tree_digest(files: Iterable[RecordedFile]) -> str:
-    """One SHA-256 (hex) over all paths, sizes and hashes, independent of order."""
+    """One SHA-256 (hex) over all paths, sizes and hashes. The order of `files` does not matter."""
     digest = hashlib.sha256()
     for f in sorted(files, key=lambda f: f.path):
         digest.update(f"{f.path}\0{f.size_bytes}\0{f.sha256}\n".encode("utf-8", storage.NAME_ERRORS))
@@ -95,15 +96,15 @@ def tree_digest(files: Iterable[RecordedFile]) -> str:
 
 
 def tree_paths(folder: Path) -> list[str]:
-    """All files below `folder` but our own and those of systems, sorted.
+    """The paths of all files below `folder`, sorted, without our records and files of the operating system.
 
-    Linked folders, as made by hand, are followed once.
+    Links to folders are followed, each real folder once.
     """
     found = [
         (parent.relative_to(folder) / name).as_posix()
         for parent, _, names in folders.walk(folder)
         for name in names
-        if not _OF_SYSTEMS.fullmatch(name)
+        if not _SYSTEM_FILES.fullmatch(name)
     ]
     return sorted(p for p in found if p not in OWN_NAMES)
 
@@ -111,7 +112,7 @@ def tree_paths(folder: Path) -> list[str]:
 def hash_tree(
     folder: Path, *, workers: int = 4, on_bytes: Callable[[int], None] = lambda n: None
 ) -> list[RecordedFile]:
-    """Size and SHA-256 of every file below `folder`."""
+    """Read every file that `tree_paths` lists and return its size and SHA-256. `on_bytes` gets each file's size."""
 
     def one(path: str) -> RecordedFile:
         size_bytes = (folder / path).stat().st_size
@@ -124,26 +125,29 @@ def hash_tree(
 
 
 def _checked_files(folder: Path) -> list[RecordedFile]:
-    """The recorded files that must stay as they are: an archive may hold files of systems, too."""
-    return [f for f in read_files(folder) if not _OF_SYSTEMS.fullmatch(f.path.rpartition("/")[2])]
+    """The recorded files that must not change: all but system files, which an archive may contain too."""
+    return [f for f in read_files(folder) if not _SYSTEM_FILES.fullmatch(f.path.rpartition("/")[2])]
 
 
 def quick_problems(folder: Path) -> list[tuple[str, str]]:
-    """(path, reason) for recorded files that are missing or have another size; reads no content."""
+    """(path, reason) for each recorded file that is missing or has another size, without reading any content."""
     problems = []
     for f in _checked_files(folder):
         path = folder / f.path
         if not path.is_file():
             problems.append((f.path, "missing"))
         elif path.stat().st_size != f.size_bytes:
-            problems.append((f.path, f"{path.stat().st_size:,} bytes, recorded were {f.size_bytes:,}"))
+            problems.append((f.path, f"{path.stat().st_size:,} bytes, but {f.size_bytes:,} were recorded"))
     return problems
 
 
 def problems(
     folder: Path, *, workers: int = 4, on_bytes: Callable[[int], None] = lambda n: None
 ) -> list[tuple[str, str]]:
-    """(path, reason) for every file that is missing, changed, unreadable or not in the record; reads everything."""
+    """(path, reason) for each file that is missing, changed, unreadable or not in the record, sorted. Reads every file.
+
+    `on_bytes` gets the recorded size of each file before it is read.
+    """
     found = quick_problems(folder)
     known_bad = {path for path, _ in found}
     recorded = {f.path: f for f in _checked_files(folder)}

@@ -11,7 +11,7 @@ from violence_detection.system.settings import BaseConfig, Limits, default_data_
 
 @dataclass(frozen=True)
 class DownloadConfig(BaseConfig):
-    """Which data sets are fetched, where to, and how."""
+    """Which data sets to download, where to, and how."""
 
     HEADING: ClassVar[str] = "downloading"
 

@@ -1,4 +1,4 @@
-"""Step 1: choose data sets from the catalogue, settle whether they can be had, download or verify them."""
+"""Step 1: choose data sets from the catalogue, find out whether they can be downloaded, download or verify them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DownloadResult:
-    """All outcomes, in the order asked for."""
+    """The outcomes of all data sets, in the order in which they were requested."""
 
     outcomes: tuple[DownloadOutcome, ...]
     fetched_bytes: int = 0
 
     @property
     def failures(self) -> list[dict[str, str]]:
-        """Rows of the failures file."""
+        """Rows of the failures file: one per data set with a reason, one per file with a problem."""
         rows = [{"path": o.key, "reason": o.reason} for o in self.outcomes if o.reason]
         return rows + [{"path": f"{o.key}/{p}", "reason": r} for o in self.outcomes for p, r in o.problems]
 
     def summary(self) -> dict[str, Any]:
-        """`downloaded` counts data sets published by this run, adopted ones among them; `bytes` is the size
-        of what was fetched, parts of an earlier run that were continued among it. With --dry-run and --verify
-        `skipped` counts what is planned or whole."""
+        """The script's JSON summary.
+
+        `downloaded` counts data sets that this run published, including those it recorded as they were found. `bytes`
+        is what was fetched, including the parts that an earlier run had left. `skipped` also counts data sets that are
+        planned (--dry-run) or whole (--verify).
+        """
 
         def count(*statuses: str) -> int:
             return sum(o.status in statuses for o in self.outcomes)
@@ -53,11 +56,11 @@ class DownloadResult:
 
 
 def choose(config: DownloadConfig) -> list[Dataset]:
-    """The data sets asked for; the roadmap's by default. Raises UserError for an unknown key."""
+    """The requested data sets, by default those of the roadmap. Raises UserError for an unknown key."""
     known = catalogue.load(config.catalogue)
     if unknown := sorted(set(config.datasets) - set(known)):
         raise UserError(
-            f"no data set {', '.join(unknown)} in the catalogue (see --list); there are: {', '.join(known)}"
+            f"not in the catalogue: {', '.join(unknown)}. Choose from: {', '.join(known)} (see --list)"
         )
     if config.datasets:
         return [known[key] for key in dict.fromkeys(config.datasets)]
@@ -70,10 +73,11 @@ def run(
     free_bytes: FreeBytes = disks.free_bytes_of,
     policy: transfer.Policy | None = None,
 ) -> DownloadResult:
-    """Download what is asked for. A data set that fails does not stop the others.
+    """Download the requested data sets. One that fails does not stop the others.
 
-    Raises UserError when the disk is too small or takes nothing more, when another run is at work below the same root,
-    or when none of the data sets can be downloaded.
+    Raises UserError when the disk is too small or can no longer be written to, when another run is working below the
+    same root, or when none of the data sets can be downloaded. Unless it is a dry run, failures are written to
+    raw/download_failures.csv.
     """
     layout = DownloadFolders(config.data_root)
     datasets = choose(config)
@@ -109,16 +113,17 @@ def run(
         raise UserError(trouble[0])
     if blocked and len(blocked) == len(plans):
         raise UserError(
-            f"none of the data sets can be downloaded as things are; {layout.failures} names the reasons. "
+            f"none of the data sets can be downloaded; {layout.failures} gives the reasons. "
             f"First: {blocked[0].dataset.key}: {blocked[0].reason}"
         )
     return result
 
 
 def verify(config: DownloadConfig) -> DownloadResult:
-    """Check data sets against their completion records, reading every byte. Writes verify_failures.csv.
+    """Check data sets against their completion records by reading every file. Writes raw/verify_failures.csv.
 
-    Without `datasets`, those that are there are checked. Raises UserError when there is none.
+    Without `datasets`, all data sets of the catalogue that have a folder are checked. Raises UserError when there is
+    none.
     """
     layout = DownloadFolders(config.data_root)
     datasets = choose(config)
@@ -126,9 +131,7 @@ def verify(config: DownloadConfig) -> DownloadResult:
         everything = catalogue.load(config.catalogue).values()
         datasets = [d for d in everything if layout.folder(d.key).is_dir()]
     if not datasets or not layout.raw.is_dir():
-        raise UserError(
-            f"{layout.raw} holds no data set to verify. Download one, or give the right --data-root"
-        )
+        raise UserError(f"{layout.raw} contains no data set to verify. Download one, or correct --data-root")
     outcomes = [_verify_one(d.key, layout, config.workers) for d in datasets]
     result = DownloadResult(tuple(outcomes))
     storage.write_failures(layout.raw / "verify_failures.csv", result.failures)
@@ -169,7 +172,7 @@ def _total_bytes(plans: Sequence[DownloadPlan]) -> int:
 
 
 def _once(call: Callable[[], kaggle_source.Kaggle]) -> Callable[[], kaggle_source.Kaggle]:
-    """Authenticate when first needed, and only once, also when it fails."""
+    """Return a function that authenticates on its first call and repeats the result, or the error, on later calls."""
 
     @functools.cache
     def attempt() -> kaggle_source.Kaggle | UserError:
@@ -192,7 +195,7 @@ def _once(call: Callable[[], kaggle_source.Kaggle]) -> Callable[[], kaggle_sourc
 
 @contextlib.contextmanager
 def _only_run(layout: DownloadFolders) -> Iterator[None]:
-    """Hold the lock of this data root; the system releases it however the process ends."""
+    """Hold the lock of this data root. The operating system releases it however the process ends."""
     disks.check_writable(layout.downloads, "--data-root")
     disks.check_writable(layout.raw, "--data-root")
     with locks.only_one(layout.downloads, "download_all_violence_datasets.py"):

@@ -1,8 +1,8 @@
 """The work of step 1 on several data sets at once: fetch, check, unpack, record, publish.
 
-For each data set: fetch the archive to `<root>/downloads/<key>/` (resumable), read it through, unpack it into
-`<root>/raw/.<key>.unpacking/`, write the completion record there, and rename that to `<root>/raw/<key>/`.
-Whatever was renamed is whole; whatever was not is done again by the next run, at the cost of its last step.
+For each data set: fetch the archive to `<root>/downloads/<key>/` (resumable), read and check all of it, unpack it into
+`<root>/raw/.<key>.unpacking/`, write the completion record there, and rename that folder to `<root>/raw/<key>/`. A
+folder with that final name is therefore complete. After an interruption, the next run repeats only the unfinished step.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class DownloadOutcome:
-    """What became of one data set: `status` is downloaded, adopted, skipped, failed, planned, whole or damaged.
+    """The outcome of one data set.
 
-    `disk_trouble`: it failed for a disk that takes nothing more, or a folder that is not this user's.
+    `status`: downloaded, adopted (found without a record, recorded as it is), skipped, failed, planned, whole or
+    damaged. `problems`: (path, reason) of files that fail verification. `disk_trouble`: the cause was a full or
+    read-only disk, or a missing permission.
     """
 
     key: str
@@ -54,7 +56,7 @@ class DownloadOutcome:
 
 
 def without_work(p: DownloadPlan, layout: DownloadFolders) -> DownloadOutcome:
-    """The outcome of a data set for which nothing was done: failed, skipped or merely planned."""
+    """The outcome of a data set on which no work is done: failed, skipped or planned."""
     if p.action == "blocked":
         return DownloadOutcome(p.dataset.key, "failed", reason=p.reason)
     if p.action == "skip":
@@ -81,7 +83,7 @@ def locked(call: Callable[[int], Any]) -> Callable[[int], None]:
 
 
 class DownloadJob:
-    """The work on all plans, several at a time, with one progress bar over what is fetched."""
+    """Carries out all plans, several at a time, with one progress bar for all bytes that are fetched."""
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class DownloadJob:
             try:
                 return list(pool.map(self._one, plans))
             finally:
-                self.stop.set()  # when interrupted, the other transfers end; their parts stay
+                self.stop.set()  # after an interruption, ends the other transfers; their parts stay
 
     def _one(self, p: DownloadPlan) -> DownloadOutcome:
         key = p.dataset.key
@@ -132,7 +134,7 @@ class DownloadJob:
             return DownloadOutcome(key, "failed", reason=str(e), disk_trouble=isinstance(e, archives.NoSpace))
         except OSError as e:
             trouble = disks.disk_trouble(e)
-            reason = trouble or f"{e}. Mend the disk and run the same command again"
+            reason = trouble or f"{e}. Solve this problem with the disk and run the same command again"
             log.error("%s: %s", key, reason)
             return DownloadOutcome(key, "failed", reason=reason, disk_trouble=trouble is not None)
         expected = sum(p.dataset.clips.values())
@@ -143,7 +145,7 @@ class DownloadJob:
         return DownloadOutcome(key, status, record["bytes"], record["files"], reason)
 
     def _adopt(self, dataset: Dataset) -> dict[str, Any]:
-        """Record a tree that was put there by hand, as it is. An archive that was fetched is of no more use."""
+        """Record the files that were put there by hand as they are, and remove an archive that was fetched before."""
         folder = self.layout.folder(dataset.key)
         total_bytes = sum((folder / path).stat().st_size for path in completion.tree_paths(folder))
         with self._bar(dataset.key, "hash", total_bytes) as on_bytes:
@@ -153,7 +155,7 @@ class DownloadJob:
         return record
 
     def _try_sources(self, p: DownloadPlan) -> dict[str, Any]:
-        """The first source that works; all their reasons when none does."""
+        """Download from the first source that works. Raises UserError with every source's reason when none does."""
         reasons = []
         for candidate in p.candidates:
             try:
@@ -179,7 +181,7 @@ class DownloadJob:
                 policy=self.policy,
                 on_bytes=self.on_bytes,
                 stop=self.stop,
-                before_named=mark,  # killed behind it, the archive is not taken for one that was put there by hand
+                before_named=mark,  # before the archive gets its name, so that it never looks as if put there by hand
             )
         log.info("%s: checking and unpacking %s", dataset.key, archive.name)
         try:
@@ -190,7 +192,7 @@ class DownloadJob:
         except archives.CorruptArchive as e:
             if not _fetched(archive).exists():
                 raise archives.CorruptArchive(
-                    f"{e}. It was put there by hand and stays: replace it, or remove it to have it fetched"
+                    f"{e}. It was put there by hand and is not deleted: replace it, or remove it to have it fetched"
                 ) from e
             for path in (archive, _fetched(archive)):
                 path.unlink()
@@ -203,13 +205,14 @@ class DownloadJob:
     def _publish(
         self, dataset: Dataset, candidate: UsableSource, on_bytes: Callable[[int], None]
     ) -> dict[str, Any]:
-        """Unpack beside the target, record, rename."""
+        """Unpack into the staging folder, write the record there, and rename the folder."""
         staging, folder = self.layout.staging(dataset.key), self.layout.folder(dataset.key)
         try:
             files, renamed = archives.unpack(
                 candidate.archive, staging, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes
             )
-            storage.sync_files(staging / f.path for f in files)  # before the record that says they are there
+            # before the record, which says that the files are complete
+            storage.sync_files(staging / f.path for f in files)
             kept = self.config.keep_archives or not _fetched(candidate.archive).exists()
             source = _source_record(candidate, kept)
             record = completion.write(staging, dataset.key, source, files, renamed)
@@ -218,13 +221,13 @@ class DownloadJob:
             shutil.rmtree(staging, ignore_errors=True)
             raise
         if renamed:
-            log.warning("%s: %d files had to be renamed; %s lists them", dataset.key, len(renamed),
+            log.warning("%s: %d files were renamed; %s lists them", dataset.key, len(renamed),
                         folder / completion.NAMES_NAME)  # fmt: skip
         return record
 
     @contextlib.contextmanager
     def _bar(self, key: str, step: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-        """A bar for a long step; its counter also ends the step when another thread was interrupted."""
+        """A progress bar for a long step. Its counter raises Interrupted once the job has been stopped."""
         what = f"{key}: {step}"
         with console.progress(
             total=total_bytes, unit="B", unit_scale=True, desc=what, leave=False, delay=3.0
@@ -232,19 +235,19 @@ class DownloadJob:
 
             def count(n: int) -> None:
                 if self.stop.is_set():
-                    raise transfer.Interrupted(f"{what}: interrupted; the same command goes on from here")
+                    raise transfer.Interrupted(f"{what}: interrupted; run the same command again to continue")
                 bar.update(n)
 
             yield locked(count)
 
     def _drop_what_a_killed_run_left(self, key: str) -> None:
-        """The archive of a run that ended between publishing and tidying up; never one that was to be kept."""
+        """Remove the archive of a run that was killed between publishing and tidying up, unless it was to be kept."""
         record = completion.read(self.layout.folder(key)) or {}
         if record.get("source", {}).get("archive_kept") is False:
             self._drop_downloads(key)
 
     def _drop_downloads(self, key: str) -> None:
-        """The archives that were fetched here, and parts of them; what was put there by hand stays."""
+        """Remove the archives that were fetched and their parts. What was put there by hand stays."""
         folder = self.layout.downloads / key
         if self.config.keep_archives or not folder.is_dir():
             return
@@ -253,11 +256,11 @@ class DownloadJob:
         parts = [*folder.glob("*.part"), *folder.glob("*.part.json")]
         for path in (*fetched, *marks, *parts):
             path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something else is left
+        with contextlib.suppress(OSError):  # something else is still in it
             folder.rmdir()
 
 
-#: The end of the name of a file beside an archive that says it was fetched, and not put there by hand.
+#: Suffix of the file beside an archive that marks it as fetched, not put there by hand.
 _FETCHED = ".fetched.json"
 
 

@@ -1,13 +1,14 @@
-"""Kaggle, through its own client: authentication, and the present address of a data set's archive.
+"""Kaggle, through its own client: authentication, and the current address of a data set's archive.
 
-The bytes are then fetched by transfer.py, not by the client's `dataset_download_files`, because the client
-(2.2.4) asks the same signed address again on every retry and, when that has expired, writes the error answer
-over what had arrived; with the address unsigned it repeats a POST without its body; it checks the length
-only; and `unzip=True` extracts in place without limits and deletes the archive, so that the next run
-downloads it again.
+transfer.py then fetches the bytes. The client's `dataset_download_files` (2.2.4) is not used because
 
-Importing any part of `kaggle` authenticates at once, prints help to stdout, and its requests have no time
-limit: hence the import inside a function, with stdout held back, in a thread that is given up after a while.
+- it retries the same signed address and, once that has expired, overwrites the data with the error response;
+- if the address is not signed, it repeats a POST without its body;
+- it checks only the length;
+- `unzip=True` extracts in place without limits and deletes the archive, so that the next run downloads it again.
+
+Importing any part of `kaggle` authenticates at once and prints help to stdout, and its requests have no time limit.
+Hence the import is inside a function, with stdout captured, in a thread that is abandoned after a time limit.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     import requests
 
 _CALL_TIMEOUT_S = 90.0
-_LONGEST_NAME = 255
+#: Longest file name, in bytes. The client first asks the system whether the token is the name of a file.
+_MAX_NAME_BYTES = 255
 HOW_TO_AUTHENTICATE = (
     "Make a token at https://www.kaggle.com/settings/api (a free account is enough), then either "
     "export KAGGLE_API_TOKEN=<token>, or put it into ~/.kaggle/access_token, or run: kaggle auth login. "
@@ -50,13 +52,15 @@ T = TypeVar("T")
 
 
 def page(slug: str) -> str:
-    """The page of a data set, where its terms stand."""
+    """The address of a data set's page, which shows its terms."""
     return f"https://www.kaggle.com/datasets/{slug}"
 
 
 def credentials_found() -> list[str]:
-    """Where credentials lie, in the order the client tries them. Never their values. Does not import the
-    client."""
+    """Where credentials are found, in the order in which the client tries them; never their values.
+
+    Does not import the client.
+    """
     home = settings.expanded("~/.kaggle")
     places = [
         ("the variable KAGGLE_API_TOKEN", bool(os.environ.get("KAGGLE_API_TOKEN"))),
@@ -80,9 +84,10 @@ def _has_text(path: Path) -> bool:
 
 
 def _pair_of(path: Path) -> dict[str, str]:
-    """The variables that say what kaggle.json says: the client passes over a file that it cannot read, without a word.
+    """The contents of kaggle.json as environment variables, without those that are already set.
 
-    Raises UserError, naming the file and what is wrong with it.
+    The client silently ignores a kaggle.json that it cannot read. This raises UserError instead, which names the file
+    and what is wrong with it.
     """
     again = "Download it again from https://www.kaggle.com/settings/api"
     try:
@@ -97,24 +102,25 @@ def _pair_of(path: Path) -> dict[str, str]:
 
 
 def _check_token(place: str) -> None:
-    """Raise UserError for a token that the client cannot send: some editors put a mark before a text, and forms that
-    set variables a line end behind it. `place`: one that credentials_found names.
+    """Raise UserError for a token that the client cannot send.
+
+    Some editors put a byte order mark before the text, and some web forms for variables append a line break. `place`:
+    one of the places that `credentials_found` returns.
     """
     content = os.environ.get("KAGGLE_API_TOKEN", "").encode(errors="surrogateescape")
     if not place.startswith("the variable"):
         content = Path(place).read_bytes().strip()
-    elif os.path.isfile(content):  # noqa: PTH113 - never an error; the client takes the name of a file, too
+    elif os.path.isfile(content):  # noqa: PTH113 - never raises; the client accepts a file name as well
         content = Path(os.fsdecode(content)).read_bytes().strip()
-    elif len(content) > _LONGEST_NAME:
-        # the client asks whether there is such a file, and the system refuses to look
+    elif len(content) > _MAX_NAME_BYTES:
         raise UserError(
-            f"{place} holds {len(content)} characters, more than the Kaggle client takes there. Put the token into "
-            f"{settings.expanded('~/.kaggle/access_token')} in place of it"
+            f"{place} contains {len(content)} characters, more than the Kaggle client accepts there. Put the token "
+            f"into {settings.expanded('~/.kaggle/access_token')} instead"
         )
     if not re.fullmatch(rb"[!-~]+", content):
         raise UserError(
-            f"{place} holds more than a token: a byte order mark, spaces, a line end or other characters. Save the "
-            "token alone, as plain text (ASCII)"
+            f"{place} contains more than a token: a byte order mark, spaces, a line break or other characters. Save "
+            "only the token, as plain text (ASCII)"
         )
 
 
@@ -126,16 +132,19 @@ class Kaggle:
         self.how = how
 
     def remote(self, slug: str) -> transfer.Remote:
-        """The archive of a data set, `owner/name`."""
+        """The archive of the data set `slug` (owner/name), to be fetched."""
         return transfer.Remote(
             identity=f"kaggle:{slug}",
             locate=lambda: self.locate(slug),
             expires=True,
-            remedy=f"Open {page(slug)} in a browser, signed in, accept its terms, and run the command again",
+            remedy=f"Open {page(slug)} in a browser while signed in, accept its terms, and run the command again",
         )
 
     def locate(self, slug: str) -> transfer.Location:
-        """Ask Kaggle where the archive is now. Raises FetchError (401, 403, 404) or transfer.TryAgain."""
+        """Ask Kaggle for the archive's current address.
+
+        Raises FetchError for what a retry cannot fix (such as 401, 403, 404) and TryAgain for the rest.
+        """
         import requests
 
         try:
@@ -150,7 +159,7 @@ class Kaggle:
             raise transfer.TryAgain(f"Kaggle: {network_reason(e)}") from e
         except (requests.RequestException, ValueError) as e:
             raise transfer.FetchError(f"kaggle:{slug}: {request_reason(e)}. See {page(slug)}") from e
-        with response:  # the headers are enough; fetch asks for the bytes
+        with response:  # only its headers are read; transfer.fetch requests the bytes
             return transfer.Location(
                 request=response.request,
                 md5=published_md5(response.headers.get("x-goog-hash")),
@@ -168,7 +177,7 @@ class Kaggle:
     def _explain(self, slug: str, response: requests.Response) -> Exception:
         status = response.status_code
         moved = (
-            "if there is no such page, the data set has moved: give a catalogue with its new slug "
+            "if there is no such page, the data set has moved: name a catalogue that has its new slug "
             "(--catalogue FILE)"
         )
         if status == 401:
@@ -179,29 +188,30 @@ class Kaggle:
         if status == 403:
             return transfer.FetchError(
                 f"kaggle:{slug}: Kaggle refuses the download (403) for {self.how}. Open {page(slug)} signed "
-                f"in with that account and accept the data set's terms; if it is open to you there, the token is "
-                f"too old or too narrow: {HOW_TO_AUTHENTICATE}; {moved}"
+                f"in with that account and accept the data set's terms; if you already have access there, the token "
+                f"is too old or lacks permissions: {HOW_TO_AUTHENTICATE}; {moved}"
             )
         if status == 404:
             return transfer.FetchError(
-                f"kaggle:{slug}: no such data set (404). Look at {page(slug)}; {moved}"
+                f"kaggle:{slug}: there is no such data set (404). See {page(slug)}; {moved}"
             )
         if status == 407:
             return transfer.FetchError(f"kaggle:{slug}: {proxy_refusal('407')}")
         wait_s = retry_after_s(response.headers.get("Retry-After"))
-        return transfer.TryAgain(f"Kaggle answers {status}", wait_s)
+        return transfer.TryAgain(f"Kaggle answered {status}", wait_s)
 
 
 def authenticate() -> Kaggle:
-    """Authenticate the real client. Raises UserError that says what was tried and how to get credentials."""
+    """Authenticate with the Kaggle client. Raises UserError, which says what was tried and how to get credentials."""
     import requests
 
     found = credentials_found()
     if not found:
-        raise UserError(f"no Kaggle credentials: none of the usual places holds any. {HOW_TO_AUTHENTICATE}")
+        raise UserError(f"no Kaggle credentials were found in any of the usual places. {HOW_TO_AUTHENTICATE}")
     settings_file = settings.kaggle_json()
     pair = _pair_of(settings_file) if found[0] == str(settings_file) else {}
-    folder = {"KAGGLE_CONFIG_DIR": str(settings_file.parent)}  # which the client makes; to it, `~` is a name
+    # expanded: the client creates this folder, and takes `~` literally
+    folder = {"KAGGLE_CONFIG_DIR": str(settings_file.parent)}
     token_first = any(name in found[0] for name in ("access_token", "API_TOKEN"))
     if token_first:
         _check_token(found[0])
@@ -214,7 +224,7 @@ def authenticate() -> Kaggle:
         if lasting := lasting_reason(e):
             raise UserError(f"Kaggle cannot be reached: {lasting}") from e
         raise UserError(
-            f"Kaggle cannot be reached ({network_reason(e)}). Check network and proxy and run this again"
+            f"Kaggle cannot be reached ({network_reason(e)}). Check the network and the proxy, then run this again"
         ) from e
     except ImportError as e:
         raise UserError(f"the Kaggle client is missing ({e}): pip install -r requirements.txt") from e
@@ -223,7 +233,7 @@ def authenticate() -> Kaggle:
             raise UserError(f"Kaggle cannot be reached: {proxy_refusal('407')}") from e
         if e.response is not None and e.response.status_code not in (400, 401, 403, 404):
             raise UserError(
-                f"Kaggle answers {e.response.status_code} to the log-in; wait and run this again"
+                f"Kaggle answered {e.response.status_code} to the log-in; wait, then run this again"
             ) from e
         raise UserError(f"Kaggle does not accept {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}") from e
     except requests.exceptions.InvalidURL as e:
@@ -232,18 +242,19 @@ def authenticate() -> Kaggle:
         raise UserError(
             f"Kaggle does not accept the credentials of {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}"
         ) from e
-    except OSError as e:  # the import makes the folder of its settings
+    except OSError as e:  # importing the client creates its settings folder
         raise UserError(
-            f"the Kaggle client cannot make its folder {settings_file.parent} ({e.strerror or e}). Set "
-            "KAGGLE_CONFIG_DIR to a folder that can be written"
+            f"the Kaggle client cannot create its folder {settings_file.parent} ({e.strerror or e}). Set "
+            "KAGGLE_CONFIG_DIR to a writable folder"
         ) from e
-    except ValueError as e:  # the client takes whatever answers with 200 for Kaggle
+    except ValueError as e:  # the client accepts any response with status 200 as one from Kaggle
         raise UserError(
-            "Kaggle cannot be reached: what answers the log-in is not Kaggle, but perhaps a page of a proxy or of a "
-            f"network that wants a log-in of its own ({redact(str(e))}). Check network and proxy and run this again"
+            "Kaggle cannot be reached: the response to the log-in is not from Kaggle, but perhaps from a proxy or a "
+            f"network that requires its own log-in ({redact(str(e))}). Check the network and the proxy, then run "
+            "this again"
         ) from e
     if token_first and method != "ACCESS_TOKEN":
-        # the client would go on with other credentials, yet send this token with every request
+        # the client would continue with other credentials, yet send this token with every request
         raise UserError(
             f"Kaggle does not accept the token of {found[0]}; remove or replace it. {HOW_TO_AUTHENTICATE}"
         )
@@ -251,11 +262,11 @@ def authenticate() -> Kaggle:
 
 
 def _authenticated_api() -> tuple[Any, str]:
-    """The client and its method: ACCESS_TOKEN, LEGACY_API_KEY or OAUTH."""
+    """The authenticated client and its method: ACCESS_TOKEN, LEGACY_API_KEY or OAUTH."""
     with contextlib.redirect_stdout(io.StringIO()):
         from kaggle.api.kaggle_api_extended import KaggleApi
 
-        # verbose, it prints requests with their Authorization header
+        # drops the --verbose that the variable VERBOSE adds: it would print the Authorization header of requests
         KaggleApi.args = ["--local"] if os.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST" else []
         api = KaggleApi()
         api.authenticate()
@@ -263,15 +274,17 @@ def _authenticated_api() -> tuple[Any, str]:
 
 
 def _within(timeout_s: float, call: Callable[[], T]) -> T:
-    """Call in a thread of its own and give up after `timeout_s`. Raises TimeoutError, or what the call
-    raised."""
+    """Call in a separate thread and wait up to `timeout_s` seconds for the result.
+
+    Raises TimeoutError, or whatever the call raised. After a time-out the thread is abandoned.
+    """
     result: list[T] = []
     error: list[BaseException] = []
 
     def run() -> None:
         try:
             result.append(call())
-        except BaseException as e:  # noqa: BLE001 - handed over whole; the client even exits the interpreter
+        except BaseException as e:  # noqa: BLE001 - raised again by the caller; the client even raises SystemExit
             error.append(e)
 
     thread = threading.Thread(target=run, daemon=True)

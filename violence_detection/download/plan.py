@@ -1,4 +1,4 @@
-"""What a download will do and whether it can, settled before the first byte."""
+"""Plan a download: what will be done for each data set and whether it can be, before the first byte is fetched."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z"
 
 @dataclass(frozen=True)
 class DownloadFolders:
-    """Where things are, below the data root."""
+    """The folders and files of step 1 below the data root."""
 
     data_root: Path
 
@@ -41,25 +41,25 @@ class DownloadFolders:
         return self.raw / "download_failures.csv"
 
     def folder(self, key: str) -> Path:
-        """The published tree."""
+        """The final folder of a data set."""
         return self.raw / key
 
     def staging(self, key: str) -> Path:
-        """Beside it, so that a rename publishes it."""
+        """The folder to unpack into. It is beside the final folder, so that a rename publishes it."""
         return self.raw / f".{key}.unpacking"
 
     def leftovers(self) -> list[Path]:
-        """What unpackings that were killed have left, of any data set; nothing goes on from it."""
+        """Staging folders that killed runs have left, of any data set. They are never continued."""
         return sorted(self.raw.glob(".*.unpacking"))
 
     def archive(self, key: str, source: DataSource) -> Path:
-        """Where an archive is fetched to, and taken from when it was put there by hand."""
+        """Where an archive is fetched to. One that was put there by hand is used instead of being fetched."""
         return self.downloads / key / (source.file or f"{key}.zip")
 
 
 @dataclass(frozen=True)
 class UsableSource:
-    """A source that can be used, with the way to fetch it (None: the archive is on the disk already)."""
+    """A source that can be used. `remote` is what to fetch, None if the archive is already on the disk."""
 
     source: DataSource
     archive: Path
@@ -69,7 +69,10 @@ class UsableSource:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What will be done for one data set: `action` is skip, adopt, fetch or blocked (with the reason)."""
+    """The plan for one data set.
+
+    `action`: skip (complete already), adopt (record the files that are there), fetch, or blocked, with the `reason`.
+    """
 
     dataset: Dataset
     action: str
@@ -78,17 +81,20 @@ class DownloadPlan:
 
     @property
     def archive_bytes(self) -> int:
-        """Of the source that is tried first."""
+        """The size of the archive from the source that is tried first."""
         return self.candidates[0].archive_bytes if self.candidates else 0
 
     @property
     def extracted_bytes(self) -> int:
-        """Expected; never less than the archive, whose size is known better."""
+        """The expected unpacked size, at least that of the archive, which is known more exactly. 0 without a fetch."""
         return max(self.dataset.extracted_bytes, self.archive_bytes) if self.action == "fetch" else 0
 
 
 def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[[], Kaggle]) -> DownloadPlan:
-    """Find out what one data set needs. Asks Kaggle for the archive's size; fetches nothing."""
+    """Find out what has to be done for one data set. Asks Kaggle for the archive's size, but fetches nothing.
+
+    Raises UserError when the completion record is damaged.
+    """
     folder = layout.folder(dataset.key)
     if completion.read(folder) is not None:
         if bad := completion.quick_problems(folder):
@@ -110,7 +116,7 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
     if candidates:
         for refusal in refusals:
             log.warning("%s: %s", dataset.key, refusal)
-        candidates.sort(key=lambda c: c.remote is not None)  # what is on the disk first
+        candidates.sort(key=lambda c: c.remote is not None)  # archives on the disk first
         return DownloadPlan(dataset, "fetch", tuple(candidates))
     return DownloadPlan(
         dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)])
@@ -118,50 +124,50 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
 
 
 def _no_video(dataset: Dataset, layout: DownloadFolders) -> str:
-    """What stands in the way where the data set's folder holds something, but no video."""
+    """A message for a data set's folder that is not empty but contains no video: what is in it and what to do."""
     folder = layout.folder(dataset.key)
     present = completion.tree_paths(folder)
     if not present:
-        return f"{folder} holds only empty folders. Remove it and run again"
+        return f"{folder} contains only empty folders. Remove it and run the same command again"
     if any(path.lower().endswith(_ARCHIVE_SUFFIXES) for path in present):
         archive = layout.archive(dataset.key, dataset.sources[0])
-        return f"{folder} holds archives and no video; move the published one to {archive}"
+        return f"{folder} contains archives but no video; move the published one to {archive}"
     return (
-        f"{folder} holds no video, only {present[0]}{' and more' if len(present) > 1 else ''}. Unpack the data set "
-        "there, or remove the folder to have it fetched, and run again"
+        f"{folder} contains no video, only {present[0]}{' and more' if len(present) > 1 else ''}. Unpack the data set "
+        "there, or remove the folder to have it fetched, and run the same command again"
     )
 
 
 def without_video(folder: Path) -> str:
-    """What to do with a recorded tree in which no video is found; empty where there is one."""
+    """A message for a recorded data set without any video that says what to do; empty if it contains a video."""
     if next(VideoSearch(everywhere=True).below(folder), None) is not None:
         return ""
     present = completion.tree_paths(folder)
     if packed := [path for path in present if path.lower().endswith(_ARCHIVE_SUFFIXES)]:
         return (
-            f"{folder} holds no video, but archives ({packed[0]}{' and more' if len(packed) > 1 else ''}). Unpack them "
-            f"there, remove them and {folder / completion.RECORD_NAME}, and run the same command again: it records "
-            "what is there"
+            f"{folder} contains no video, but archives ({packed[0]}{' and more' if len(packed) > 1 else ''}). Unpack "
+            f"them there, remove them and {folder / completion.RECORD_NAME}, and run the same command again, which "
+            "records the unpacked files"
         )
     others = f"{present[0]}{' and more' if len(present) > 1 else ''}" if present else "nothing"
     return (
-        f"{folder} holds no video, only {others}: what the source gives is not this data set. Remove the folder, and "
-        "take it from elsewhere"
+        f"{folder} contains no video, only {others}: what the source delivers is not this data set. Remove the folder, "
+        "and get the data set from another source"
     )
 
 
 def damaged_message(key: str, folder: Path, count: int, first: tuple[str, str]) -> str:
     return (
-        f"{count} files are no longer as recorded (first: {first[0]}: {first[1]}). See all with "
-        f"--verify --datasets {key}; remove {folder} to download it again"
+        f"{count} files no longer match the record (first: {first[0]}: {first[1]}). List them all with "
+        f"--verify --datasets {key}; remove {folder} to download the data set again"
     )
 
 
 def by_hand(dataset: Dataset, layout: DownloadFolders) -> str:
-    """How to get the data set without this script."""
+    """Instructions for getting the data set by hand."""
     manual = [s for s in dataset.sources if s.kind == "manual"]
     steps = [
-        f"{s.instructions} 'Here' is {layout.folder(dataset.key)}; the page is {without_secrets(s.url)}"
+        f"{s.instructions} 'Here' means {layout.folder(dataset.key)}; the page is {without_secrets(s.url)}"
         for s in manual
     ]
     steps.append(f"put the archive, as published, at {layout.archive(dataset.key, dataset.sources[0])}")
@@ -171,7 +177,7 @@ def by_hand(dataset: Dataset, layout: DownloadFolders) -> str:
 def _candidate(
     dataset: Dataset, source: DataSource, layout: DownloadFolders, authenticate: Callable[[], Kaggle]
 ) -> UsableSource | None:
-    """The source if it can be used, None if it needs hands. Raises UserError when it refuses."""
+    """The source if it can be used, None if it must be fetched by hand. Raises UserError if access is refused."""
     archive = layout.archive(dataset.key, source)
     if archive.exists():
         return UsableSource(source, archive, None, archive.stat().st_size)
@@ -187,7 +193,7 @@ def _candidate(
         raise UserError(f"{e}. The data set's page: {kaggle_page(source.slug)}") from e
     try:
         location = kaggle.locate(source.slug)
-    except transfer.TryAgain as e:  # passing: the fetch itself waits and tries again
+    except transfer.TryAgain as e:  # temporary: the fetch itself waits and retries
         log.warning("%s: %s", dataset.key, e)
         return UsableSource(source, archive, kaggle.remote(source.slug), dataset.archive_bytes)
     return UsableSource(
@@ -196,9 +202,10 @@ def _candidate(
 
 
 def needed_bytes(plans: Sequence[DownloadPlan], *, workers: int, keep_archives: bool) -> int:
-    """Disk the plans still need at their worst moment: all trees, and as many archives as lie there at once.
+    """The most disk space that the plans still need at any moment, in bytes.
 
-    What has been fetched already does not count again.
+    That is all unpacked files, and as many of the largest archives as are on the disk at once: `workers` of them, or
+    all with `keep_archives`. Bytes that are already fetched do not count.
     """
     fetches = [p for p in plans if p.action == "fetch"]
     archives = sorted((_missing_archive_bytes(p) for p in fetches), reverse=True)
@@ -220,9 +227,10 @@ def check_disk(
     size: Callable[[Sequence[DownloadPlan]], int],
     size_of_one: Callable[[Sequence[DownloadPlan]], int],
 ) -> None:
-    """Raise UserError when the disk cannot hold the `size` of the plans; it says which of them would fit.
+    """Raise UserError when the disk has no room for the plans. The message names those that would fit.
 
-    `size_of_one`: the same where one is downloaded at a time, in which case all may fit.
+    `size` computes the bytes that plans need; `size_of_one` computes them for downloading one data set at a time, in
+    which case all may fit.
     """
     needed, free = size(plans), free_bytes(layout.data_root)
     if not needed or needed + RESERVE_BYTES <= free:
@@ -233,27 +241,25 @@ def check_disk(
         if size([*fitting, p]) + RESERVE_BYTES <= free:
             fitting.append(p)
     fits = ",".join(p.dataset.key for p in fitting)
-    remedy = f"what fits: --datasets {fits}" if fits else "free some space; none of them fits"
+    remedy = f"download only what fits: --datasets {fits}" if fits else "free some space; none of them fits"
     if size_of_one(plans) + RESERVE_BYTES <= free:
-        remedy = "one at a time: --workers 1, with which all of them fit"
+        remedy = "download one at a time: --workers 1, with which all of them fit"
     raise UserError(
-        f"{layout.data_root}: {gigabytes(free)} free, {gigabytes(needed + RESERVE_BYTES)} needed for "
+        f"{layout.data_root}: {gigabytes(free)} free, but {gigabytes(needed + RESERVE_BYTES)} needed for "
         f"archives, unpacked files and a reserve ({each}). Choose a bigger disk with --data-root, or {remedy}"
     )
 
 
 def describe(p: DownloadPlan) -> str:
-    """One readable line or two for the log."""
+    """Describe the plan in one line for the log."""
     if p.action == "skip":
         return f"{p.dataset.key}: complete, nothing to do"
     if p.action == "adopt":
-        return (
-            f"{p.dataset.key}: files are there without a record; they will be hashed and recorded as they are"
-        )
+        return f"{p.dataset.key}: has files but no completion record; they will be hashed and recorded as they are"
     if p.action == "blocked":
         return f"{p.dataset.key}: cannot be downloaded: {p.reason.split('. ')[0]}"
     first = p.candidates[0]
-    where = "archive on this disk" if first.remote is None else f"from {first.remote.identity}"
+    where = "archive already on the disk" if first.remote is None else f"from {first.remote.identity}"
     return (
         f"{p.dataset.key}: {where}, {gigabytes(first.archive_bytes)}, unpacked about "
         f"{gigabytes(p.extracted_bytes)}; licence: {p.dataset.licence}; terms: {p.dataset.terms}"

@@ -1,9 +1,9 @@
-"""Fetch one large file over HTTP(S) so that any interruption costs only what had not arrived.
+"""Fetch one large file over HTTP(S), and continue it after an interruption without losing what has arrived.
 
-Bytes go to `<name>.part`; `<name>.part.json` beside it says which published object they belong to (entity
-tag, date, length). A part is only continued when the server proves that it still serves that very object
-(Range with If-Range, and the answer's Content-Range and ETag compared); otherwise the transfer starts again.
-The file gets its name when its length, and its published hash where there is one, are right.
+Bytes go to `<name>.part`. `<name>.part.json` beside it records which version of the published file they belong to:
+entity tag, date, length. A part is continued only if the server proves that it still serves the same version (Range
+with If-Range; the response's Content-Range and ETag are compared); otherwise the transfer starts again. The file gets
+its final name once its length is right, and its MD5 too where the server publishes one.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     import requests
 
-_CHUNK_BYTES = 1 << 16  # what a cut connection can cost
+#: The most that a cut connection can cost.
+_CHUNK_BYTES = 1 << 16
 _RETRY_STATUS = frozenset({408, 425, 429})
-#: Of servers that cannot at all (501, 505), and of a network that wants a log-in (511). Others from 500 on pass.
+#: Server errors that are not retried: 501 and 505 (not supported), 511 (the network requires a log-in). Others are.
 _LASTING_STATUS = frozenset({501, 505, 511})
-#: Object stores answer 400 or 403 to an expired signature.
+#: Access refused. Object stores send 400 or 403 when a signed address has expired.
 _REFUSED_STATUS = frozenset({400, 401, 403, 404, 410})
 
 
 class FetchError(UserError):
-    """A file that could not be fetched; what arrived so far is kept wherever it can be continued."""
+    """A file could not be fetched. What has arrived is kept if it can be continued."""
 
 
 class Refused(FetchError):
-    """The server does not let us have the file (401, 403, 404 ...)."""
+    """The server refused access to the file (400, 401, 403, 404 or 410)."""
 
     def __init__(self, message: str, status: int):
         super().__init__(message)
@@ -59,19 +60,22 @@ class Refused(FetchError):
 
 
 class NotTheFile(FetchError):
-    """The server sent a web page in place of the file."""
+    """The server sent a web page instead of the file."""
 
 
 class WrongBytes(FetchError):
-    """All bytes arrived, but they are not the published ones. The part has been deleted."""
+    """All bytes arrived, but their MD5 is not the published one. The part has been deleted."""
 
 
 class Interrupted(FetchError):
-    """Another thread asked to stop; the part is kept."""
+    """Another thread stopped the transfer. The part is kept."""
 
 
 class TryAgain(Exception):
-    """A passing fault, for `Remote.locate` to raise too. `wait_s` is what the server asked for, if it did."""
+    """A temporary fault, after which a retry may help. `Remote.locate` may raise it too.
+
+    `wait_s`: the wait that the server requests, None if it requests none.
+    """
 
     def __init__(self, reason: str, wait_s: float | None = None):
         super().__init__(reason)
@@ -80,7 +84,11 @@ class TryAgain(Exception):
 
 @dataclass(frozen=True)
 class Policy:
-    """How patient to be. Attempts are counted from the last byte that arrived."""
+    """How often to retry and how long to wait.
+
+    `attempts`: consecutive failures that are followed by a retry; `refreshes`: new signed addresses to ask for. Both
+    counts start again when new bytes have arrived. A server may request a wait of at most `max_wait_s`.
+    """
 
     attempts: int = 8
     first_wait_s: float = 1.0
@@ -90,14 +98,16 @@ class Policy:
     refreshes: int = 3
 
     def wait_s(self, attempt: int) -> float:
-        """Exponential back-off with up to 25 % of jitter, so that several transfers do not return at once."""
+        """Exponential back-off, less up to 25 % of jitter, so that several transfers do not retry at once."""
         return min(self.first_wait_s * 2**attempt, self.max_wait_s) * random.uniform(0.75, 1.0)
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where the bytes are now. `request` holds the URL and all headers; `md5` (hex) is what the server
-    published."""
+    """Where the file can be fetched at present.
+
+    `request`: the URL with all headers. `md5` (hex) and `size_bytes`: as the server publishes them, None if unknown.
+    """
 
     request: requests.PreparedRequest
     md5: str | None = None
@@ -106,10 +116,11 @@ class Location:
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to fetch. `identity` names it in messages and on disk and holds no secrets.
+    """A file to fetch.
 
-    `locate` gives the present location and is called again when a signed address has expired (`expires`). It
-    raises FetchError for what will not mend itself and TryAgain for what may.
+    `identity` names it in messages and in `<name>.part.json`, and contains no secrets. `locate` returns the current
+    location; it raises FetchError for a lasting fault and TryAgain for a temporary one. If `expires`, the address is
+    signed for a limited time, and `locate` is called again when the server refuses it. `remedy` is added to messages.
     """
 
     identity: str
@@ -120,7 +131,7 @@ class Remote:
 
 @dataclass
 class _State:
-    """What `<name>.part` holds bytes of."""
+    """Which version of which file the bytes in `<name>.part` belong to."""
 
     identity: str
     etag: str | None = None
@@ -130,13 +141,12 @@ class _State:
 
     @property
     def validator(self) -> str | None:
-        """The value for If-Range: a strong entity tag, else the date (RFC 9110, 13.1.5)."""
+        """The value for If-Range: a strong entity tag, else the date, else None (RFC 9110, 13.1.5)."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
 
 def plain(url: str) -> Remote:
-    """A file at a fixed address. Redirects are followed anew on each attempt, so their signatures stay
-    fresh."""
+    """A file at a fixed address. Each attempt follows its redirects again, so that signed addresses do not expire."""
     import requests
 
     return Remote(identity=safe_url(url), locate=lambda: Location(requests.Request("GET", url).prepare()))
@@ -155,12 +165,12 @@ def fetch(
     stop: threading.Event | None = None,
     before_named: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fetch `remote` to `destination`, going on from `<destination>.part` where that is safe.
+    """Fetch `remote` to `destination`, continuing `<destination>.part` where that is safe.
 
-    `on_bytes` is told how many bytes came, a negative number when a transfer starts again; `before_named` is called
-    when the file is whole, before it gets its name. Raises FetchError
-    (Refused, NotTheFile, WrongBytes, Interrupted) with the remedy, and OSError where the disk takes nothing more. A
-    destination that exists is left as it is: it got its name only when it was whole.
+    `on_bytes` is called with the number of bytes that have arrived, a negative one when a transfer starts again.
+    `before_named` is called once the file is complete, before it gets its name. Raises FetchError (Refused, NotTheFile,
+    WrongBytes, Interrupted) with the remedy, and OSError when the disk cannot be written to. A destination that exists
+    is not fetched: it got its name only when it was complete.
     """
     if destination.exists():
         on_bytes(destination.stat().st_size)
@@ -195,7 +205,8 @@ class _Transfer:
     def run(self, before_named: Callable[[], None]) -> None:
         self.on_bytes(self.have)
         failures = refreshes = 0
-        # not self.have before the attempt: a server without Range may always cut at one place
+        # the most bytes ever received: a server without Range begins again at 0 in every attempt, and bytes that have
+        # arrived once already are no progress
         furthest = self.have
         with self.session:
             while not self._is_whole():
@@ -207,7 +218,9 @@ class _Transfer:
                         raise
                     refreshes += 1
                     self.location = None
-                    log.info("%s: %s; asking for a new address", self.remote.identity, e.status)
+                    log.info(
+                        "%s: the server answered %s; asking for a new address", self.remote.identity, e.status
+                    )
                     fault = TryAgain(str(e), wait_s=0.0)
                 except TryAgain as e:
                     fault = e
@@ -219,7 +232,7 @@ class _Transfer:
         self._finish(before_named)
 
     def _load_state(self) -> _State:
-        """The saved state, or a fresh one (and no part) when it is of another file or unreadable."""
+        """The saved state. If it is unreadable or belongs to another file, a new state, and the part is deleted."""
         try:
             saved = _State(**storage.read_json(self.state_path))
         except (OSError, ValueError, TypeError):
@@ -236,23 +249,23 @@ class _Transfer:
         if failures > self.policy.attempts:
             raise FetchError(
                 f"{self.remote.identity}: gave up after {failures} attempts without a new byte: {fault}. "
-                f"{self.have:,} bytes are kept; run the same command again to go on"
+                f"{self.have:,} bytes are kept; run the same command again to continue"
             )
         wait_s = self.policy.wait_s(failures - 1) if fault.wait_s is None else fault.wait_s
         if wait_s > self.policy.max_wait_s:
             raise FetchError(
-                f"{self.remote.identity}: {fault}; the server asks to wait {wait_s:.0f} s. "
-                f"{self.have:,} bytes are kept; run the same command again after that"
+                f"{self.remote.identity}: {fault}; the server asks for a wait of {wait_s:.0f} s. "
+                f"{self.have:,} bytes are kept; run the same command again after that time"
             )
-        log.info("%s: %s; trying again in %.1f s (%d)", self.remote.identity, fault, wait_s, failures)
+        log.info("%s: %s; trying again in %.1f s (retry %d)", self.remote.identity, fault, wait_s, failures)
         if self.stop.wait(wait_s):
             self._stopped()
 
     def _stopped(self) -> NoReturn:
-        raise Interrupted(f"{self.remote.identity}: interrupted; the same command goes on from here")
+        raise Interrupted(f"{self.remote.identity}: interrupted; run the same command again to continue")
 
     def _attempt(self) -> None:
-        """One request; appends what arrives to the part."""
+        """Send one request and append what arrives to the part."""
         import requests
 
         try:
@@ -282,18 +295,22 @@ class _Transfer:
     def _receive(self, response: requests.Response) -> None:
         status = response.status_code
         if status in _RETRY_STATUS or (status >= 500 and status not in _LASTING_STATUS):
-            raise TryAgain(f"the server answers {status}", retry_after_s(response.headers.get("Retry-After")))
+            raise TryAgain(
+                f"the server answered {status}", retry_after_s(response.headers.get("Retry-After"))
+            )
         if status == 407:
             raise FetchError(f"{self.remote.identity}: {proxy_refusal('407')}")
         if status in _REFUSED_STATUS:
             raise Refused(
-                f"{self.remote.identity}: the server answers {status}. {self.remote.remedy}", status
+                f"{self.remote.identity}: the server answered {status}. {self.remote.remedy}", status
             )
         if status == 416:
             self._restart()
-            raise TryAgain("the part is longer than the published file", wait_s=0.0)
+            raise TryAgain("the partial download is longer than the published file", wait_s=0.0)
         if status not in (200, 206):
-            raise FetchError(f"{self.remote.identity}: unexpected answer {status}. {self.remote.remedy}")
+            raise FetchError(
+                f"{self.remote.identity}: the server answered with the unexpected status {status}. {self.remote.remedy}"
+            )
         chunks = self._chunks(response)
         first = next(chunks, b"")
         self._refuse_web_page(response, first)
@@ -302,7 +319,7 @@ class _Transfer:
             self._append(f, first)
             for chunk in chunks:
                 self._append(f, chunk)
-        if self.state.size_bytes is None:  # a chunked answer that ended properly: that is its length
+        if self.state.size_bytes is None:  # a chunked response that ended properly is complete
             self.state.size_bytes = self.have
             self._save_state()
         if not self._is_whole():
@@ -321,7 +338,7 @@ class _Transfer:
         self.on_bytes(len(chunk))
 
     def _refuse_web_page(self, response: requests.Response, first: bytes) -> None:
-        """Raise NotTheFile for HTML. Comes before the part is touched, so that a part is never lost to it."""
+        """Raise NotTheFile for HTML. Called before the part is changed, so that a web page never destroys it."""
         content_type = response.headers.get("Content-Type", "")
         is_html = re.match(rb"\s*(<!doctype html|<html)", first[:256], re.IGNORECASE)
         starts_at_zero = response.status_code == 200
@@ -329,12 +346,16 @@ class _Transfer:
             title = re.search(rb"<title[^>]*>([^<]{1,120})", first, re.IGNORECASE)
             name = f' ("{title[1].decode("utf-8", "replace").strip()}")' if title else ""
             raise NotTheFile(
-                f"{self.remote.identity}: the server sent a web page{name} in place of the file, most likely "
+                f"{self.remote.identity}: the server sent a web page{name} instead of the file, most likely "
                 f"a log-in, consent or quota page. {self.remote.remedy}"
             )
 
     def _align(self, response: requests.Response) -> None:
-        """Make the part end where this answer's body begins, or start it again."""
+        """Make sure that the part ends where the response's body begins, and note which version of the file it is.
+
+        Empties the part if the server sends the whole file. Raises TryAgain if the range does not fit the part or the
+        published file has changed.
+        """
         headers = response.headers
         if response.status_code == 206:
             start, total = content_range(headers.get("Content-Range", ""))
@@ -359,7 +380,7 @@ class _Transfer:
         self._save_state()
 
     def _restart(self) -> None:
-        """Empty the part first, then forget its state: killed in between, nothing wrong is continued."""
+        """Empty the part, then reset its state. In this order, a run killed in between leaves nothing wrong behind."""
         self.part.write_bytes(b"")
         self.on_bytes(-self.have)
         self.have = 0
@@ -375,9 +396,9 @@ class _Transfer:
             self.part.unlink()
             self.state_path.unlink()
             raise WrongBytes(
-                f"{self.remote.identity}: the {self.have:,} bytes that arrived do not have the MD5 the "
-                f"server publishes; they were deleted. Run the same command again; if it persists, a proxy "
-                f"alters the data"
+                f"{self.remote.identity}: the {self.have:,} bytes that arrived do not have the MD5 that the "
+                f"server publishes; they were deleted. Run the same command again; if this happens again, a proxy "
+                f"is altering the data"
             )
         storage.sync_file(self.part)
         before_named()

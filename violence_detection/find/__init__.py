@@ -1,1 +1,1 @@
-"""Step 1b: which data sets are on the disk, in whatever folder."""
+"""Step 1b: find out which data sets are on the disk, in folders of any name."""

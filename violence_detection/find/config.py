@@ -12,7 +12,7 @@ from violence_detection.system.settings import Limits, default_data_root, option
 
 @dataclass(frozen=True)
 class FindConfig(OwnClipsConfig):
-    """Where data sets are searched for, and whether their files are checked."""
+    """Where to search for data sets, and whether to check their files."""
 
     HEADING: ClassVar[str] = "finding"
 

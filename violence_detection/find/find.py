@@ -1,4 +1,4 @@
-"""Step 1b: report what the inventory found, check that it decodes, and write it down."""
+"""Step 1b: take the inventory, report it, check that the videos decode, and write inventory.json."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ log = logging.getLogger(__name__)
 
 INVENTORY_NAME = "inventory.json"
 FAILURES_NAME = "inventory_failures.csv"
-_MANY_TIMES = 5
+#: A warning follows if one class has more than this many times the windows of the other.
+_MAX_CLASS_RATIO = 5
 
 
 class SearchConfig(Protocol):
-    """The settings that say where data sets are looked for: those of finding and of combining."""
+    """The settings of finding and of combining that say where to search for data sets."""
 
     @property
     def data_root(self) -> Path: ...
@@ -47,10 +48,12 @@ class SearchConfig(Protocol):
 
 @dataclass
 class CutForecast:
-    """What cutting untrimmed videos gives. failures and left_out: {path, reason}; `by_dataset`: windows a class.
+    """What cutting the untrimmed videos gives.
 
-    Paths are those below the data root. How many of the failures are of videos that can be read: `refused`, rows of
-    one's own; `wrong_annotations`, published ones that are not understood, or of another version of the video.
+    `failures`: {path, reason} of what cannot be cut. Among them, `refused` counts rows of tables of own clips, and
+    `wrong_annotations` counts published annotations that cannot be read or belong to another version of the video; the
+    rest are unreadable videos. `left_out`: {path, reason} of videos that give no window. `by_dataset`: the number of
+    windows of each class, by data set. Paths are relative to the data root; those of files elsewhere are absolute.
     """
 
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -60,13 +63,13 @@ class CutForecast:
     by_dataset: dict[str, Counter[str]] = field(default_factory=dict)
 
     def count(self, dataset: str, label: str) -> None:
-        """Count a window."""
+        """Count one window."""
         self.by_dataset.setdefault(dataset, Counter())[label] += 1
 
 
 @dataclass(frozen=True)
 class FindResult:
-    """`summary` is the script's one line; `failures` are named in the failures file."""
+    """The result of finding. `summary`: the script's JSON line. `failures`: the rows of the failures file."""
 
     summary: dict[str, Any]
     failures: list[dict[str, str]]
@@ -78,10 +81,11 @@ def run(
     forecast: Callable[[Inventory], CutForecast] = lambda _: CutForecast(),
     more: Sequence[Any] = (),
 ) -> FindResult:
-    """Find, report, check if asked, and write `<data_root>/inventory.json`.
+    """Find data sets, report them, check them if requested, and write `<data_root>/inventory.json`.
 
-    `forecast` says what cutting the untrimmed videos would give. Commands that are offered keep the settings `more`.
-    Raises UserError if nothing is found, or if one class is empty.
+    `more_roots`: further folders to search. `forecast` computes what cutting the untrimmed videos would give. `more`:
+    further configs, whose settings are kept in the commands that are suggested. Failures are written to
+    `<data_root>/inventory_failures.csv`. Raises UserError if nothing is found or a class has no clips.
     """
     config = replace(config, roots=(*config.roots, *more_roots))
     found = discover(config, *more)
@@ -92,7 +96,7 @@ def run(
     storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
     not_cut = [{**f, "path": str(config.data_root / f["path"])} for f in planned.failures]
     refused = [*found.unlisted, *found.failures, *not_cut]
-    storage.write_failures(config.data_root / FAILURES_NAME, refused)  # whatever becomes of the rest
+    storage.write_failures(config.data_root / FAILURES_NAME, refused)  # even if what follows raises
     labels = Counter(c.label for c in found.clips)
     require_both_classes(sum(planned.by_dataset.values(), labels), found)
     known = {str(Path(f["path"]).absolute()) for f in not_cut}
@@ -107,10 +111,10 @@ def run(
 
 
 def discover(config: SearchConfig, *more: Any) -> Inventory:
-    """What stands below the folders that the settings name, in the caches unless they are left out, and one's own.
+    """Take the inventory of the configured folders, of the caches unless they are left out, and of the own clips.
 
-    Commands that are offered keep the settings `more` too. Raises UserError where nothing is found at all, and where
-    nothing of an own set can be used, or step 2 has made it.
+    `more`: further configs, whose settings are kept in the commands that are suggested. Raises UserError if nothing is
+    found, if no clip of an own set can be used, or if step 2 made the folder of an own set.
     """
     datasets = catalogue.load(config.catalogue)
     asked = OwnClipsConfig(config.own, config.labels)
@@ -125,7 +129,7 @@ def discover(config: SearchConfig, *more: Any) -> Inventory:
 
 
 def require_both_classes(counts: Mapping[str, int], found: Inventory) -> None:
-    """Raise UserError where one class has no clip, so that nothing can be learnt. `counts`: clips by label."""
+    """Raise UserError if a class has no clips, so that nothing can be learnt. `counts`: number of clips by label."""
     missing = [label for label in CLASS_NAMES if not counts.get(label)]
     if not missing:
         return
@@ -133,40 +137,40 @@ def require_both_classes(counts: Mapping[str, int], found: Inventory) -> None:
     sets = ", ".join(sorted({d.dataset for d in found.datasets})) or "none"
     without = len(found.unlabelled) + sum(found.unknown.values())
     refused = "".join(f" {f['path']}: {f['reason']}." for f in found.unlisted)
-    # of one's own clips alone there is no root
+    # if there are only own clips, there are no roots
     places = [*found.roots, *(d.root for d in found.datasets if d.own)]
     raise UserError(
         f"no {' and no '.join(missing)} clip below {', '.join(map(str, places))}. Found: {there} "
-        f"(data sets: {sets}), and {without} videos without a label.{refused} Looked for were the published data sets "
-        "by their layout, and one's own clips where --own names them: clips of a class stand in its folder (fight, "
-        "nonfight, or as --labels says). Add what is missing, or use the commands printed above: a model learns "
-        "nothing from one class"
+        f"(data sets: {sets}), and {without} videos without a label.{refused} Published data sets are recognised by "
+        "their layout; your own clips are those that --own names, in a folder for each class (fight, nonfight, or as "
+        "--labels says). Add clips of the missing class, or use the commands printed above: a model learns nothing "
+        "from one class alone"
     )
 
 
 def require_listed(found: Inventory) -> None:
-    """Raise UserError where a folder of a data set cannot be listed: its clips would be missing by chance."""
+    """Raise UserError if a folder within a data set cannot be listed, because its clips would be missing unnoticed."""
     sets = [(d.root, d.dataset) for d in found.datasets]
     for failure in found.unlisted:
         folder = Path(failure["path"])
         of = next((name for root, name in sets if folder.is_relative_to(root)), None)
         if of is not None:
             raise UserError(
-                f"{folder}, a part of {of}: {failure['reason']}. Give this user the right to list it (chmod u+rx "
-                f"{shlex.quote(str(folder))}), or move it out of the data set if it is to be left out"
+                f"{folder}, a part of {of}: {failure['reason']}. Give this user permission to list it (chmod u+rx "
+                f"{shlex.quote(str(folder))}), or move it out of the data set to leave it out"
             )
 
 
 def step_2(config: SearchConfig, *more: Any) -> offers.Command:
-    """Step 2 with the same settings, for commands that are offered."""
+    """The command line of step 2 with the same settings, for the commands that are suggested."""
     shared = replace(config, check=False) if isinstance(config, FindConfig) else config
     return offers.command("combine_all_datasets.py", shared, *more)
 
 
 def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
-    """Decode every file to its end, in parallel. Returns {path, reason} of the damaged ones, sorted.
+    """Decode every file to its end, in parallel. Returns {path, reason} of the damaged ones, sorted by path.
 
-    Damaged is also what decodes, but ends long before its header says.
+    A file that decodes but ends long before its header says counts as damaged too.
     """
     todo = sorted(set(paths))
     failures = []
@@ -198,7 +202,7 @@ def _paths(found: Inventory) -> list[Path]:
 
 
 def as_json(found: Inventory, planned: CutForecast) -> dict[str, Any]:
-    """The inventory as JSON: a data set with its root, counts and what no rule explains; what cutting would give."""
+    """The inventory and what cutting would give, as the contents of inventory.json."""
     return {
         "roots": [str(r) for r in found.roots],
         "datasets": [_dataset_json(d) for d in found.datasets],
@@ -225,7 +229,7 @@ def _dataset_json(found: FoundDataset) -> dict[str, Any]:
 
 
 def report(found: Inventory, config: SearchConfig, *more: Any) -> None:
-    """Say what was found against what was published, to people; of what is left out, the command that takes it."""
+    """Log what was found beside what was published, and for what is left out the commands that would include it."""
     log.info("%-20s %16s %16s  %s", "data set", "fight", "nonfight", "folder")
     for dataset in found.datasets:
         log.info("%-20s %16s %16s  %s", dataset.dataset, *_columns(dataset), dataset.root)
@@ -247,11 +251,11 @@ def report(found: Inventory, config: SearchConfig, *more: Any) -> None:
         if d.roadmap and k not in {f.dataset for f in found.datasets}
     ]
     if absent:
-        log.info("not found of the roadmap's: %s", ", ".join(absent))
+        log.info("data sets of the roadmap that were not found: %s", ", ".join(absent))
 
 
 def _columns(dataset: FoundDataset) -> list[str]:
-    """Fights and non-fights of a data set, as the table shows them."""
+    """The table's columns fight and nonfight for one data set."""
     counts, uncut = dataset.counts(), Counter(c.label for c in dataset.needs_cutting)
     if dataset.entry is None:
         return [" + ".join([f"{counts[label]}", *([f"{uncut[label]} uncut"] if uncut[label] else [])])
@@ -262,13 +266,14 @@ def _columns(dataset: FoundDataset) -> list[str]:
 
 
 def report_windows(planned: CutForecast) -> None:
-    """Say what the untrimmed videos give, and which give nothing and why."""
+    """Log how many clips the untrimmed videos give, and which videos give none and why."""
     for dataset, counts in sorted(planned.by_dataset.items()):
         fight, nonfight = (counts[label] for label in ("fight", "nonfight"))
         log.info("%s: cut into %d fight and %d nonfight clips", dataset, fight, nonfight)
-        if max(fight, nonfight) > _MANY_TIMES * min(fight, nonfight):
-            log.warning("%s: one class is more than %d times the other, so its look alone tells the class; see "
-                        "--normal-windows and --windows-per-video", dataset, _MANY_TIMES)  # fmt: skip
+        if max(fight, nonfight) > _MAX_CLASS_RATIO * min(fight, nonfight):
+            log.warning("%s: one class has more than %d times the clips of the other, so the look of this data "
+                        "set alone suggests the class; change --normal-windows and --windows-per-video",
+                        dataset, _MAX_CLASS_RATIO)  # fmt: skip
     for reason, rows in itertools.groupby(
         sorted(planned.left_out + planned.failures, key=lambda r: (r["reason"], r["path"])),
         key=lambda r: r["reason"],

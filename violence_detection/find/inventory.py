@@ -1,9 +1,10 @@
-"""What is on disk: recognise the catalogue's data sets below some roots, in whatever folder they stand.
+"""Take the inventory of the disk: recognise the catalogue's data sets below some roots, in folders of any name.
 
-A data set is recognised by its published layout, not by the name of the folder it was unpacked into. Where the layout
-is no more than class folders, its files must be called as published, or the download's record must say what it is. A
-file belongs to the most specific data set whose exact label rule matches its path; everything else is listed, never
-guessed. One's own clips are what --own names, and no published set takes their files.
+A data set is recognised by its published layout, not by the name of the folder it was unpacked into. If the layout
+consists only of class folders, the files must also have their published names, or the record of step 1 or the path of
+a Kaggle cache must identify the data set. A file belongs to the most specific data set whose label rule matches its
+path exactly; every other video is listed, and its label is never guessed. Own clips are those that --own names; their
+files never count as part of a published data set.
 """
 
 from __future__ import annotations
@@ -28,20 +29,22 @@ from violence_detection.video.video_files import VideoSearch
 log = logging.getLogger(__name__)
 _WHERE_FROM = (
     "Download data sets with download_all_violence_datasets.py, or name their folder with --data-root or --roots; "
-    "archives must be unpacked first. Clips of your own are named with --own NAME=FOLDER"
+    "archives must be unpacked first. Name your own clips with --own NAME=FOLDER"
 )
 
-#: Of each class of a tree so many files must be called as published, where the catalogue says how that is.
+#: The share of the files of each class that must have published names, if the catalogue has a pattern for these.
 _NAMED_SHARE = 0.5
-_RECORD_PARENTS = 3  # folders above a tree's root in which the download may have left its record
+#: How many folders above a tree's root are searched for the record of step 1.
+_RECORD_PARENTS = 3
 
 
 @dataclass(frozen=True)
 class ClipFile:
-    """One labelled clip. `rel` is below the data set's own root; `official_split` is train, val or empty.
+    """One labelled clip.
 
-    `stretch`: the part of the file that is the clip, where it is not the whole. `clip_id`: that of a clip cut out of a
-    longer video; empty where it is the hash of the file's content.
+    `rel`: the path below the data set's root. `official_split`: train, val, or empty without a published split.
+    `stretch`: the part of the file that is the clip, None for the whole file. `clip_id`: the id of a clip cut from a
+    longer video; empty if the id is the hash of the file's content.
     """
 
     path: Path
@@ -58,9 +61,9 @@ class ClipFile:
 class FoundDataset:
     """One tree of a data set, or one set of own clips. Paths are sorted.
 
-    unlabelled: videos below the root that no published rule explains. excluded: videos whose class is known
-    and neither. needs_cutting: the labelled videos of an untrimmed data set, which are no clips yet, and stretches
-    of one's own videos. entry: what the catalogue says of it; own: one's own set. One of the two is there.
+    `unlabelled`: videos below the root whose label is unknown. `excluded`: videos that are known to be in neither
+    class. `needs_cutting`: the labelled videos of an untrimmed data set, which have yet to be cut into clips, and the
+    stretches of own videos. Either `entry` is the catalogue's entry, or `own` is the own set.
     """
 
     dataset: str
@@ -73,7 +76,7 @@ class FoundDataset:
     own: OwnSet | None = None
 
     def counts(self) -> dict[str, int]:
-        """Clips a class."""
+        """The number of clips of each class."""
         counter = Counter(c.label for c in self.clips)
         return {label: counter[label] for label in ("fight", "nonfight")}
 
@@ -82,11 +85,11 @@ class FoundDataset:
 class Inventory:
     """Everything found below the roots.
 
-    duplicate_trees: (copy, kept) roots of trees that hold nothing but what another tree holds. unknown:
-    folders with videos that belong to no data set of the catalogue, and how many. failures: {path, reason} of what
-    one's own sets name and cannot be used. unlisted: {path, reason} of folders that cannot be looked into.
-    ignored: published second copies; copied: the videos of duplicate trees; both but for those in caches. refused:
-    files that only such rows of one's own sets name.
+    `duplicate_trees`: (copy, kept), the roots of a tree whose labelled videos are all in another tree too, and of that
+    tree. `unknown`: the number of videos in each folder that belong to no data set. `failures`: {path, reason} of rows
+    and files of own sets that cannot be used; `refused`: the files that only those name. `unlisted`:
+    {path, reason} of folders that cannot be listed. `ignored`: published second copies; `copied`: the videos of
+    duplicate trees. `unknown`, `ignored` and `copied` do not include files in caches.
     """
 
     roots: tuple[Path, ...]
@@ -112,7 +115,7 @@ class Inventory:
 
 @dataclass(frozen=True)
 class _Tree:
-    """A recognised root and the paths relative to it that belong to it."""
+    """A recognised data set: its root, the labels of the paths relative to it, and paths that no label rule matches."""
 
     dataset: Dataset
     root: Path
@@ -124,7 +127,7 @@ class _Tree:
 
 
 def _size_bytes(path: Path) -> int:
-    """Or -1 where the system does not say: a link to what is gone."""
+    """The size of a file; -1 if the system does not tell it, as for a broken link."""
     try:
         return path.stat().st_size
     except OSError:
@@ -132,7 +135,7 @@ def _size_bytes(path: Path) -> int:
 
 
 def source_path(path: Path, data_root: Path) -> str:
-    """The POSIX path below the data root; a file elsewhere keeps its absolute path, which joins the same."""
+    """The POSIX path relative to the data root; absolute for a file elsewhere, so that joining the two still works."""
     if path.is_relative_to(data_root):
         return path.relative_to(data_root).as_posix()
     whole, root = path.absolute(), data_root.absolute()
@@ -140,10 +143,10 @@ def source_path(path: Path, data_root: Path) -> str:
 
 
 def search_roots(data_root: Path, more: Sequence[Path] = (), own: Sequence[OwnSet] = ()) -> list[Path]:
-    """Where to look: `<data_root>/raw` (the data root itself where there is none) and `more`.
+    """The folders to search: `<data_root>/raw`, or the data root itself if it has no raw/, and `more`.
 
-    A data root that does not exist is left out if there are further folders or own clips, else kept, to be complained
-    about.
+    A data root that does not exist is left out if there are further folders or own clips; otherwise it stays, so that
+    `discover` reports it.
     """
     if (more or own) and not data_root.is_dir():
         return list(more)
@@ -159,10 +162,10 @@ def discover(
 ) -> Inventory:
     """Recognise the data sets below `roots` and `caches`. The result does not depend on the order of either.
 
-    `datasets`: the catalogue, by default the shipped one. Caches belong to other programs: what is recognised in them
-    counts, of the rest nothing is said; and of a data set that also stands below a root, the one below the root is
-    used. Files of one's `own` sets are theirs. Raises UserError when a root is no folder, or when there is not one
-    video at all.
+    `datasets`: the catalogue, by default the shipped one. Caches belong to other programs, so videos in them that are
+    not recognised are not reported, and if a data set is both below a root and in a cache, the one below the root is
+    used. Files of `own` sets belong to no other data set. Raises UserError if a root is not a folder, or if there is
+    neither a video nor an own set.
     """
     datasets = catalogue.load() if datasets is None else datasets
     warnings: list[str] = []
@@ -196,15 +199,16 @@ def _below(path: Path, folders: Sequence[Path]) -> bool:
 
 
 def _videos(roots: Sequence[Path], caches: Sequence[Path], unlisted: dict[str, dict[str, str]]) -> list[Path]:
-    """All video files below the roots, sorted, each once, links to folders followed (each folder once).
+    """All video files below the roots, sorted and each once. Links to folders are followed, each real folder once.
 
-    Folders that cannot be looked into are added to `unlisted`, by their path.
+    Folders that cannot be listed are added to `unlisted`, by their path.
     """
     found: set[Path] = set()
     search = VideoSearch()
-    for root in [*sorted(roots), *sorted(caches)]:  # a link below a root to a cache is found below the root
+    # roots first: a link below a root to a cache counts as below the root
+    for root in [*sorted(roots), *sorted(caches)]:
         if not root.is_dir():
-            raise UserError(f"{root} is no folder. {_WHERE_FROM}")
+            raise UserError(f"{root} is not a folder. {_WHERE_FROM}")
         search.skipped.clear()
         found.update(search.below(root))
         if skipped := search.skipped_text():
@@ -216,7 +220,7 @@ def _videos(roots: Sequence[Path], caches: Sequence[Path], unlisted: dict[str, d
 def _recognise(
     files: Sequence[Path], datasets: Mapping[str, Dataset]
 ) -> tuple[list[_Tree], dict[Path, int], list[Path]]:
-    """Trees of data sets, the folders of videos that belong to none, with their number, and published second copies."""
+    """The trees of data sets, the number of other videos in each folder, and the published second copies."""
     claims = _valid_claims(files, datasets)
     labels: dict[tuple[str, Path], dict[str, str]] = defaultdict(dict)
     roots: dict[Path, str] = {}
@@ -252,7 +256,7 @@ Claim = tuple[Dataset, Path, str]
 
 
 def _valid_claims(files: Iterable[Path], datasets: Mapping[str, Dataset]) -> dict[Path, list[Claim]]:
-    """For each file every data set whose rule matches the end of its path, where a tree of it stands at that root."""
+    """The claims to each file: of data sets with a label rule for the end of its path, whose tree is really there."""
     standing: dict[tuple[str, Path], bool] = {}
     labelled: dict[tuple[str, Path], list[tuple[str, str]]] = defaultdict(list)
     claims: list[tuple[Path, Claim]] = []
@@ -277,7 +281,7 @@ def _valid_claims(files: Iterable[Path], datasets: Mapping[str, Dataset]) -> dic
 
 
 def _is_published(dataset: Dataset, root: Path, labelled: Sequence[tuple[str, str]]) -> bool:
-    """Whether a tree of labelled paths, each with its label, is the data set and not somebody's own clips."""
+    """Whether a tree is the published data set and not somebody's own clips. `labelled`: its (path, label) pairs."""
     total = Counter(label for _, label in labelled)
     named = Counter(label for rel, label in labelled if dataset.named(rel))
     by_name = all(named[label] >= _NAMED_SHARE * n for label, n in total.items())
@@ -285,7 +289,7 @@ def _is_published(dataset: Dataset, root: Path, labelled: Sequence[tuple[str, st
 
 
 def _is_recorded(dataset: Dataset, root: Path) -> bool:
-    """Whether step 1 has left its record of the data set not far above the root, or Kaggle's clients its address."""
+    """Whether step 1's record at or just above the root, or a Kaggle slug in the root's path, names the data set."""
     if any(f"/{s.slug}/" in f"{root.as_posix()}/" for s in dataset.sources if s.slug):
         return True
     for folder in (root, *root.parents)[: _RECORD_PARENTS + 1]:
@@ -296,8 +300,11 @@ def _is_recorded(dataset: Dataset, root: Path) -> bool:
 
 
 def _claim_order(claim: Claim) -> tuple[Any, ...]:
-    """Most specific first: the longest layout, then the most literal label rule, then the root nearest the
-    top."""
+    """The sort key of claims, most specific first.
+
+    That is: the most entries in the layout, then the most letters in the least literal label rule, then the root
+    nearest the top.
+    """
     dataset, root, _ = claim
     literal = min(len(re.sub(r"\[[^]]*\]|[^A-Za-z]", "", rule.pattern.pattern)) for rule in dataset.labels)
     return -len(dataset.layout), -literal, len(root.parts), dataset.key
@@ -306,9 +313,9 @@ def _claim_order(claim: Claim) -> tuple[Any, ...]:
 def _without_copies(
     trees: Sequence[_Tree], caches: Sequence[Path]
 ) -> tuple[list[_Tree], list[tuple[_Tree, Path]]]:
-    """Drop trees that hold only files (same path and size) which another tree of the data set holds too.
+    """Drop trees whose labelled files are all in another tree of the data set too, by relative path and size.
 
-    Returns the trees that stay, and those that go with the root of the one that stays in their stead.
+    Returns the trees that are kept, and each dropped tree with the root of the tree that is kept instead.
     """
     kept: list[tuple[_Tree, set[tuple[str, int]]]] = []
     copies: list[tuple[_Tree, Path]] = []
@@ -331,7 +338,7 @@ def _without_copies(
 
 
 def _copied(copies: Sequence[tuple[_Tree, Path]]) -> tuple[list[Path], list[Path]]:
-    """The videos of copied trees, and those without a label that stand in no other tree."""
+    """The videos of the dropped trees, and those of their unlabelled videos that the kept tree does not contain."""
     copied: list[Path] = []
     single: list[Path] = []
     for tree, original in copies:
@@ -345,7 +352,7 @@ def _copied(copies: Sequence[tuple[_Tree, Path]]) -> tuple[list[Path], list[Path
 def _with_groups(
     trees: Sequence[_Tree], own: Sequence[OwnSet], warnings: list[str]
 ) -> tuple[FoundDataset, ...]:
-    """Name the source groups over all trees and sets at once: an id means the same video in every data set."""
+    """Assign source groups over all trees and own sets at once: an id may mean the same video in every data set."""
     clips = [[rel for rel, label in sorted(tree.labels.items()) if label != EXCLUDE] for tree in trees]
     keys: list[tuple[str, ...]] = []
     for tree, rels in zip(trees, clips, strict=True):

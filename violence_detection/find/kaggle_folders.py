@@ -1,10 +1,10 @@
-"""Where other programs have put data sets from Kaggle: the caches of kagglehub and of the kaggle client.
+"""Find data sets that other programs have downloaded from Kaggle: the caches of kagglehub and of the kaggle client.
 
-- kagglehub: `$KAGGLEHUB_CACHE`, else `~/.cache/kagglehub`; below it `datasets/<owner>/<name>/versions/<n>`, and
-  `datasets/<owner>/<name>/<n>.complete` once version n is whole.
-- kaggle client: the folder set by `kaggle config set -n path -v FOLDER`, which it keeps as `path` in kaggle.json;
-  below it `datasets/<owner>/<name>`. Without the setting it uses the current folder, which is not searched.
-- Kaggle's own notebooks: data sets attached to one stand in /kaggle/input.
+- kagglehub: `$KAGGLEHUB_CACHE`, else `~/.cache/kagglehub`. Below it is `datasets/<owner>/<name>/versions/<n>`, and
+  `datasets/<owner>/<name>/<n>.complete` once version n is complete.
+- kaggle client: the folder set by `kaggle config set -n path -v FOLDER`, stored as `path` in kaggle.json. Below it is
+  `datasets/<owner>/<name>`. Without this setting, the client uses the current folder, which is not searched.
+- Kaggle's own notebooks: data sets attached to a notebook are in /kaggle/input.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ NOTEBOOK_INPUT = Path("/kaggle/input")
 
 
 def folders() -> list[Path]:
-    """The folders of data sets in all caches that exist, sorted; of each kagglehub data set the newest version."""
+    """The folders to search in all caches that exist, sorted.
+
+    For kagglehub, the newest version of each data set; for the others, each folder right below the cache.
+    """
     found = [*_newest_versions(_kagglehub() / "datasets")]
     for parent in filter(None, (_kaggle_downloads(), NOTEBOOK_INPUT)):
         found += [p for p in _listed(parent) if p.is_dir()]
@@ -31,7 +34,7 @@ def _kagglehub() -> Path:
 
 
 def _newest_versions(datasets: Path) -> Iterable[Path]:
-    """Of each data set the newest whole version; the newest at all where none is marked as whole."""
+    """The newest complete version of each data set, or the newest version if none is marked as complete."""
     for owner in _listed(datasets):
         for name in _listed(owner):
             numbers = [int(p.name) for p in _listed(name / "versions") if p.name.isdecimal() and p.is_dir()]
@@ -41,16 +44,16 @@ def _newest_versions(datasets: Path) -> Iterable[Path]:
 
 
 def _kaggle_downloads() -> Path | None:
-    """The kaggle client's download folder, where one is set; of its settings only `path` is looked at."""
+    """The data sets in the kaggle client's download folder; None without that setting (`path`, the only one read)."""
     try:
         path = json.loads(settings.kaggle_json().read_text(encoding="utf-8")).get("path")
     except (OSError, ValueError, AttributeError):
-        return None  # no settings, or none that the client itself could read
+        return None  # no settings, or settings that the client cannot read either
     return settings.expanded(path) / "datasets" if isinstance(path, str) and path else None
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What stands in a folder, sorted; nothing where it is none or may not be looked into."""
+    """The entries of a folder, sorted; none if it is not a folder or cannot be listed."""
     try:
         return sorted(folder.iterdir())
     except OSError:

@@ -1,7 +1,7 @@
-"""What to type so that clips which are left out are taken: whole commands, to be pasted.
+"""Suggest complete commands, ready to paste, that include the clips which are left out.
 
-Folders of videos that are no published data set may be somebody's own clips, and so may folders of an own set that
-mean no class. What a folder's name tells a person goes into the command; where it tells nothing, WHICH stands there.
+Videos that belong to no published data set may be somebody's own clips, and so may folders of an own set that name no
+class. If a folder's name suggests a class, the command contains that class; if not, it contains the placeholder WHICH.
 """
 
 from __future__ import annotations
@@ -24,23 +24,28 @@ from violence_detection.find.inventory import Inventory
 from violence_detection.system.figures import plural
 from violence_detection.system.settings import as_flags
 
-#: Names under which some hand out their clips already divided; the split that they mean is worth keeping.
+#: Names of folders with clips that are already divided into a split, which is worth keeping.
 _SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-_SHOWN = 12  # folders or rows that a message names
-#: The command with these values of --own and --labels.
+#: How many folders or rows a message names.
+_SHOWN = 12
+#: Returns the command line with the given values of --own and --labels.
 Command = Callable[[Sequence[str], Sequence[str]], str]
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A folder that may hold own clips, and its sub-folders with their number of videos."""
+    """A folder that may contain own clips, and the number of videos in each of its sub-folders."""
 
     folder: Path
     counts: Mapping[str, int]
 
 
 def command(script: str, config: Any, *more: Any) -> Command:
-    """The script's command line with these settings, of which `config` has own and labels."""
+    """Return a function that builds the script's command line with these settings.
+
+    `config`: the config that has the fields `own` and `labels`, which the function's arguments replace. `more`: further
+    configs. `--data-root` is always written out, other settings only if they are not the default.
+    """
 
     def line(own: Sequence[str], labels: Sequence[str]) -> str:
         always = [f.name for f in dataclasses.fields(config) if f.name == "data_root"]
@@ -53,7 +58,7 @@ def command(script: str, config: Any, *more: Any) -> Command:
 
 
 def offers(found: Inventory) -> list[Offer]:
-    """The unknown folders of an inventory that look like class folders, by the folder that they stand in."""
+    """The unknown folders of an inventory that may be class folders, grouped by their parent folder."""
     homes: dict[Path, Counter[str]] = defaultdict(Counter)
     rest: dict[Path, int] = {}
     for folder, count in found.unknown.items():
@@ -71,7 +76,7 @@ def offers(found: Inventory) -> list[Offer]:
 
 
 def _telling_folder(folder: Path, roots: Sequence[Path]) -> Path | None:
-    """The folder itself or the nearest above it, below a root, whose name tells a class."""
+    """The nearest folder whose name suggests a class: `folder` or one above it, but below a root. None without one."""
     for place in (folder, *folder.parents):
         if place in roots:
             return None
@@ -81,7 +86,7 @@ def _telling_folder(folder: Path, roots: Sequence[Path]) -> Path | None:
 
 
 def _siblings(folders: Mapping[Path, int], found: Inventory) -> dict[Path, Counter[str]]:
-    """Folders of which nothing but their standing side by side says that they could be classes."""
+    """Group folders that may be class folders only because they are siblings, by their common parent."""
     known = [d.root for d in found.datasets]
     groups: dict[Path, list[Path]] = defaultdict(list)
     for folder in folders:
@@ -105,19 +110,19 @@ def _siblings(folders: Mapping[Path, int], found: Inventory) -> dict[Path, Count
 
 
 def texts(found: Inventory, own: Sequence[str], labels: Sequence[str], line: Command) -> Iterable[str]:
-    """What to say of unknown folders and of own sets' folders that mean no class, each with its command."""
+    """The messages on unknown folders and on the own sets' folders of unknown class, with the commands to use them."""
     made = offers(found)
     named = {offer.folder / name for offer in made for name in offer.counts}
     for offer in made:
         yield (
-            f"not a published data set as far as its file names tell: {offer.folder} ({_counted(offer.counts)}). "
-            f"If these are your own clips: {_offered(offer, own, labels, line, found)}"
+            f"{offer.folder} ({_counted(offer.counts)}) does not look like a published data set, judging by its file "
+            f"names. If these are your own clips: {_offered(offer, own, labels, line, found)}"
         )
     for folder, count in found.unknown.items():
         if named.isdisjoint((folder, *folder.parents)):
             yield (
-                f"{folder}: {count} videos in no known layout, left out. Your own clips stand in class folders, or in "
-                f"a CSV file: see {own_clips.GUIDE}"
+                f"{folder}: {count} videos in no known layout, left out. Put your own clips into class folders, or "
+                f"list them in a CSV file: see {own_clips.GUIDE}"
             )
     for own_set in (d.own for d in found.datasets if d.own):
         yield from own_texts(own_set, own, labels, line)
@@ -135,7 +140,7 @@ def _offered(offer: Offer, own: Sequence[str], labels: Sequence[str], line: Comm
 
 
 def own_texts(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: Command) -> Iterable[str]:
-    """What to say of an own set's folders or labels that mean no class."""
+    """The messages on an own set's folders or labels of unknown class, with the commands to use them."""
     nested = {name: own_set.unknown[name] for name in own_set.nested}
     others = {name: count for name, count in own_set.unknown.items() if name not in nested}
     if nested:
@@ -143,36 +148,35 @@ def own_texts(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: 
         kept = [o for o in own if own_set.clips or not _is_of(o, own_set)]
         sets = [f"{own_clips.set_name(f'{own_set.name}_{name}')}={own_set.origin / name}" for name in nested]
         is_split = bool(_SPLIT_NAMES & {n.casefold() for n in nested})
-        columns = (
-            "split keeps what is train and what is val, and with one source" if is_split else "source keeps"
-        )
+        columns = "split keeps train and val apart, and a column source keeps" if is_split else "source keeps"
         yield (
-            f"{own_set.name}: {_counted(nested)} stand in no class folder of {given}; there are class folders "
-            f"further down. A CSV file with a column {columns} what is of one camera together; in sets of their own a "
-            f"sub-folder of the same name counts as another source in each: {line([*kept, *sets], labels)}"
+            f"{own_set.name}: {_counted(nested)} are not in a class folder of {given}; the class folders are "
+            f"further down. A CSV file with a column {columns} the clips of one camera together. Or take them as "
+            "separate sets, where a sub-folder of the same name counts as another source in each: "
+            f"{line([*kept, *sets], labels)}"
         )
     if others:
         told = own_labels.telling(others)
         words = [*own_labels.as_words(told)]
         words += [w for name in others if name not in told for w in own_labels.as_words({name: WHICH})]
-        which = f" (put fight or nonfight in place of {WHICH})" if len(told) < len(others) else ""
+        which = f" (replace {WHICH} with fight or nonfight)" if len(told) < len(others) else ""
         what, unit = ("label", "rows") if own_set.listed is not None else ("folder", "videos")
         yield (
-            f"{own_set.name}: no class is told by the {what} {_counted(others, what, unit)}, left out. "
-            f"To take them{which}: {line(own, [*labels, *words])}"
+            f"{own_set.name}: left out because of an unknown class, by {what}: {_counted(others, what, unit)}. "
+            f"To include them{which}: {line(own, [*labels, *words])}"
         )
 
 
 def nothing_usable(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: Command) -> str:
-    """What is wrong with a set of which nothing can be used."""
+    """The message on an own set of which nothing can be used, with the reasons and remedies."""
     reasons = [*own_texts(own_set, own, labels, line)]
     wrong = [f"{f['path']}: {f['reason']}" for f in (*own_set.unlisted, *own_set.failures)]
     reasons += wrong[:_SHOWN] + ([f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else [])
     if own_set.listed is None and not own_set.unknown and not own_set.failures:
         reasons.append(
-            f"there is no folder with videos in it. Put your clips into {own_set.origin}/fight and /nonfight"
+            f"it has no folder with videos. Put your clips into {own_set.origin}/fight and nonfight beside it"
         )
-    return "\n  ".join([f"nothing of {own_set.origin} can be used as {own_set.name}:", *reasons])
+    return "\n  ".join([f"nothing in {own_set.origin} can be used as {own_set.name}:", *reasons])
 
 
 def _is_of(value: str, own_set: OwnSet) -> bool:
@@ -180,7 +184,7 @@ def _is_of(value: str, own_set: OwnSet) -> bool:
 
 
 def _counted(counts: Mapping[str, int], what: str = "folder", unit: str = "videos") -> str:
-    """The first of them, each with its number, and how many there are in how many more."""
+    """List the first names with their counts, and sum up the rest."""
     shown = ", ".join(f"{name}: {count}" for name, count in itertools.islice(counts.items(), _SHOWN))
     rest = list(counts.values())[_SHOWN:]
     more = f" and {sum(rest)} in {plural(len(rest), f'more {what}')}" if rest else ""

@@ -1,1 +1,1 @@
-"""A trained model with its preprocessing; models by name."""
+"""Trained models with their preprocessing: found by name, loaded, calibrated, adapted, shipped and described."""

@@ -1,10 +1,11 @@
-"""The kernel head adapted to a place by footage without labels.
+"""Adapting a kernel head to one place by footage without labels.
 
-Self-training: what the model is sure of in the footage is taken for its label ("pseudo-labels": Lee 2013). The head
-gets a correction, by kernel ridge regression: 0 on the landmarks it has, on the labelled windows what their logits lack
-to TARGET. So it needs no clip that it was trained on, and what it says of those hardly moves. Then the offset is set
-back by as much as the footage's own logits moved, in the median, where they were not fitted to: the ranking is
-learnt, the threshold is not, for which footage without labels is no guide. Measured in benchmarks/bench_adapt.py.
+Self-training: where the model is sure of a window, its verdict becomes the window's label ("pseudo-labels": Lee 2013).
+Kernel ridge regression then fits a correction of the logits: 0 at the head's own landmarks, and at each labelled window
+what its logit lacks to TARGET (fight) or -TARGET (quiet). The clips that the head was trained on are not needed, and
+its logits for them hardly change. Finally the bias is shifted back by the median change of the footage's logits, each
+measured while its piece of the footage was held out from the fit. So the ranking of windows is learnt but not the
+threshold, about which footage without labels says nothing. Measured in benchmarks/bench_adapt.py.
 """
 
 from __future__ import annotations
@@ -16,24 +17,27 @@ import numpy as np
 
 from violence_detection.models.light_heads import KernelHead
 
+#: Pseudo-labels of windows; NONE: the window is not fitted to.
 QUIET, FIGHT, NONE = 0, 1, -1
-#: P(violent) at most, or at least, from which a window is labelled.
-SURE_QUIET, SURE_FIGHT = 0.2, 0.8
-#: The logit that a labelled window should have, or its negative.
+#: A window with P(violent) up to this is labelled QUIET.
+SURE_QUIET = 0.2
+#: A window with P(violent) from this on is labelled FIGHT.
+SURE_FIGHT = 0.8
+#: The logit that a window labelled FIGHT should get. One labelled QUIET should get its negative.
 TARGET = 3.0
-#: How tightly landmarks and labelled windows are held to theirs: the ridge is its inverse.
+#: How closely the correction follows its targets: the ridge added to the kernel matrix is 1 / HOLD.
 HOLD = 3.0
-#: Labelled windows that are kept, spread over the footage: no more were tried.
+#: At most this many labelled windows are used, evenly spread over the labelled ones. More were not tried.
 MOST_LABELLED = 120
-#: The footage is cut into so many pieces; every other one is fitted to, to see how far the rest moves.
+#: The footage is cut into this many pieces, of which every other one is held out to measure how far logits move.
 _PIECES = 10
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """The adapted head. `labels` (N,): of the footage's windows, QUIET, FIGHT or NONE, as they were used.
+    """The adapted head, with `labels` (N,), the label that each window of the footage was used with.
 
-    `moved`: by how much the offset was set back, a logit.
+    `moved`: the median change of held-out logits, which was subtracted from the bias.
     """
 
     head: KernelHead
@@ -42,7 +46,7 @@ class Adapted:
 
 
 def pseudo_labels(p: np.ndarray) -> np.ndarray:
-    """QUIET, FIGHT or NONE, (N,) int, of P(violent) (N,)."""
+    """QUIET, FIGHT or NONE, (N,) int, for each P(violent) (N,); at most MOST_LABELLED of them are not NONE."""
     labels = np.where(p >= SURE_FIGHT, FIGHT, np.where(p <= SURE_QUIET, QUIET, NONE))
     sure = np.flatnonzero(labels != NONE)
     if len(sure) > MOST_LABELLED:
@@ -52,10 +56,11 @@ def pseudo_labels(p: np.ndarray) -> np.ndarray:
 
 
 def correction(alike: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Shares (M + n,) float64 that, times the likeness to M landmarks and n labelled windows, are to be added.
+    """The correction, as weights (M + n,) float64 of the likeness to M landmarks and n labelled windows.
 
-    `alike` (M + n, M + n): how like each other these are. `logits`, `labels` (n,): what is said of the windows, QUIET
-    or FIGHT.
+    A clip's correction is the sum of its likenesses, each times its weight. `alike` (M + n, M + n): the likeness of
+    landmarks and windows to each other, landmarks first. `logits`, `labels` (n,): of the windows, each label QUIET or
+    FIGHT.
     """
     from scipy.linalg import cho_factor, cho_solve
 
@@ -66,12 +71,15 @@ def correction(alike: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> np.
 
 
 def pieces(n: int) -> np.ndarray:
-    """0 or 1, (n,): every other piece of what is in order."""
+    """The piece that each of `n` windows in order belongs to, by turns 0 and 1, (n,)."""
     return (np.arange(n) * _PIECES // max(n, 1)) % 2
 
 
 def adapt(head: KernelHead, units: Mapping[str, np.ndarray], p: np.ndarray) -> Adapted:
-    """Adapt to windows in their order: `head.units` of them, name -> (N, C), and P(violent) (N,) by the whole model."""
+    """Adapt the head to N windows of footage, in order of time.
+
+    `units`: `head.units` of the windows, input name -> (N, C). `p`: P(violent) (N,) by the whole model.
+    """
     labels = pseudo_labels(p)
     before, part = head.logits(units), pieces(len(p))
     moved = [
@@ -84,12 +92,12 @@ def adapt(head: KernelHead, units: Mapping[str, np.ndarray], p: np.ndarray) -> A
 
 
 def _fitted(head: KernelHead, units: Mapping[str, np.ndarray], labels: np.ndarray) -> KernelHead:
-    """The head with its correction, the labelled windows among its landmarks."""
+    """The head with its correction; the labelled windows become landmarks."""
     sure = np.flatnonzero(labels != NONE)
     if not len(sure):
         return head
     new = {name: values[sure] for name, values in units.items()}
-    # landmarks that were never set are zero, and so are their shares
+    # unused landmarks are zero in all inputs, and so are their weights
     used = np.any([np.any(v != 0, axis=1) for v in head.vectors.values()], axis=0)
     vectors = {name: np.concatenate([v[used], new[name]]) for name, v in head.vectors.items()}
     grown = replace(head, vectors=vectors, kernel=np.zeros(int(used.sum()) + len(sure), np.float32))

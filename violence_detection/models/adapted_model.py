@@ -1,11 +1,11 @@
-"""A model folder with an adapted kernel head, beside the other members as they are.
+"""A model folder whose kernel head was adapted to footage; the other members are copied unchanged.
 
 <folder>/adapted.json     what it was adapted to
-<folder>/trained_on.csv   with the footage, as stretches of it: an evaluation finds them among its clips
+<folder>/trained_on.csv   also has the footage, in short parts, by which an evaluation recognises clips taken from it
 
-The rest is as in the model that it was made of, but for figures: what was measured of that model (operating points,
-cross-validation, left-out sets, the head's selection accuracy) is left out. Its temperature stays, and counts as not
-checked.
+All else is as in the original model, except for the figures measured on that model, which are left out: operating
+points, cross-validation, left-out data sets and the head's selection accuracy. The temperature is kept, but counts as
+not checked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from violence_detection.training import model_record, run_folder, trained_clips
 from violence_detection.training.config import KERNEL
 
 RECORD_NAME = "adapted.json"
-#: The data set that footage counts as, in trained_on.csv.
+#: The data set of footage in trained_on.csv.
 FOOTAGE = "footage"
 _SELECTION = "selection_accuracy"
 WHY_NO_POINTS = "it was adapted to footage without labels, on which no operating point was measured"
@@ -33,7 +33,7 @@ WHY_NO_POINTS = "it was adapted to footage without labels, on which no operating
 
 @dataclass(frozen=True)
 class KernelMember:
-    """The kernel head of a model, its file and its record."""
+    """The kernel head of a model, with its file and its record (config.json)."""
 
     file: Path
     head: KernelHead
@@ -42,7 +42,10 @@ class KernelMember:
 
 @dataclass(frozen=True)
 class FootagePart:
-    """Some of the footage: `clip_id` as clips have it, `video` the hash of its file, `fingerprint` of its beginning."""
+    """A short part of a video of the footage, a row of trained_on.csv.
+
+    `clip_id`: its id, like those of clips. `video`: a hash of the video file. `fingerprint`: of the part's beginning.
+    """
 
     clip_id: str
     video: str
@@ -50,12 +53,12 @@ class FootagePart:
 
 
 def kernel_of(model: Path) -> KernelMember:
-    """The one kernel head of a model folder.
+    """The kernel head of a model folder that has exactly one.
 
-    Raises UserError where it has none, or more than one, or it is damaged.
+    Raises UserError if `model` is not a folder, has no kernel head or several, or its kernel head cannot be read.
     """
     if not model.is_dir():
-        raise UserError(f"{model} is no model folder: only a whole one is adapted")
+        raise UserError(f"{model} is not a model folder. --adapt needs the whole folder of a model")
     found = []
     for _, file, _ in model_files.listed(model):
         record = model_record.read(model_files.record_path(file))
@@ -63,41 +66,41 @@ def kernel_of(model: Path) -> KernelMember:
             found.append(KernelMember(file, _read(file, record), record))
     if len(found) != 1:
         raise UserError(
-            f"--adapt changes a kernel head, and {model} has {len(found) or 'none'}. accurate has one; "
-            "train_ensemble_models.py --members kernel makes one"
+            f"--adapt needs a model with exactly one kernel head, and {model} has {len(found) or 'none'}. The shipped "
+            "model accurate has one, and train_ensemble_models.py --members kernel trains one"
         )
     return found[0]
 
 
 def _read(file: Path, record: Mapping[str, Any]) -> KernelHead:
-    """Raises UserError where it is damaged, or in the format of an earlier version."""
+    """Read a kernel head. Raises UserError if the file is damaged or in the format of an earlier version."""
     from violence_detection.training import saved_heads  # Keras
 
     if head := kernel_head(file, record):
         return head
-    saved_heads.load(file)  # which says what is wrong
+    saved_heads.load(file)  # raises the error that says what is wrong
     raise UserError(
-        f"--adapt reads {run_folder.weights_of(file)}, which is not there. The command that trained the model writes "
-        "it, and trains nothing again"
+        f"--adapt needs {run_folder.weights_of(file)}, which is missing. Run the command that trained the model again: "
+        "it writes that file without training again"
     )
 
 
 def check_place(model: Path, to: Path) -> None:
-    """Raise UserError where an adapted model cannot be written to `to`."""
+    """Raise UserError where `to` exists, is inside `model` or cannot be written."""
     if to.exists():
-        raise UserError(f"{to} is there already. Give --save-model a folder that is not")
+        raise UserError(f"{to} already exists. Give --save-model a folder that does not")
     if to.resolve().is_relative_to(model.resolve()):
         raise UserError(
-            f"--save-model {to} lies in {model}, the model itself. Give a folder that stands elsewhere"
+            f"--save-model {to} is inside {model}, the model to be adapted. Give a folder elsewhere"
         )
     disks.check_can_write(to.absolute().parent, "--save-model")
 
 
 @contextlib.contextmanager
 def place(model: Path, to: Path) -> Iterator[None]:
-    """Hold the place of an adapted model for this run alone. What a run that was killed leaves there stops nobody.
+    """A context in which no other run can write an adapted model to `to`. A killed run's lock file blocks nobody.
 
-    Raises UserError where another run has it, or nothing can be written there.
+    Raises UserError if another run has the lock, or as `check_place` does.
     """
     check_place(model, to)
     lock = to.with_name(f".{to.name}.lock")
@@ -106,9 +109,10 @@ def place(model: Path, to: Path) -> Iterator[None]:
             held.enter_context(locks.locked(lock, wait=False))
         except locks.LockTaken as e:
             raise UserError(
-                f"another run writes {to}. Wait until it ends, or give --save-model another folder"
+                f"another run is writing {to}. Wait until it ends, or give --save-model another folder"
             ) from e
-        # Who had the lock before may have written it: its file goes only where the model is there.
+        # Whoever had the lock until now may have written the model. The lock file is removed only once the model is
+        # there, so that this check refuses any run that takes the lock later.
         check_place(model, to)
         yield
         lock.unlink(missing_ok=True)
@@ -122,9 +126,9 @@ def write(
     made_from: Mapping[str, Any],
     footage: Sequence[FootagePart] = (),
 ) -> None:
-    """Write the model with that head in the place of its kernel head to the folder `to`, which is not there yet.
+    """Write the model, with `head` as its kernel head, to the folder `to`, which must not exist yet.
 
-    To be called with that place held.
+    Call it inside `place(model, to)`. `made_from`: the content of adapted.json. `footage`: added to trained_on.csv.
     """
     making = to.with_name(f".{to.name}.making")
     shutil.rmtree(making, ignore_errors=True)
@@ -146,10 +150,10 @@ def write(
 
 
 def _write_head(member: KernelMember, head: KernelHead, file: Path) -> None:
-    """The weights, and the record with as many landmarks as they have."""
+    """Write the weights of `head` and the member's record with the new number of landmarks."""
     from violence_detection.training import heads, saved_heads  # Keras
 
-    tensorflow_start.gpus()  # the first look at the devices
+    tensorflow_start.gpus()  # must come before anything else looks at the devices
     record = {**member.record, "head": {**member.record["head"], "landmarks": len(head.kernel)}}
     built = heads.of_record(record)
     for name, vectors in head.vectors.items():
@@ -163,13 +167,13 @@ def _write_head(member: KernelMember, head: KernelHead, file: Path) -> None:
 
 
 def _write_clips(model: Path, making: Path, footage: Sequence[FootagePart]) -> None:
-    """Add the footage to the table of clips that the model was made with."""
+    """Write the model's table of clips with the footage added."""
     import pandas as pd
 
     known = trained_clips.read(model)
     holds_all = model_files.is_shipped(model) or not (model / run_folder.ENSEMBLE_NAME).is_file()
     if known is None and holds_all:
-        return  # what it was trained on is lost, and must be seen to be
+        return  # what it was trained on is not known; a table of the footage alone would hide that
     rows = pd.DataFrame(
         {
             "clip_id": [s.clip_id for s in footage],
@@ -184,13 +188,13 @@ def _write_clips(model: Path, making: Path, footage: Sequence[FootagePart]) -> N
 
 
 def _write_record(model: Path, member: KernelMember, making: Path) -> None:
-    """The ensemble's record, or that of a single model, without what was measured of another one."""
+    """Write the record of the ensemble or the single model, without the figures measured on the original model."""
     for name in (run_folder.ENSEMBLE_NAME, run_folder.CONFIG_NAME):
         if not (model / name).is_file():
             continue
         there = making / name
         record = run_folder.read_object(there if there.is_file() else model / name)
-        if record.pop(run_folder.FINAL_KEY, None):  # its figures are of the model before
+        if record.pop(run_folder.FINAL_KEY, None):  # its figures were measured on the original model
             record[run_folder.EVERY_CLIP_KEY] = True
         if name == run_folder.ENSEMBLE_NAME:
             kernel = member.file.relative_to(model).parent.as_posix()

@@ -1,13 +1,13 @@
-"""What several members say together: the mean of their probabilities, or of their calibrated logits.
+"""How the P(fight) of several members becomes one: by the mean of their probabilities or of their calibrated logits.
 
-Heads of one kind give probabilities that mean much the same, and these are averaged. Heads of different kinds do not: a
-support vector machine's margin and a network's logit have scales of their own, so that the larger would decide. There
-each member's logit is first divided by a temperature of its own, and the mean of these logits counts (a product of
-experts: Hinton 2002, "Training Products of Experts by Minimizing Contrastive Divergence").
+Probabilities of heads of one kind mean much the same, so they are averaged. Those of different kinds do not: a support
+vector machine's margin and a network's logit have different scales, and the larger would decide. Then each member's
+logit is divided by a temperature of its own before the logits are averaged (a product of experts: Hinton 2002,
+"Training Products of Experts by Minimizing Contrastive Divergence").
 
-A cheap member may judge first, and alone where it is sure that there is no fight, so that the dear ones look at the
-rest only: a cascade (Viola & Jones 2001, "Rapid Object Detection using a Boosted Cascade of Simple Features"). What may
-be a fight is always judged by all: which of two windows is the likelier one decides how many false alarms there are.
+A cheap member may judge first, and alone where it is sure that there is no fight, so that the expensive members see
+only the rest: a cascade (Viola & Jones 2001, "Rapid Object Detection using a Boosted Cascade of Simple Features").
+Whatever may be a fight is judged by all members, because the number of false alarms depends on how such windows rank.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ import numpy as np
 from violence_detection.constants import CLOSER_LOOK_KEY as CLOSER_LOOK_KEY
 from violence_detection.constants import EARLY_EXIT_KEY as EARLY_EXIT_KEY
 
-#: Added to each probability before its logarithm is taken, as scikit-learn's temperature scaling does.
+#: Added to P and to 1 - P before their logarithms are taken, as in scikit-learn's temperature scaling.
 _TINY = 1e-12
-#: P(fight) of the same features differs by no more from one pass of a network to the next.
-_THE_SAME = 1e-6
-#: ensemble.json: a member's own temperature; there for all members or for none.
+#: Relative tolerance for P(fight) of the same features: a network's passes over them differ by no more.
+_SAME_FEATURES_RTOL = 1e-6
+#: Key of a member's own temperature in ensemble.json, where either all members have one or none.
 TEMPERATURE_KEY = "temperature"
 
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """Where P(fight) of `member`, by its own temperature, is below `below`, it alone counts."""
+    """The rule that `member` alone counts where its P(fight), by its own temperature, is below `below`.
+
+    Raises ValueError if `member` is empty or not text, or `below` is not between 0 and 0.5.
+    """
 
     member: str
     below: float
@@ -39,34 +42,40 @@ class EarlyExit:
     def __post_init__(self) -> None:
         number = isinstance(self.below, int | float) and not isinstance(self.below, bool)
         if not (isinstance(self.member, str) and self.member and number and 0 < self.below < 0.5):
-            raise ValueError(f"a member and a number between 0 and 0.5, not {self.member!r}, {self.below!r}")
+            raise ValueError(
+                f"expected a member and a number between 0 and 0.5, found {self.member!r}, {self.below!r}"
+            )
 
     def is_sure(self, p: np.ndarray) -> np.ndarray:
-        """Where that is, (N,) bool, of the member's P(fight)."""
+        """Where the member alone counts, (N,) bool, by its P(fight) (N,)."""
         return p < self.below
 
     def decides_at(self, threshold: float) -> bool:
-        """Whether P on either side of such a threshold are what it settles: the other members would have no say."""
+        """Whether the member would decide at this threshold, so that the other members would have no say there."""
         return bool(self.is_sure(np.asarray(threshold)))
 
     def record(self) -> dict[str, Any]:
-        """As files have it."""
+        """The rule as it is stored in JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Averaging:
-    """How several members' P(fight) become one. `in_logits`: their logits are averaged, else their probabilities."""
+    """How the P(fight) of several members becomes one.
+
+    `in_logits`: the mean is of their logits, otherwise of their probabilities. `early_exit`: None: all members count
+    everywhere.
+    """
 
     in_logits: bool = False
     early_exit: EarlyExit | None = None
 
     def settled(self, p: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Where one member counts alone, (N,) bool, of the members' P(fight) (N,); None without an early exit."""
+        """Where one member counts alone, (N,) bool; None without an early exit. `p`: member name -> P(fight) (N,)."""
         return self.early_exit.is_sure(p[self.early_exit.member]) if self.early_exit else None
 
     def in_words(self) -> str:
-        """What several members say together, for people."""
+        """How members are averaged, as a phrase for people."""
         what = (
             "their logits, each divided by a temperature of the member's own"
             if self.in_logits
@@ -77,20 +86,20 @@ class Averaging:
         return f"the weighted mean of {what}{alone}"
 
     def without_exit(self) -> Averaging:
-        """The same by all members."""
+        """The same averaging without an early exit: all members count everywhere."""
         return replace(self, early_exit=None)
 
     def exit_record(self) -> dict[str, Any] | None:
-        """The early exit as files have it, None without."""
+        """The early exit as it is stored in JSON; None without one."""
         return self.early_exit.record() if self.early_exit else None
 
 
-#: The mean of all members' probabilities.
+#: The plain mean of all members' probabilities.
 PLAIN = Averaging()
 
 
 def logit(p: np.ndarray) -> np.ndarray:
-    """Of probabilities in [0, 1], which stay finite: float64."""
+    """Logits, float64, of probabilities in [0, 1]; finite for 0 and 1 too."""
     values = np.asarray(p, np.float64)
     return np.log(values + _TINY) - np.log(1 - values + _TINY)
 
@@ -103,10 +112,11 @@ def scaled(p: np.ndarray, factor: float) -> np.ndarray:
 
 
 def over_views(p: np.ndarray, closer_look: bool = False) -> np.ndarray:
-    """What a member says of clips, (N,), from P(fight) of each view, (V, N).
+    """A member's P(fight) of clips, (N,), from its P(fight) of each view, (V, N).
 
-    The mean over the views; where the last of them is the closer look, that look and the others together count the
-    same, as logits. Where it is the plain view again, the first one, it counts no second time.
+    It is the mean over the views. With `closer_look` the last view is the closer look: then the logit is the mean of
+    that look's logit and the logit of the mean over the other views. A clip without a closer look has its plain view,
+    the first, again as the last; there the last view is ignored.
     """
     if not closer_look or len(p) == 1:
         mean: np.ndarray = np.mean(p, axis=0)
@@ -114,14 +124,15 @@ def over_views(p: np.ndarray, closer_look: bool = False) -> np.ndarray:
     from scipy.special import expit
 
     plain, whole, closer = p[0], np.mean(p[:-1], axis=0), p[-1]
-    is_plain = np.isclose(plain, closer, rtol=_THE_SAME, atol=0)
+    is_plain = np.isclose(plain, closer, rtol=_SAME_FEATURES_RTOL, atol=0)
     return np.where(is_plain, whole, expit((logit(whole) + logit(closer)) / 2))
 
 
 def together(p: Mapping[str, np.ndarray], weights: Sequence[float], how: Averaging) -> np.ndarray:
-    """The weighted mean, (N,), of the members' P(fight), name -> (N,) by their own temperatures.
+    """The weighted mean of the members' P(fight), (N,).
 
-    It is not finite where any member's is not, but where one alone counts.
+    `p`: member name -> P(fight) (N,), by its own temperature, in the order of `weights`. The mean is not finite where
+    any member's P(fight) is not, except where one member counts alone.
     """
     from scipy.special import expit
 

@@ -1,7 +1,8 @@
-"""What is made of a trained model's probabilities: its temperature, and thresholds for what one wants of it.
+"""A trained model's calibration: the temperature of its probabilities, and the thresholds of its operating points.
 
-Stored under `calibration` in ensemble.json, or in config.json of a single model, whose last epoch (final_model) has
-none. A member of an ensemble gives raw probabilities; the average is what is calibrated.
+It is stored under `calibration` in ensemble.json, or in the config.json of a single model; there it is that of the
+epoch that is kept (best_model), and the last epoch (final_model) has none. Of an ensemble the average is calibrated,
+not the members.
 """
 
 from __future__ import annotations
@@ -20,31 +21,38 @@ from violence_detection.models import averaging, model_files
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.training import run_folder
 
-#: In `rests_on`, True where the model was adapted afterwards.
+#: Key in `rests_on`: True if the model was adapted after its calibration.
 BEFORE_ADAPTING = "before_adapting"
-#: scikit-learn looks for the temperature no farther away.
+#: scikit-learn's temperature scaling searches no higher, and no lower than the inverse of this.
 MOST_TEMPERATURE = math.exp(10)
-#: In `rests_on`, how many views of a clip were averaged, as by --tta.
+#: Key in `rests_on`: how many views of a clip were averaged, as by --tta.
 VIEWS = "views"
-#: In `rests_on`, {n, n_groups} of the clips that the early exit leaves, where the temperature is of these alone.
+#: Key in `rests_on`: {n, n_groups} of the clips that the early exit leaves to all members, if the temperature was
+#: fitted on these alone.
 TEMPERATURE_FROM = "temperature_from"
-_WITHOUT_EXIT, _OF_WITHOUT = "without_exit", ("temperature", "why_not")
+_WITHOUT_EXIT = "without_exit"
+#: What is stored under _WITHOUT_EXIT.
+_WITHOUT_EXIT_KEYS = ("temperature", "why_not")
 _BEFORE = (
-    "it was made before models were calibrated; the command that trained it adds it, and trains nothing again"
+    "it was made before models were calibrated; the command that trained it, run again, adds the calibration without "
+    "training again"
 )
-_OF_MEMBER = "members are left as they are; where an ensemble is calibrated, its average is"
+_OF_MEMBER = "members are left as they are; of an ensemble only the average is calibrated"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`temperature` None: probabilities stay as they are, and `why_not` says why.
+    """The calibration of one model.
 
-    `rests_on`: {what, n, n_groups, views}, the predictions that it was fitted on, with TEMPERATURE_FROM the temperature
-    on some of them alone; with BEFORE_ADAPTING they are of the model before it was adapted (adapted_model.py), and
-    nobody knows whether it fits this one. `operating_points`: name, with underscores -> {threshold, false_alarm_rate,
-    recall, guarantee, ...}, see evaluation.operating_points; `early_exit` false there: all of it is of probabilities
-    without the early exit. `without_exit`: the temperature of these, of a model that has an exit; None where it was
-    calibrated before that was told.
+    `temperature`: if None, probabilities stay as they are, and `why_not` says why.
+    `rests_on`: {what, n, n_groups, views} of the predictions that the calibration was fitted on. TEMPERATURE_FROM is
+    there if the temperature was fitted on some of them alone. BEFORE_ADAPTING is there if they were made before the
+    model was adapted (adapted_model.py), so that the calibration may not fit the model as it is now.
+    `operating_points`: name, with underscores -> {threshold, false_alarm_rate, recall, guarantee, ...}, see
+    evaluation.operating_points. Where `early_exit` is false in one, its threshold and figures are of probabilities
+    without the early exit.
+    `without_exit`: for a model with an early exit, the temperature of its probabilities without that exit; None if the
+    model has no early exit, or was calibrated by a version that did not record it.
     """
 
     temperature: float | None
@@ -55,42 +63,43 @@ class Calibration:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the temperature was fitted on predictions of the model as it is."""
+        """Whether there is a temperature, fitted on predictions of the model as it is now."""
         return self.temperature is not None and not self.rests_on.get(BEFORE_ADAPTING)
 
     def apply(self, p: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities (N,) for averages `p` (N,) in [0, 1]: the logit, divided by the temperature.
+        """Calibrated probabilities (N,) for averages `p` (N,) in [0, 1]: each logit is divided by the temperature.
 
-        Guo et al. 2017, "On Calibration of Modern Neural Networks", as scikit-learn computes it. Order is kept, and
-        with it what is above 0.5. NaN stays NaN.
+        Guo et al. 2017, "On Calibration of Modern Neural Networks", as scikit-learn computes it. The order is kept,
+        and so is the side of 0.5 on which a probability lies. NaN stays NaN.
         """
         return np.asarray(p) if self.temperature is None else averaging.scaled(p, 1 / self.temperature)
 
     def before(self, p: np.ndarray) -> np.ndarray:
-        """The averages (N,) that become these probabilities (N,): the other way round."""
+        """The averages (N,) that become the calibrated probabilities `p` (N,): the inverse of `apply`."""
         return np.asarray(p) if self.temperature is None else averaging.scaled(p, self.temperature)
 
     def threshold(self, point: str = BALANCED, otherwise: float = DEFAULT_THRESHOLD) -> float:
-        """The threshold of an operating point; of `balanced` it is `otherwise`.
+        """The threshold of an operating point; that of `balanced` is `otherwise`.
 
-        Raises UserError if the model has no such point stored.
+        Raises UserError if no such point is stored with the model.
         """
         if point == BALANCED:
             return otherwise
         found = self.operating_points.get(key_of(point))
         if found is None:
             raise UserError(
-                f"the model has no threshold for the operating point {point}: {self.why_not or _BEFORE}. Or use the "
-                f"point {BALANCED}"
+                f"the model has no threshold for the operating point {point}: {self.why_not or _BEFORE}. Use the "
+                f"operating point {BALANCED}, which every model has"
             )
         return float(found["threshold"])
 
     def leaves_out(
         self, exits: EarlyExit | None, point: str = BALANCED, otherwise: float = DEFAULT_THRESHOLD
     ) -> bool:
-        """Whether the model's early exit is not taken at an operating point, of `balanced` with threshold `otherwise`.
+        """Whether the model's early exit, `exits`, is not taken at an operating point.
 
-        Of a model that was calibrated before this was told the exit is always taken.
+        `otherwise`: the threshold of `balanced`. The exit is always taken if the model was calibrated by a version that
+        did not record the calibration without it.
         """
         if exits is None or self.without_exit is None:
             return False
@@ -99,7 +108,7 @@ class Calibration:
         return self.operating_points.get(key_of(point), {}).get(averaging.EARLY_EXIT_KEY) is False
 
     def described(self) -> str:
-        """One line for people."""
+        """The temperature and what it was fitted on, or why there is none; one line for people."""
         if self.temperature is None:
             return f"not calibrated: {self.why_not}"
         r = self.rests_on
@@ -116,13 +125,14 @@ class Calibration:
 
     @property
     def views(self) -> int | None:
-        """How many views of a clip were averaged, as by --tta, where it was fitted; None: not noted."""
+        """How many views of a clip were averaged, as by --tta, when the calibration was fitted; None: not recorded."""
         return self.rests_on.get(VIEWS)
 
     def other_views(self, views: int) -> str:
-        """What is to be said where `views` views of a clip are averaged, and others were as it was fitted.
+        """A warning that `views` views of a clip are averaged, but another number when the calibration was fitted.
 
-        Empty where they are as many, where nobody noted how many, and of a model of which nothing is promised.
+        Empty if the numbers are the same, if that of the calibration was not recorded, or if the model has no operating
+        points, so that nothing is promised.
         """
         fitted = self.views
         if fitted in (None, views) or not self.operating_points:
@@ -139,17 +149,21 @@ class Calibration:
         )
 
     def record(self) -> dict[str, Any]:
-        """As it is stored."""
+        """The calibration as it is stored in JSON; see `read`."""
         return {
             "temperature": self.temperature,
             "why_not": self.why_not,
             "rests_on": dict(self.rests_on),
             "operating_points": {name: dict(point) for name, point in self.operating_points.items()},
-            **({_WITHOUT_EXIT: {k: w.record()[k] for k in _OF_WITHOUT}} if (w := self.without_exit) else {}),
+            **(
+                {_WITHOUT_EXIT: {k: w.record()[k] for k in _WITHOUT_EXIT_KEYS}}
+                if (w := self.without_exit)
+                else {}
+            ),
         }
 
 
-#: Of models of folds, and of those trained without a data set.
+#: The calibration of the models of folds, and of models trained without one data set.
 OF_FOLDS = Calibration(
     None,
     why_not="models of folds are left as they are; what they say of clips held out calibrates the ensemble",
@@ -161,19 +175,19 @@ def _of_views(views: int) -> str:
 
 
 def key_of(point: str) -> str:
-    """An operating point's name in JSON, where its flag has hyphens."""
+    """The name of an operating point in JSON: with underscores for the hyphens of its flag."""
     return point.replace("-", "_")
 
 
 def name_of(key: str) -> str:
-    """The other way round."""
+    """The name of an operating point as a flag has it: with hyphens for the underscores of JSON."""
     return key.replace("_", "-")
 
 
 def read(path: Path) -> Calibration:
-    """The calibration of a model: a model file, a model folder or an ensemble folder. Nothing of it is loaded.
+    """The calibration of a model file, a model folder or an ensemble folder, read without loading the model.
 
-    Raises UserError if there is no model, or what is stored is no calibration.
+    Raises UserError if there is no model, or what is stored is not a valid calibration.
     """
     (_, file, _), *_ = model_files.listed(path)
     ensemble = path / run_folder.ENSEMBLE_NAME
@@ -190,7 +204,9 @@ def _parse(path: Path) -> Calibration:
     if stored is None:
         return Calibration(None, why_not=_OF_MEMBER if run_folder.JOB_KEY in record else _BEFORE)
     if not _is_calibration(stored):
-        raise run_folder.damaged(path, f"{run_folder.CALIBRATION_KEY} holds no temperature and thresholds")
+        raise run_folder.damaged(
+            path, f"its {run_folder.CALIBRATION_KEY} has no valid temperature and thresholds"
+        )
     without, rests_on = stored.get(_WITHOUT_EXIT), stored["rests_on"]
     of_all = {name: value for name, value in rests_on.items() if name != TEMPERATURE_FROM}
     return Calibration(
@@ -203,7 +219,7 @@ def _parse(path: Path) -> Calibration:
 
 
 def _is_calibration(stored: Any) -> bool:
-    """Whether all that is used of it is there, of its kind, and in bounds: the file may be a stranger's."""
+    """Whether all values that are used are there, of the right type and in range: the file may come from anybody."""
     if not isinstance(stored, dict) or not {"temperature", "rests_on", "operating_points"} <= stored.keys():
         return False
     temperature, rests_on, points = (stored[k] for k in ("temperature", "rests_on", "operating_points"))
@@ -225,7 +241,7 @@ def _is_calibration(stored: Any) -> bool:
 
 
 def _is_point(stored: Mapping[str, Any], without_exit: bool) -> bool:
-    """`without_exit`: whether it is known what probabilities are without the early exit."""
+    """Whether an operating point is valid. `without_exit`: whether the calibration without the early exit is stored."""
     taken = stored.get(averaging.EARLY_EXIT_KEY, True)
     return (taken is True or (taken is False and without_exit)) and _is_number(stored.get("threshold"), 0, 1)
 

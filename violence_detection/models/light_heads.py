@@ -1,7 +1,7 @@
-"""Heads that judge without Keras, whose import alone takes seconds: the kernel head in NumPy.
+"""The kernel head in NumPy, which judges without Keras, whose import alone takes seconds.
 
-What is read is the file that `saved_heads` wrote. Anything in it that is not as it should be is left to `saved_heads`,
-which says what is wrong.
+It is read from the file that `saved_heads` wrote. If anything in that file is not as expected, `kernel_head` returns
+None, and the caller loads the file with `saved_heads`, which says what is wrong.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from violence_detection.training import run_folder, whole_numbers
 from violence_detection.training.config import KERNEL
 from violence_detection.training.likeness import likeness, unit
 
-#: The end of the name of a tensor with the steps of another, as saved_heads.py has it.
+#: Suffix of a tensor that has the steps of another one, as in saved_heads.py.
 STEP = ".step"
 
 
 @dataclass(frozen=True)
 class KernelHead:
-    """LandmarkSimilarity of each input, their mean, and a logistic layer; see training/heads.py.
+    """The LandmarkSimilarity of each input, the mean of these, and a logistic layer; see training/heads.py.
 
-    `vectors`, `gammas`: by input, (M, C) float32 of unit length and a number. `kernel` (M,) float32, `bias`.
-    `length_counts`: the inputs whose vectors keep their lengths.
+    `vectors`: by input, the M landmarks, (M, C) float32 of unit length. `gammas`: by input, the gamma of its Gaussian
+    kernel. `kernel` (M,) float32 and `bias`: of the logistic layer. `length_counts`: the inputs whose vectors, and
+    whose landmarks, keep their lengths.
     """
 
     vectors: Mapping[str, np.ndarray]
@@ -39,16 +40,16 @@ class KernelHead:
     length_counts: frozenset[str] = frozenset()
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """P(fight), (N,) float64 in [0, 1], for inputs name -> (N, T, C), of which it takes its own."""
+        """P(fight), (N,) float64 in [0, 1], for inputs name -> (N, T, C); those of other heads are ignored."""
         return 1 / (1 + np.exp(-self.logits(self.units(inputs)).astype(np.float64)))
 
     def units(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Of its own inputs (N, T, C) the means over time at unit length, or their own, (N, C) float32."""
+        """The means over time of the head's inputs (N, T, C): (N, C) float32, at unit length unless lengths count."""
         means = {name: inputs[name].astype(np.float32).mean(axis=1) for name in self.vectors}
         return {name: mean if name in self.length_counts else unit(mean) for name, mean in means.items()}
 
     def likeness(self, units: Mapping[str, np.ndarray]) -> np.ndarray:
-        """How like its landmarks such means are, (N, M) in [0, 1]."""
+        """The likeness of N clips to the M landmarks, (N, M) in [0, 1]. `units`: as the method `units` returns them."""
         found = [
             likeness(units[name], vectors, self.gammas[name], name in self.length_counts)
             for name, vectors in self.vectors.items()
@@ -57,19 +58,22 @@ class KernelHead:
         return alike
 
     def logits(self, units: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What it says of such means, (N,)."""
+        """The head's logits, (N,). `units`: as the method `units` returns them."""
         said: np.ndarray = self.likeness(units) @ self.kernel + self.bias
         return said
 
 
 def stored_as_whole(stored: Any, name: str) -> bool:
-    """Whether a file holds these numbers as whole ones, with the step of each column beside them."""
+    """Whether an open safetensors file has `name` as int8, with the step of each column in a tensor beside it."""
     names = set(stored.keys())
     return {name, name + STEP} <= names and stored.get_slice(name).get_dtype() == "I8"
 
 
 def kernel_head(file: Path, record: Mapping[str, Any]) -> KernelHead | None:
-    """The kernel head of a `.safetensors` file; None where it is another head, or not as it was written."""
+    """The kernel head in a `.safetensors` file; None if the file has another suffix or head, or is damaged.
+
+    `record`: the content of the config.json beside it.
+    """
     if record.get("architecture") != KERNEL or file.suffix != run_folder.WEIGHTS_SUFFIX:
         return None
     shapes, landmarks = record["inputs"], record["head"]["landmarks"]

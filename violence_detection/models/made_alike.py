@@ -1,8 +1,8 @@
-"""Whether models that judged clips kept apart were made like a model: what they gave is then a figure of its kind.
+"""Whether models that judged held-out clips were made like a given model, so that their figures speak for it.
 
-Such models are those of folds (cross_validation.json) and those that were trained without a data set
-(leave_one_dataset_out.json). Compared are the members with their settings, how they are averaged, and the clips. Their
-seed is left out, and so is what is chosen on clips: weights, temperatures, thresholds.
+Such models are those of folds (cross_validation.json) and those trained without one data set
+(leave_one_dataset_out.json). Compared are the members with their settings, how they are averaged, and the clips. Seeds
+are not compared, nor is what is chosen on clips: weights, temperatures and thresholds.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ from violence_detection.training import run_folder, trained_clips
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Roles of clips of the data sets alone that a model is measured on.
+#: Roles that only clips of data sets that the model is measured on may have.
 _SELECTING = (trained_clips.SELECTION, trained_clips.WEIGHTS)
-#: In `made_with` of a record: parts by member, the hash of the left-out clips' ids, the data sets trained on alone.
-_MEMBERS_KEY, _CLIPS_KEY, _ADDED_KEY = "members", "left_out_clips", "added_datasets"
-#: What a record that is odd is met by: it may come from somebody else.
+#: Key in `made_with` of leave_one_dataset_out.json: by architecture, what the function `made_with` gives for a member.
+_MEMBERS_KEY = "members"
+#: Key in `made_with`: the hash of the ids of the left-out clips.
+_CLIPS_KEY = "left_out_clips"
+#: Key in `made_with`: the data sets that were trained on but never left out.
+_ADDED_KEY = "added_datasets"
+#: Exceptions that a malformed record raises when it is read; records may come from anybody.
 ODD = (LookupError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Made:
-    """How a model was made. `records`: its members' config.json; `clips`: columns of trained_on.csv.
+    """How a model was made.
 
-    `measured`: the data sets that it selects and is measured on, None where that was not noted. `in_logits`, and
-    `early_exit` as files have it: how its members are averaged. `closer_look`: whether it takes one.
+    `records`: config.json of each member. `clips`: the rows of trained_on.csv. `measured`: the data sets that it
+    selects and is measured on; None: not recorded. `in_logits`, `early_exit`: how its members are averaged, see
+    averaging.py; the early exit as it is stored in JSON. `closer_look`: whether it takes a closer look.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -45,7 +50,7 @@ class Made:
     def of(
         cls, records: Sequence[Mapping[str, Any]], clips: pd.DataFrame, ensemble: Mapping[str, Any]
     ) -> Made:
-        """Of its members' records, their clips, and its ensemble.json, which is empty for a single model."""
+        """How a model was made, from its members' records, its clips, and ensemble.json (empty for a single model)."""
         members = ensemble.get("members")
         own = [m.get(averaging.TEMPERATURE_KEY) for m in members or () if isinstance(m, Mapping)]
         return cls(
@@ -60,11 +65,11 @@ class Made:
 
 @dataclass(frozen=True)
 class JudgedApart:
-    """What is known of models that judged clips kept apart, by turns each clip of some data sets.
+    """How models were made that together judged each clip of some data sets while it was held out.
 
-    `members`: their architectures; `made_with`: by architecture the parts of `made_with`, of one or several models.
-    `clips`: data set -> how many; `clips_sha256`: of all their ids, `added`: the data sets that were trained on alone;
-    each None where an earlier version has not noted it.
+    `members`: their architectures. `made_with`: by architecture, what the function `made_with` gives for one or several
+    models. `clips`: data set -> number of held-out clips. `clips_sha256`: hash of the ids of these. `added`: the data
+    sets that were trained on but never held out. The last two are None if an earlier version did not record them.
     """
 
     members: Sequence[str]
@@ -78,7 +83,7 @@ class JudgedApart:
 
     @classmethod
     def left_out(cls, found: Mapping[str, Any]) -> JudgedApart:
-        """Of leave_one_dataset_out.json. Raises one of `ODD` if it is none."""
+        """How the models of leave_one_dataset_out.json were made, by its content. Raises one of `ODD` if malformed."""
         noted = found["made_with"]
         members = [str(name) for name in found["members"]]
         added = noted.get(_ADDED_KEY)
@@ -95,7 +100,7 @@ class JudgedApart:
 
 
 def made_with(record: Mapping[str, Any]) -> dict[str, str]:
-    """By part, a hash of what a model's record (config.json) says that it was made with; its seed is left out."""
+    """What a model's record (config.json) says that it was made with: part -> hash; without the seed."""
     train = record.get("train")
     parts = {
         "clips": record.get("manifest_sha256"),
@@ -112,10 +117,10 @@ def made_with(record: Mapping[str, Any]) -> dict[str, str]:
 def noted(
     records: Sequence[Mapping[str, Any]], left_out: Collection[str], added: Collection[str]
 ) -> dict[str, Any]:
-    """What leave_one_dataset_out.json holds under `made_with`.
+    """The value of `made_with` in leave_one_dataset_out.json.
 
-    `records`: config.json of each member, of one of the models; `left_out`: ids of the clips that were, by turns;
-    `added`: the data sets that were trained on alone.
+    `records`: config.json of each member of one of the models. `left_out`: ids of all clips that were left out in turn.
+    `added`: the data sets that were trained on but never left out.
     """
     return {
         **made_with(records[0]),
@@ -126,7 +131,10 @@ def noted(
 
 
 def differences(made: Made, apart: JudgedApart) -> list[str]:
-    """What is other of the two: clips, members, average, early exit, closer look, or a part of `made_with`."""
+    """What differs between the two, sorted: parts of `made_with`, clips, members, average, early exit, closer look.
+
+    The average is compared only if the members are the same, the early exit only if the average is the same too.
+    """
     other = [
         name
         for record in made.records
@@ -148,19 +156,21 @@ def differences(made: Made, apart: JudgedApart) -> list[str]:
 
 
 def unknown(made: Made, apart: JudgedApart) -> str:
-    """Why it cannot be told whether the clips are the same; empty where it can."""
+    """Why it is not known whether the clips are the same; empty if it is."""
     if made.clips.empty or (made.clips.dataset == "").any():
-        return f"of the model no {trained_clips.CLIPS_NAME} names the clips and their data sets"
+        return f"the model has no {trained_clips.CLIPS_NAME} that names its clips and their data sets"
     if apart.added is None and (others := sorted(set(made.clips.dataset) - set(apart.clips))):
-        return f"an earlier version did not note whether {', '.join(others)} was trained on too"
+        return (
+            f"an earlier version did not record whether those models were trained on {', '.join(others)} too"
+        )
     return ""
 
 
 def _has_other_clips(made: Made, apart: JudgedApart) -> bool:
-    """Whether the clips are known to be others than those of the model.
+    """Whether the clips are known to differ from those of the model.
 
-    An added data set is compared by its name: those of its clips that share a source with a clip kept apart are not
-    trained on.
+    Added data sets are compared by name alone: their clips that share a source with a held-out clip are not trained on,
+    so the clips themselves may differ.
     """
     if made.clips.empty or (made.clips.dataset == "").any():
         return False
@@ -182,7 +192,7 @@ def _ids_sha256(clip_ids: Collection[str]) -> str:
 
 
 def _measured(ensemble: Mapping[str, Any]) -> frozenset[str] | None:
-    """The data sets that ensemble.json says it is measured on; of a final fit those of its folds."""
+    """The data sets that ensemble.json says the model is measured on; for a final fit, those of its folds."""
     names = ensemble.get(run_folder.MEASURED_KEY)
     if names is None:
         final = ensemble.get(run_folder.FINAL_KEY)

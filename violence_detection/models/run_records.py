@@ -1,6 +1,6 @@
-"""What a trained model's own folder says of how it was made: read for the roadmap's checklist and the model card.
+"""The records of how a trained model was made, read from its folder for the roadmap's checklist and the model card.
 
-Records may come from somebody else. They are only shown, never acted on, so one that is missing or odd is an empty one.
+Records may come from anybody. They are only shown, never acted on, so one that is missing or malformed counts as empty.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MemberRecord:
-    """One member: its share in the average, and its config.json and result.json; `result` is empty without one."""
+    """One member: its weight in the average, its config.json and its result.json, each empty if there is none."""
 
     name: str
     weight: float
@@ -32,30 +32,31 @@ class MemberRecord:
 
     @classmethod
     def of_file(cls, model: Path, name: str = "", weight: float = 1.0) -> MemberRecord:
-        """That of the records beside a model's file."""
+        """The member with the records beside the model file `model`."""
         config, result = (_object(model.parent / n) for n in (run_folder.CONFIG_NAME, run_folder.RESULT_NAME))
         return cls(name, weight, config, result)
 
     @property
     def in_steps(self) -> bool:
-        """Whether it was trained step by step: settings of batches and of the learning rate do nothing for others."""
+        """Whether it was trained in steps, so that batch size and learning rate mattered: all but the kernel head."""
         return self.of("architecture") != KERNEL
 
     @property
     def in_epochs(self) -> bool:
-        """Whether epochs were counted, not steps fixed before."""
+        """Whether its training was counted in epochs, not in a number of steps fixed in advance."""
         return "epochs" in settings_of(str(self.of("architecture"))) and self.of(step_plan.RECORD_KEY) is None
 
     @property
     def chose_epoch(self) -> bool:
-        """Whether the selection part chose the epoch that is kept."""
+        """Whether the epoch that is kept was chosen on the selection part."""
         return self.in_epochs and self.of("train", "keep") != "last"
 
     @property
     def taken(self) -> list[tuple[str, str, str]]:
-        """Backbone, stream and number of frames of each input, as words.
+        """Backbone, stream and number of frames of each input, as text.
 
-        As noted of its features: a backbone with a sampling of its own takes other frames than the settings ask for.
+        They come from the records of its features if there are any: a backbone with its own sampling takes other frames
+        than the settings ask for.
         """
         inputs = self.of("feature_records")
         found = [r for r in inputs.values() if isinstance(r, Mapping)] if isinstance(inputs, Mapping) else []
@@ -67,7 +68,7 @@ class MemberRecord:
         ]
 
     def of(self, *keys: str) -> Any:
-        """A value of its config, None where it is not there."""
+        """The value at these nested keys of its config; None if it is not there."""
         value: Any = self.config
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -76,16 +77,17 @@ class MemberRecord:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """The records of a model and of what stands beside it.
+    """The records of a model and of the folds, tuned members and figures in or above its folder.
 
-    `clips`: every labelled clip that any member was made with, columns of trained_on.csv; `adapted_to`: how many
-    stretches of footage without labels it was adapted to afterwards; `trained_on_all`: whether it is known to be made
-    with every labelled clip that there was. `mined`: how many clips were looked at for
-    hard ones; `tuned`: the members that were then tuned; `tuned_beside`: whether such members stand in another folder.
-    `cross_validation`: the folds' figures, where their models were made with the clips, settings and members of this
-    one; else empty, and `no_cross_validation` says why. `other_folds`: what was other of folds that are there.
-    `final_fit`: what ensemble.json says of a fit on every clip, else empty; `left_out`: of such a fit what models made
-    like it gave on data sets left out, where that was measured.
+    `clips`: every labelled clip that any member was made with, with the columns of trained_on.csv.
+    `mined`: how many clips were searched for hard ones. `tuned`: the members that were fine-tuned on these.
+    `tuned_beside`: whether fine-tuned members are in a folder below this one.
+    `cross_validation`: the folds' figures, if the folds' models were made with the clips, settings and members of this
+    one; otherwise empty, and `no_cross_validation` says why. `other_folds`: in what existing folds differ from it.
+    `final_fit`: what ensemble.json says of a final fit; empty for other models. `left_out`: for a final fit, the
+    figures on left-out data sets by models made like it; empty if there are none.
+    `adapted_to`: how many stretches of footage without labels the model was adapted to afterwards. `trained_on_all`:
+    whether it is known to be trained on every labelled clip that there was.
     """
 
     folder: Path
@@ -103,7 +105,7 @@ class RunRecords:
     trained_on_all: bool = False
 
     def values(self, *keys: str, of: Sequence[MemberRecord] | None = None) -> list[Any]:
-        """What the configs of the members, or `of` some of them, have, each once, in their order."""
+        """The values at these nested keys of the members' configs, each once, in order. `of`: only these members."""
         found: list[Any] = []
         for member in self.members if of is None else of:
             if (value := member.of(*keys)) not in found:
@@ -112,12 +114,12 @@ class RunRecords:
 
     @property
     def streams(self) -> str:
-        """The streams that the backbones of its members were given."""
+        """The streams that the members' backbones take, sorted, as text."""
         return ", ".join(sorted({stream for member in self.members for _, stream, _ in member.taken}))
 
     @property
     def frames(self) -> str:
-        """How many frames of a clip its backbones take, with their names where they differ."""
+        """How many frames of a clip the backbones take, as text; with the backbones' names if the numbers differ."""
         takers: dict[str, set[str]] = {}
         for backbone, _, frames in (taken for member in self.members for taken in member.taken):
             takers.setdefault(frames, set()).add(backbone)
@@ -128,23 +130,23 @@ class RunRecords:
 
     @property
     def epochs_ran(self) -> list[int]:
-        """How many epochs the trainings of members ran that count them, each number once."""
+        """How many epochs the trainings of members ran, each number once, sorted; only members trained in epochs."""
         found = [member.result.get("epochs_run") for member in self.members if member.in_epochs]
         return sorted({n for n in found if run_folder.is_count(n)})
 
     @property
     def chose_epoch(self) -> bool:
-        """Whether the selection part chose the epoch of a member."""
+        """Whether any member's epoch was chosen on the selection part."""
         return any(member.chose_epoch for member in self.members)
 
     @property
     def has_selection(self) -> bool:
-        """Whether clips were kept apart from training to select by; where a member does not note it, it may have."""
+        """Whether clips were kept from training for selection. A member that does not record it counts as if so."""
         return any(member.of("clips", "selection") != 0 for member in self.members)
 
     @property
     def folds_in_words(self) -> str:
-        """What the folds gave, or that they are of other settings; empty where there are none to speak of."""
+        """The folds' accuracy in a sentence, or that the folds are of other settings; empty if there are no folds."""
         if self.other_folds:
             other = ", ".join(self.other_folds)
             return f"Cross-validation: folds of other settings than this model (other {other}), so no figure of them."
@@ -167,17 +169,17 @@ class RunRecords:
 
     @property
     def folds_are_data_sets(self) -> bool:
-        """Whether each fold held out a data set, not sources of every one."""
+        """Whether each fold held out one data set, rather than sources of every data set."""
         return bool(self.cross_validation.get("by_dataset"))
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether its members stand in an ensemble.json."""
+        """Whether its folder has an ensemble.json."""
         return (self.folder / run_folder.ENSEMBLE_NAME).is_file()
 
 
 def read(path: Path) -> RunRecords:
-    """The records of a model file, a model folder or an ensemble folder. Raises UserError if there is no model."""
+    """Read the records of a model file, a model folder or an ensemble folder. Raises UserError if there is no model."""
     import pandas as pd
 
     listed = model_files.listed(path)
@@ -217,7 +219,7 @@ def read(path: Path) -> RunRecords:
 
 @dataclass(frozen=True)
 class _Folds:
-    """The record of a model's folds; else an empty one, with why there is none that counts, and what is other."""
+    """The record of a model's folds; if none counts, it is empty, `why_not` says why and `other` what differs."""
 
     record: Mapping[str, Any] = field(default_factory=dict)
     why_not: str = ""
@@ -225,7 +227,7 @@ class _Folds:
 
 
 def _final_fit(folder: Path) -> Mapping[str, Any]:
-    """What a final fit keeps of the folds that say what it is worth; empty for any other model."""
+    """What ensemble.json of a final fit says of it, with its folds' figures; empty for any other model."""
     found = _object(folder / run_folder.ENSEMBLE_NAME).get(run_folder.FINAL_KEY)
     if not isinstance(found, dict) or not isinstance(found.get("cross_validation"), dict):
         return {}
@@ -234,7 +236,7 @@ def _final_fit(folder: Path) -> Mapping[str, Any]:
 
 
 def _left_out(folder: Path, made: Made) -> Mapping[str, Any]:
-    """What leaving out a data set gave, where it is known to be of models made like this one."""
+    """The figures on left-out data sets; empty unless they are known to be of models made like this one."""
     record = _object(folder / run_folder.LEFT_OUT_NAME)
     try:
         apart = JudgedApart.left_out(record)
@@ -244,7 +246,10 @@ def _left_out(folder: Path, made: Made) -> Mapping[str, Any]:
 
 
 def _cross_validation(folder: Path, made: Made) -> _Folds:
-    """The folds in the folder or above it, where their models were made like this one."""
+    """The folds in the folder, or in the one above it, if their models were made like this one.
+
+    The folder above is searched only if this one has tuned members or is the ensemble of all folds.
+    """
     places = (folder, folder.parent) if folder.name in (run_folder.TUNED_FOLDER, "folds") else (folder,)
     path = next(
         (p / run_folder.FOLDS_RECORD_NAME for p in places if (p / run_folder.FOLDS_RECORD_NAME).is_file()),
@@ -254,13 +259,15 @@ def _cross_validation(folder: Path, made: Made) -> _Folds:
         return _Folds(why_not=f"no {run_folder.FOLDS_RECORD_NAME} in {folder}")
     record = _object(path)
     if not isinstance(record.get("folds"), list) or not record["folds"]:
-        return _Folds(why_not=f"{path} names no folds")
+        return _Folds(why_not=f"{path} lists no folds")
     try:
         apart = _judged_apart(path.parent, record, all_together=folder.name == "folds")
     except (*made_alike.ODD, UserError):
-        return _Folds(why_not=f"{path} does not say of what members and data sets it is")
+        return _Folds(why_not=f"{path} does not say which members and data sets its folds had")
     if apart is None:
-        return _Folds(why_not=f"{path} is there, but not the models of its folds, which say how it was made")
+        return _Folds(
+            why_not=f"{path} is there, but not the models of its folds, which record how they were made"
+        )
     if other := made_alike.differences(made, apart):
         return _Folds(
             why_not=f"folds of other settings (other {', '.join(other)}): {path}", other=tuple(other)
@@ -271,9 +278,9 @@ def _cross_validation(folder: Path, made: Made) -> _Folds:
 
 
 def _judged_apart(folder: Path, record: Mapping[str, Any], all_together: bool) -> JudgedApart | None:
-    """How the models of the folds below `folder` were made; None where one is not there.
+    """How the models of the folds below `folder` were made; None if one of them is missing.
 
-    `all_together`: the model is all of them in one ensemble.
+    `all_together`: the model that they are compared with is an ensemble of them all.
     """
     members = [str(name) for name in record["members"]]
     numbers = [int(fold["fold"]) for fold in record["folds"]]
@@ -300,7 +307,7 @@ def _judged_apart(folder: Path, record: Mapping[str, Any], all_together: bool) -
 
 
 def _added(tables: Sequence[pd.DataFrame | None], measured: Mapping[str, int]) -> frozenset[str] | None:
-    """The data sets that were trained on alone; None where a table lacks that."""
+    """The data sets that were trained on but not measured on; None if a table is missing or names no data sets."""
     known = [table for table in tables if table is not None and (table.dataset != "").all()]
     if len(known) < len(tables):
         return None

@@ -1,12 +1,12 @@
-"""A final fit made into a model to ship: small, whole by itself, and used only as it was shipped.
+"""Making a final fit into a shipped model: small, complete in one folder, and refused if a file of it has changed.
 
 <name>/ensemble.json                   members and their weights, temperature, thresholds, the folds' figures
-<name>/<member>/config.json            how its input is prepared, its architecture and settings
-<name>/<member>/best_model.safetensors its weights, as small as probabilities allow (MOST_CHANGE): in half precision,
-                                       or of a whole network its difference from the published one
-<name>/<member>/activation_ranges.json of a whole network, for judging in 8 bits (training/activation_ranges.py)
-<name>/trained_on.csv                  the clips that it was trained on, one table for all members
-<name>/README.md, SHA256SUMS           its card; the hash of every file, compared whenever it is used
+<name>/<member>/config.json            how the member's input is prepared, its architecture and settings
+<name>/<member>/best_model.safetensors its weights, as small as MOST_CHANGE allows: in half precision, or for a whole
+                                       network as the difference from the published weights
+<name>/<member>/activation_ranges.json for a whole network, to judge in 8 bits (training/activation_ranges.py)
+<name>/trained_on.csv                  the clips that the model was trained on, one table for all members
+<name>/README.md, SHA256SUMS           its card; the hash of every file, compared whenever the model is used
 """
 
 from __future__ import annotations
@@ -41,52 +41,57 @@ from violence_detection.training import activation_ranges, run_folder, saved_hea
 from violence_detection.training.config import PICTURES_OF
 
 log = logging.getLogger(__name__)
-#: A probability may be another by less than this in the shipped model: with half precision, and with differences.
-MOST_CHANGE, MOST_CHANGE_OF_NETWORKS = 1e-3, 2e-3
-#: How coarsely a network's difference is kept, see training/weight_difference.py: what is tried first to last.
+#: The probabilities of a shipped model differ from those of the final fit by less than this.
+MOST_CHANGE = 1e-3
+#: The same for a model with a whole network among its members.
+MOST_CHANGE_OF_NETWORKS = 2e-3
+#: Step sizes in which a network's difference may be stored (training/weight_difference.py), in the order of trial.
 _STEPS = (0.9, 0.6, 0.4, 0.25)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
 def check(name: str) -> None:
-    """Raise UserError where a model of that name cannot be shipped, before any work."""
+    """Raise UserError if a model cannot be shipped under this name. May be called before there is a model."""
     if not _NAME.fullmatch(name):
-        raise UserError(f"--ship {name}: a name has small letters, digits, and . _ - between them")
+        raise UserError(
+            f"--ship {name}: a name may contain only a-z, 0-9 and . _ -, and must begin with a letter or a digit"
+        )
     target = shipped.home() / name
     if os.path.lexists(target) and not _is_replaced(target):
         raise UserError(
-            f"--ship {name}: {target} is there and is no model that was shipped, so it is not replaced. Choose another "
+            f"--ship {name}: {target} already exists and was not made by --ship, so it is not replaced. Choose another "
             "name, or move it away"
         )
     disks.check_writable(shipped.home(), "--ship (or $VIOLENCE_MODELS)")
 
 
 def _is_replaced(target: Path) -> bool:
-    """Whether the folder is a shipped model; one that was adapted to somebody's cameras was not shipped."""
+    """Whether the folder is a shipped model, which may be replaced, and not one that was adapted to footage."""
     return model_files.is_shipped(target) and not (target / adapted_model.RECORD_NAME).is_file()
 
 
 def ship(model: Path, name: str, inputs: Inputs, published: Path | None = None) -> Path:
-    """Make the final fit in the folder `model` the shipped model `name`, in the place of an earlier one.
+    """Make the final fit in the folder `model` into the shipped model `name`; an earlier one of that name is replaced.
 
     `inputs`: clips to compare probabilities on, input name -> (N, T, C). `published`: a file of the weights that a
-    member with a whole network started from, by default found or fetched. Returns the folder, `shipped.home()`/`name`.
+    whole network among the members started from; by default it is found or fetched. Returns the folder of the shipped
+    model, `shipped.home()`/`name`.
 
-    Raises UserError for a model that is no final fit, for a name that cannot be one, and for one under which something
-    stands that was not shipped.
+    Raises UserError if the model is not a final fit, or if the name is invalid or belongs to something that was not
+    shipped.
     """
     check(name)
     if not run_records.read(model).final_fit:
         raise UserError(
-            f"{model} is no final fit, so it says nothing of what it is worth. Make one with train_ensemble_models.py "
-            "--final"
+            f"{model} is not a final fit, so it has no figures of how good it is. Make a final fit with "
+            "train_ensemble_models.py --final"
         )
     home = shipped.home()
-    # A folder of its own on the same disk, of the same name, which the card has as its title.
+    # On the same disk as the target, to be renamed to it, and of the same name, since the card takes its title from it.
     making, earlier = home / ".making" / name, home / ".making" / f".{name}.earlier"
     copied = earlier.with_name(f"{earlier.name}.copy")
     target = home / name
-    if earlier.is_dir() and not target.exists():  # killed before the new one stood in its place
+    if earlier.is_dir() and not target.exists():  # a run was killed between the two renamings below
         earlier.rename(target)
     for left in (making, earlier, copied):
         shutil.rmtree(left, ignore_errors=True)
@@ -102,7 +107,7 @@ def ship(model: Path, name: str, inputs: Inputs, published: Path | None = None) 
         making.parent.rmdir()
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
     log.info(
-        "%s: %.1f MB; on %d clips no probability is another by more than %.2g",
+        "%s: %.1f MB; on %d clips no probability differs from the final fit's by more than %.2g",
         target, size / 1e6, len(next(iter(inputs.values()))), change,
     )  # fmt: skip
     return target
@@ -114,15 +119,17 @@ def _set_aside(target: Path, earlier: Path, copied: Path) -> None:
     except OSError as e:
         if e.errno != errno.EXDEV:
             raise
-        shutil.copytree(target, copied)  # a folder of a container's image (overlay) cannot be renamed
+        # a folder that is part of a container's image (overlay) cannot be renamed
+        shutil.copytree(target, copied)
         copied.rename(earlier)
-        (target / model_files.SUMS_NAME).unlink()  # first: what is left of it is no model that was shipped
+        # first, so that a half-removed folder is not a shipped model
+        (target / model_files.SUMS_NAME).unlink()
         shutil.rmtree(target)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """How a member's weights are kept: as a difference in such steps, or in half precision, or as they are."""
+    """How a member's weights are stored: as a difference in steps of `step`, in half precision, or unchanged."""
 
     step: float | None = None
     half: bool = False
@@ -134,13 +141,16 @@ class _Kept:
 
 
 def _ways(architecture: str) -> list[_Kept]:
-    """The ways to keep such a member, the smallest first."""
+    """The ways to store a member of this architecture, the smallest first; the last is unchanged."""
     differences = [_Kept(step=step) for step in _STEPS] if architecture in PICTURES_OF else []
     return [*differences, _Kept(half=True), _Kept()]
 
 
 def _write_as_small_as_it_may_be(model: Path, to: Path, inputs: Inputs, published: Path | None) -> float:
-    """Write the model's files, each member as small as it may be; returns the largest change that makes."""
+    """Write the model's files, each member as small as MOST_CHANGE allows.
+
+    Returns the largest change of a probability, of a member or of the average.
+    """
     loaded = trained_model.load(model)
     before = loaded.predict(inputs)
     ways = {
@@ -157,7 +167,8 @@ def _write_as_small_as_it_may_be(model: Path, to: Path, inputs: Inputs, publishe
         small = {name for name, left in ways.items() if len(left) > 1}
         if largest < most or not small:
             return largest
-        # of all together, where each by itself may be: what divides the logit enlarges changes too
+        # Where no member's own change is too large but that of the average is, all members go on to their next way: a
+        # temperature below 1 enlarges changes.
         too_large = small & {name for name, change in changes.items() if not change < most} or small
         for name in sorted(too_large):
             log.info("%s: %s changes a probability by %.2g", name, ways[name][0], largest)
@@ -165,7 +176,7 @@ def _write_as_small_as_it_may_be(model: Path, to: Path, inputs: Inputs, publishe
 
 
 def _write(model: Path, to: Path, kept: Mapping[str, _Kept], published: Path | None) -> None:
-    """The files of the model, but for its card and the sums."""
+    """Write the files of the model, except for its card, the activation ranges and SHA256SUMS."""
     record: dict[str, Any] = run_folder.read_object(model / run_folder.ENSEMBLE_NAME)
     for entry, (name, file, _) in zip(record["members"], model_files.listed(model), strict=True):
         folder = to / name
@@ -188,7 +199,7 @@ def _write(model: Path, to: Path, kept: Mapping[str, _Kept], published: Path | N
 
 
 def _measure_ranges(folder: Path, inputs: Inputs, published: Path | None) -> None:
-    """Of members with whole networks, as they are kept there, what judging in 8 bits needs."""
+    """Write what judging in 8 bits needs for each whole network among the members, measured with the stored weights."""
     loaded = trained_model.load(folder, published)
     for member, record in zip(loaded.members, loaded.records, strict=True):
         if record["architecture"] in PICTURES_OF:
@@ -201,9 +212,10 @@ def _measure_ranges(folder: Path, inputs: Inputs, published: Path | None) -> Non
 def _changes(
     model: TrainedModel, one: Mapping[str, np.ndarray], folder: Path, inputs: Inputs, published: Path | None
 ) -> dict[str, float]:
-    """By member, and under "" of all together, the largest difference of a probability that the copy in `folder` makes.
+    """The largest difference between a probability of the model and of its copy in `folder`.
 
-    `one`: what the model gives. Infinite where a weight is too large for what it is kept in.
+    By member, and under "" of the members' average. `one`: P(fight) by member as the model gives it. Infinite if the
+    copy cannot be loaded, as when a weight is too large for half precision.
     """
     try:
         after = trained_model.load(folder, published)

@@ -1,4 +1,4 @@
-"""A trained model with all that is needed to use it: its members, weights, and its own preprocessing."""
+"""A trained model, ready to use: its members, their weights in the average, and its own preprocessing."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """One trained head, its share in the average, and where logits are averaged what its own is divided by.
+    """One trained head of a model, with its weight in the average.
 
-    `head`: a keras.Model, or what judges in its place (KernelHead, JudgedByEngine); None: it is loaded from `file`
-    when it is needed, with `published` weights if it holds its difference from these.
+    `head`: a keras.Model, or a KernelHead or JudgedByEngine that judges in its place; None: it is loaded from `file`
+    once it is needed. `temperature`: what its logit is divided by, if the model averages logits; otherwise None.
+    `published`: a file of published weights, for a head that is stored as the difference from them.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Member:
 
     @cached_property
     def model(self) -> keras.Model:
-        """The head as Keras has it. Raises UserError if it must be loaded and is damaged."""
+        """The head as a keras.Model, loaded if need be. Raises UserError if its file is damaged."""
         if self.file is None or not (self.head is None or self._judges_itself):
             return self.head
         from violence_detection.training import saved_heads
@@ -49,7 +50,7 @@ class Member:
 
     @property
     def _judges_itself(self) -> bool:
-        from violence_detection.models.light_heads import KernelHead  # loaded with the members
+        from violence_detection.models.light_heads import KernelHead  # only once a model is used
         from violence_detection.models.whole_networks import JudgedByEngine
 
         return isinstance(self.head, KernelHead | JudgedByEngine)
@@ -64,7 +65,7 @@ class Member:
         return heads.predict(self.model, inputs)
 
     def attention(self, inputs: Inputs) -> list[np.ndarray]:
-        """How much each time step counts, (N, T) for each time axis that it pools by attention."""
+        """The attention of each time step, (N, T) for each time axis that the head pools by attention; may be empty."""
         if self._judges_itself:
             return []
         from violence_detection.training import heads
@@ -74,12 +75,13 @@ class Member:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One or several heads on the same features. `folder` and `record` (config.json) are the first member's.
+    """One or several heads on the same features.
 
-    `folders`: those with a table of the clips that it was made with, the ensemble's and each member's. `records`: those
-    of all members. `early_exit`: the member that judges first, and alone where it sees no fight; `by_all`: not at this
-    operating point, where all judge. `closer_look`: whether the last view is one. `calibration`: None where there is
-    nothing stored of it, as for models of a test.
+    `folder`: that of the first member. `folders`: those that may have a table of the clips that the model was made
+    with: the ensemble's and each member's. `record`: config.json of the first member, with the feature records and
+    engines of all; `records`: config.json of each member. `early_exit`: the rule by which one member may judge alone.
+    `by_all`: the early exit is not taken at this operating point, so that all members judge. `closer_look`: whether the
+    last view of a clip is the closer look. `calibration`: None if there is none, as for models in tests.
     """
 
     folder: Path
@@ -95,10 +97,10 @@ class TrainedModel:
     closer_look: bool = False
 
     def at(self, point: str, threshold: float = DEFAULT_THRESHOLD) -> TrainedModel:
-        """The same with the threshold of an operating point; `threshold` is that of `balanced`.
+        """The model at an operating point; `threshold` is the threshold of `balanced`.
 
-        All members judge where the early exit would decide for them, as the point's record or the threshold says.
-        Raises UserError if the model has no such point stored.
+        The early exit is not taken if the record of the point says so, or if at `balanced` the threshold is so low that
+        the exit would decide there. Raises UserError if no such point is stored with the model.
         """
         if self.calibration is None:
             return replace(self, threshold=threshold, by_all=False)
@@ -109,30 +111,30 @@ class TrainedModel:
         )
 
     def by_all_members(self) -> TrainedModel:
-        """The same without the early exit."""
+        """The model with its early exit not taken."""
         return replace(self, by_all=self.early_exit is not None)
 
     @property
     def exits(self) -> EarlyExit | None:
-        """The early exit where it is taken."""
+        """The early exit if it is taken, otherwise None."""
         return None if self.by_all else self.early_exit
 
     @property
     def applied(self) -> Calibration | None:
-        """The calibration of the probabilities that it gives: with the early exit, or without."""
+        """The calibration that fits the probabilities it gives: with the early exit or, if `by_all`, without."""
         if self.by_all and self.calibration is not None:
             return self.calibration.without_exit
         return self.calibration
 
     @property
     def member_threshold(self) -> float:
-        """What `threshold` is of members' probabilities and of their mean, before the model's temperature."""
+        """`threshold` as a probability of members and of their mean, before the model's temperature is applied."""
         if self.applied is None:
             return self.threshold
         return float(self.applied.before(np.array([self.threshold]))[0])
 
     def with_own(self, temperatures: Mapping[str, float]) -> TrainedModel:
-        """The same with temperatures of its members' own, by name: the mean is of their logits."""
+        """The model with these temperatures of its members, by name, so that their logits are averaged."""
         return replace(
             self, members=tuple(replace(m, temperature=temperatures[m.name]) for m in self.members)
         )
@@ -143,11 +145,11 @@ class TrainedModel:
         return self.applied is not None and self.applied.calibrated
 
     def predict(self, inputs: Inputs, members: Sequence[Member] | None = None) -> dict[str, np.ndarray]:
-        """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C); by its own temperature.
+        """P(fight) of each member, member name -> (N,) in [0, 1], for inputs name -> (N, T, C).
 
-        `members`: only these, by default all.
+        A member's own temperature is applied. `members`: only these; None: all.
         """
-        from violence_detection.models import averaging  # loaded with the model
+        from violence_detection.models import averaging  # only once a model is used
 
         found = {}
         for m in self.members if members is None else members:
@@ -156,9 +158,9 @@ class TrainedModel:
         return found
 
     def attention(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """How much each time step counts, (N, T) with rows that sum to 1, of the members that pool by attention.
+        """The attention of each time step, for members that pool by attention: name -> (N, T), rows sum to 1.
 
-        A member with several time axes has one entry for each, "<member>, <T> steps".
+        A member with several time axes has an entry for each, named "<member>, <T> steps".
         """
         found: dict[str, np.ndarray] = {}
         for m in self.members:
@@ -168,9 +170,10 @@ class TrainedModel:
         return found
 
     def average(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
-        """P(violent), (N,): the members' weighted mean, calibrated where the model is.
+        """P(violent), (N,): the members' weighted mean, calibrated if the model is.
 
-        What a member says alone is by its own temperature already.
+        Where the early exit lets one member judge alone, its probability stays as it is: its own temperature has been
+        applied. `by_member`: as `predict` returns it.
         """
         p = self.uncalibrated(by_member)
         if self.applied is None:
@@ -179,26 +182,26 @@ class TrainedModel:
         return calibrated if settled is None else np.where(settled, p, calibrated)
 
     def uncalibrated(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The members' weighted mean, (N,): not finite where any member's is, whatever its weight."""
-        from violence_detection.models import averaging  # loaded with the model
+        """The members' weighted mean, (N,): not finite where any member's P(fight) is not, even if its weight is 0."""
+        from violence_detection.models import averaging  # only once a model is used
 
         weights = [m.weight for m in self.members]
         return averaging.together({m.name: by_member[m.name] for m in self.members}, weights, self.averaged)
 
     @property
     def averaged(self) -> Averaging:
-        """How the members' probabilities become one at this operating point."""
+        """How the members' probabilities are averaged at this operating point."""
         from violence_detection.models.averaging import Averaging
 
         return Averaging(all(m.temperature is not None for m in self.members), self.exits)
 
     @property
     def first(self) -> tuple[Member, ...]:
-        """The members that judge first, and alone where they are sure: one, or none."""
+        """The member that judges first if the early exit is taken, otherwise none."""
         return tuple(m for m in self.members if self.exits and m.name == self.exits.member)
 
     def inputs_of(self, member: Member) -> tuple[str, ...]:
-        """The names of the inputs that it looks at."""
+        """The names of the member's inputs."""
         from violence_detection.models.whole_networks import JudgedByEngine
 
         if isinstance(member.head, JudgedByEngine):
@@ -207,15 +210,18 @@ class TrainedModel:
         return tuple(self.records[place]["inputs"])
 
     def trained_with(self, backbones: Sequence[str]) -> list[str]:
-        """The engines that may have made the features of these backbones for training, of any member."""
+        """The engines, sorted, that may have made the training features of these backbones for any member."""
         made_by = self.record["feature_engines"]
         return sorted(
             {e for name, engines in made_by.items() if name.split(".")[0] in backbones for e in engines}
         )
 
     def average_views(self, inputs: Inputs, members: Sequence[Member] | None = None) -> dict[str, np.ndarray]:
-        """P(fight) of each member, or of these, for inputs name -> (N, V, T, C) of the V views together."""
-        from violence_detection.models import averaging  # loaded with the model
+        """P(fight) of each member over V views, member name -> (N,), for inputs name -> (N, V, T, C).
+
+        `members`: only these; None: all.
+        """
+        from violence_detection.models import averaging  # only once a model is used
 
         views = next(iter(inputs.values())).shape[1]
         per_view = [
@@ -230,12 +236,13 @@ class TrainedModel:
     def backbone_runs(self, weights_file: Path | None = None) -> list[BackboneRun]:
         """The backbones that make its features, checked to make them as in training.
 
-        Raises UserError if their weights cannot be had, or the features would be others.
+        `weights_file`: a file of their weights; None: found or fetched. Raises UserError if weights cannot be had or
+        are not those of training, or if features would be made differently than in training.
         """
-        from violence_detection.backbones import registry  # needed once, to begin
+        from violence_detection.backbones import registry  # only to start judging
         from violence_detection.features import key
 
-        # of all that its members look at: judging takes whole networks out of the settings
+        # from the members' inputs, not from the settings, which lack backbones of whole networks while judging
         backbones = sorted({key.backbone_of(name) for record in self.records for name in record["inputs"]})
         runs = key.backbone_runs(self.features, registry.handed_over(backbones, weights_file))
         for run in runs:
@@ -245,7 +252,7 @@ class TrainedModel:
         return [run if self._takes_eight_bits(run) else run.without_ranges() for run in runs]
 
     def _takes_eight_bits(self, run: BackboneRun) -> bool:
-        """Whether all that look at its features are kernel heads: of other heads it was not measured."""
+        """Whether only kernel heads take features of this run: with other heads 8 bits were not measured."""
         from violence_detection.training.config import KERNEL
 
         made = {name for stream in run.config.streams for name in run.inputs(stream)}
@@ -254,18 +261,20 @@ class TrainedModel:
 
     @property
     def trained_on_samples(self) -> bool:
+        """Whether it was trained on generated sample clips."""
         return bool(self.record.get("generated_samples"))
 
 
 def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
     """Load a model file, a model folder or an ensemble folder.
 
-    `backbone_weights`: a file of the published weights, for members that hold their difference from them; where the
-    model's backbones have several weights it is put into the cache for those whose it is.
+    `backbone_weights`: a file of published weights, for members that are stored as the difference from them. If the
+    model's backbones have different weights files, it is put into the cache for the backbones that it belongs to.
 
-    Raises UserError, with the command that makes one, if there is no model, it is damaged, or its record is missing.
+    Raises UserError, naming the remedy, if there is no model, if it or its record is damaged or missing, or if its
+    members were trained on different features.
     """
-    from violence_detection.backbones import registry  # needed once, to load
+    from violence_detection.backbones import registry  # only to load
     from violence_detection.features.config import FeatureConfig
     from violence_detection.models import calibration, model_files
     from violence_detection.training import model_record, run_folder
@@ -277,9 +286,9 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
         feature_records |= r["feature_records"]
     if any(feature_records[n] != found for r in records for n, found in r["feature_records"].items()):
         raise UserError(
-            f"the members of {path} were trained on different features; train them again together"
+            f"the members of {path} were trained on different features. Train them again together"
         )
-    # a member may look at some of the backbones alone
+    # a member may use only some of the backbones
     backbones = tuple(dict.fromkeys(b for r in records for b in r["features"]["backbone"]))
     backbone_weights = registry.handed_over(backbones, backbone_weights)
     own, early_exit = model_files.temperatures(path) or {}, model_files.early_exit(path)
@@ -301,7 +310,7 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
     has_table = (path / run_folder.CLIPS_NAME).is_file() and path not in folders
     return TrainedModel(
         folders[0],
-        # a shipped model has one table for all of its members
+        # a shipped model has one table for all its members, and no others
         (path,) if has_table and model_files.is_shipped(path) else (path, *folders) if has_table else folders,
         members,
         FeatureConfig(**stored),
@@ -314,9 +323,10 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
 
 
 def _head(file: Path, record: Mapping[str, Any], published: Path | None) -> Any:
-    """What judges with a stored head: without Keras where that can be; a whole network only once it is needed.
+    """A stored head, as `Member.head` takes it: a kernel head without Keras if possible, otherwise a keras.Model.
 
-    But with published weights that were given: whether they are the right ones is to be said at once.
+    None for a whole network, which is loaded only when needed; but it is loaded now if `published` weights are given,
+    so that wrong ones are reported at once.
     """
     from violence_detection.models.light_heads import kernel_head
     from violence_detection.training.config import PICTURES_OF
@@ -339,7 +349,7 @@ def _engines_of_all(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]
 
 
 def check_weights(model: TrainedModel, backbone: str, weights: Path) -> None:
-    """Raise UserError if the backbone weights here are not those the model was trained on."""
+    """Raise UserError if `weights` is not the weights file that `backbone` made the training features with."""
     trained_on = {
         r["weights_sha256"] for r in model.record["feature_records"].values() if r["backbone"] == backbone
     }
@@ -354,9 +364,10 @@ def check_weights(model: TrainedModel, backbone: str, weights: Path) -> None:
 def check_features(model: TrainedModel, backbone: str, weights: Path | None = None) -> None:
     """Raise UserError if features are made differently here than when the model was trained.
 
-    How training clips are augmented may differ: no plain clip is touched by it. Without `weights`, nor do they count.
+    The augmentation of training clips may differ, since it does not touch plain clips. Without `weights`, the hash of
+    the weights is not compared either.
     """
-    from violence_detection.features import key  # needed once, to begin
+    from violence_detection.features import key  # only to start judging
 
     for trained_on in model.record["feature_records"].values():
         if trained_on["backbone"] != backbone:
@@ -372,7 +383,10 @@ def check_features(model: TrainedModel, backbone: str, weights: Path | None = No
 
 
 def load_model(file: Path) -> keras.Model:
-    """One trained head, from the better of its two files. Raises UserError if it is damaged."""
+    """Load one trained head, from `.safetensors` if that file exists, otherwise from `.keras`.
+
+    Raises UserError if it is missing or damaged.
+    """
     from violence_detection.training import run_folder, saved_heads
 
     return saved_heads.load(run_folder.stored(file))

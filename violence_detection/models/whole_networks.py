@@ -1,8 +1,8 @@
-"""Heads that are whole networks on pictures, run to judge by what runs the backbones.
+"""Judging with heads that are whole networks on pictures: they run on an engine, as backbones do.
 
-In training such a head takes pictures from a cache, which a backbone handed over as they are (PICTURES_OF of
-training/config.py). To judge, that backbone and its heads are one network, from frames to P(fight): an engine compiles
-it, and neither pictures of 16 bits nor the backbone's published weights are needed.
+In training such a head takes pictures from the feature cache, where a backbone put them unchanged (PICTURES_OF in
+training/config.py). To judge, backbone and head become one network from frames to P(fight), which an engine compiles.
+Neither pictures in 16 bits nor the backbone's published weights are then needed.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JudgedByEngine:
-    """Stands for a head whose P(fight) an engine has made: it is one of the inputs, name -> (N, 1, 1)."""
+    """Stands in for a head that an engine has run: its P(fight) is one of the inputs, name -> (N, 1, 1)."""
 
     input_name: str
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """P(fight), (N,) float64 in [0, 1]."""
+        """P(fight), (N,) float64 in [0, 1], taken from the inputs."""
         return inputs[self.input_name][:, 0, 0].astype(np.float64)
 
 
 def taken_out(model: TrainedModel) -> tuple[TrainedModel, list[BackboneRun]]:
-    """The model with such heads judged by engines, and what these are to run; itself where it has none.
+    """The model with its whole networks replaced by JudgedByEngine, and the runs that give their P(fight).
 
-    Raises UserError if pictures would be made otherwise than in training.
+    A model without whole networks is returned as it is, with no runs. Raises UserError if pictures would be made
+    differently than in training.
     """
     from violence_detection.models import trained_model
 
@@ -68,7 +69,7 @@ def taken_out(model: TrainedModel) -> tuple[TrainedModel, list[BackboneRun]]:
 
 
 def _run(model: TrainedModel, pictures: Backbone, member: Member, record: Mapping[str, Any]) -> BackboneRun:
-    """The head as a backbone, which gives P(fight), (1, 1). No backbone has such a name."""
+    """The head as a backbone that gives P(fight), (1, 1). Its name has spaces, so no registered backbone has it."""
     config = key.for_backbone(model.features, pictures.name)
     shape = (config.frames, pictures.input_size, pictures.input_size, 3)
     assert member.file
@@ -84,18 +85,18 @@ def _run(model: TrainedModel, pictures: Backbone, member: Member, record: Mappin
 
 
 def _ranges(folder: Path) -> tuple[ActivationRange, ...]:
-    """What judging in 8 bits needs; nothing of a model from before. Raises UserError naming a damaged file."""
+    """What judging in 8 bits needs; empty if the model has no such file. Raises UserError if the file is damaged."""
     path = folder / run_folder.RANGES_NAME
     if not path.is_file():
         return ()
     try:
         return eight_bits.from_record(run_folder.read_object(path))
     except ValueError as e:
-        raise UserError(f"{path} cannot be used ({e}). Remove it, and the model judges with 16 bits") from e
+        raise UserError(f"{path} cannot be used ({e}). Remove it to judge with 16 bits") from e
 
 
 def _network(shape: tuple[int, int, int, int], member: Member, record: Mapping[str, Any]) -> keras.Model:
-    """RGB frames (F, S, S, 3), values 0..255, to P(fight) (1, 1), in the precision of now."""
+    """A network from RGB frames (F, S, S, 3), values 0..255, to P(fight) (1, 1), in the current dtype policy."""
     import keras
     from keras import ops
 

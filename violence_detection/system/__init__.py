@@ -1,1 +1,1 @@
-"""What files, processes and machines offer; knows nothing of video."""
+"""Files, processes and machines: helpers that know nothing about video."""

@@ -1,4 +1,4 @@
-"""What people read while the work goes on: log lines on stderr and in files, and progress bars."""
+"""Output that people read while a script runs: log lines on stderr and in files, and progress bars."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any
 
 from violence_detection.system import redaction
 
-#: The package's logger; modules log to children of it, named after themselves.
+#: The package's root logger. Each module logs to a child named after the module.
 log = logging.getLogger("violence_detection")
-#: What clears a terminal, moves its cursor, breaks a line or turns the order of letters round.
+#: Characters that can clear a terminal, move its cursor, break a line or reverse the direction of text.
 _CONTROLS = re.compile("[\0-\b\n-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def in_a_line(text: str) -> str:
-    """Text, names of files in it whatever they hold, as one line for a terminal: control characters are escaped."""
+    """The text as one line that is safe on a terminal, whatever file names it contains: control characters escaped."""
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def in_lines(text: str) -> str:
-    """The same of several lines, of which those behind the first are indented: none looks like one of the log."""
+    """Like `in_a_line` for each line of the text; lines after the first are indented, so none passes for a log line."""
     return "\n    ".join(map(in_a_line, text.split("\n")))
 
 
 def log_to(files: Sequence[Path | str], level: int) -> None:
-    """Have this process log to stderr and to the end of these files."""
+    """Make this process log to stderr and append to these files, from `level` up. Replaces earlier handlers."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     handlers += [_LogFile(path, encoding="utf-8", errors="backslashreplace") for path in files]
     for handler in handlers:
@@ -41,26 +41,25 @@ def log_to(files: Sequence[Path | str], level: int) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Lines and tracebacks without the passwords of addresses in them, wherever they come from, nor what controls a
-    terminal.
-    """
+    """Removes credentials in addresses and escapes terminal control characters, in messages and tracebacks alike."""
 
     def format(self, record: logging.LogRecord) -> str:
         return in_lines(redaction.without_secrets(super().format(record)))
 
 
 class _LogFile(logging.FileHandler):
-    """A log file; once its disk takes nothing more, that is said once, and the lines go on to stderr alone."""
+    """A log file that is closed, with one warning, once it cannot be written; the other handlers carry on."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             return super().handleError(record)
         log.removeHandler(self)
-        with contextlib.suppress(OSError):  # here, or Python 3.13 shows it when the file is collected
+        # Closed here, or Python 3.13 reports the error when the file object is collected.
+        with contextlib.suppress(OSError):
             self.close()
         log.warning(
-            "%s cannot be written (%s); the log goes on here alone", self.baseFilename, error.strerror
+            "%s cannot be written (%s); the log continues on stderr only", self.baseFilename, error.strerror
         )
 
 
@@ -70,7 +69,7 @@ def log_files() -> list[str]:
 
 
 def progress(iterable: Any = None, **kwargs: Any) -> Any:
-    """A tqdm bar with rate and time left; away from a terminal it prints a line every ten seconds."""
+    """A tqdm bar with rate and time left; if stderr is not a terminal, it prints a line every ten seconds instead."""
     from tqdm import tqdm
 
     terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -82,30 +81,30 @@ def progress(iterable: Any = None, **kwargs: Any) -> Any:
     }
     if kwargs.get("desc"):
         kwargs["desc"] = in_a_line(kwargs["desc"])
-    if not terminal:  # several bars at once would move the cursor about in a log file
+    if not terminal:  # nested bars would write cursor movements into a log file
         kwargs |= {"position": 0, "leave": True, "ascii": True}
     return tqdm(iterable, file=(_BarWriter if terminal else _LineWriter)(sys.stderr), **kwargs)
 
 
 def tell(text: str) -> None:
-    """A line on stderr, if there is one that takes it: nothing that is done needs that it is read."""
+    """Print a line to stderr. If stderr is missing or cannot be written, the line is dropped without an error."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(text, file=sys.stderr)
 
 
 def people() -> typing.TextIO:
-    """stderr for what writes by itself, whose words may be lost: whether anybody reads them ends nothing."""
+    """stderr as a stream for other code to write to: write errors are ignored, as in `tell`."""
     return typing.cast(typing.TextIO, _BarWriter(sys.stderr))
 
 
 class _BarWriter:
-    """A stream for a bar, whose end (nobody reads it, its disk is full) is not that of the work; None for none."""
+    """Wraps a stream, or None, so that a write error (closed pipe, full disk) does not end the work."""
 
     def __init__(self, stream: typing.TextIO | None):
         self.stream = stream
 
-    def __getattr__(self, name: str) -> Any:  # what tqdm asks of terminals, as their width
+    def __getattr__(self, name: str) -> Any:  # tqdm reads others, such as fileno for the terminal's width
         return getattr(self.stream, name)
 
     def write(self, text: str) -> None:
@@ -120,7 +119,7 @@ class _BarWriter:
 
 
 class _LineWriter(_BarWriter):
-    """Turns tqdm's carriage returns into lines, for logs that are read with tail."""
+    """Writes each tqdm update as a line instead of overwriting the last one, for logs that are read with tail."""
 
     def write(self, text: str) -> None:
         if text := text.strip():

@@ -1,4 +1,4 @@
-"""Disks: the room on them, whether they take what is written, and what to tell of one that does not."""
+"""Disks: free space, checks that a folder can be written, and messages for a disk that cannot."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ import psutil
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
-#: Room left on the disk beside what the data needs.
+#: Space to leave free on a disk in addition to what the data needs.
 RESERVE_BYTES = 1 << 30
-#: What a disk says that takes nothing, and the remedy.
-_FULL = "Free some space there, or name a folder on another disk; the same command then goes on"
+_FULL = (
+    "Free some space there and run the same command again (it continues where it stopped), or name a folder on "
+    "another disk"
+)
+#: Error numbers of a file or folder that cannot be written, with what the user can do.
 _REMEDIES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EROFS: "Mount it so that it can be written, or name another folder",
-    errno.EACCES: "Give this user the right to it (chmod, chown), or name another",
-    errno.EPERM: "Give this user the right to it (chmod, chown), or name another",
+    errno.EROFS: "Mount it writable, or name another folder",
+    errno.EACCES: "Give this user permission to use it (chmod, chown), or name another",
+    errno.EPERM: "Give this user permission to use it (chmod, chown), or name another",
 }
+#: An absolute path in the text of an error message.
 _PATH = re.compile(r"(?<![\w.])/[^\s'\":;,]+")
-#: What FAT and exFAT take in no name.
+#: Characters that FAT and exFAT do not allow in a file name.
 _NOT_ON_FAT = re.compile(r'[\x01-\x1f"*:<>?\\|]')
-#: Free bytes of a disk that counts as full where nobody says which one it was.
+#: A disk with fewer free bytes counts as full when an error does not say which disk is.
 _FULL_BELOW_BYTES = 1 << 20
+#: Size of the file that `check_writable` writes to try a disk.
 _CHECKED_BYTES = 1 << 20
 
 
 def free_bytes_of(path: Path) -> int:
-    """Bytes the user may still write on the disk that holds `path`, which need not exist yet."""
+    """Bytes that this user may still write to the disk of `path`, which need not exist yet."""
     path = path.absolute()
     while not path.exists():
         path = path.parent
@@ -44,7 +49,7 @@ def free_bytes_of(path: Path) -> int:
 
 
 def size_bytes(folder: Path) -> int:
-    """What the files below a folder hold, but for those that go meanwhile."""
+    """Total size of all files below a folder; files that disappear while it is read are skipped."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
@@ -53,12 +58,12 @@ def size_bytes(folder: Path) -> int:
 
 
 def gigabytes(size_bytes: float) -> str:
-    """`12.0 GB`, or MB below one."""
+    """The size as text: `12.0 GB`, or in MB below one gigabyte (10^9 bytes)."""
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
 def temporary_folder() -> Path:
-    """The folder for temporary files, also where none can be written to: what is asked for may need none."""
+    """The folder for temporary files; `/tmp` if none can be written to, since not every caller writes to it."""
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:
@@ -66,10 +71,10 @@ def temporary_folder() -> Path:
 
 
 def check_writable(folder: Path, flag: str = "") -> None:
-    """Make `folder` if need be and write to it, before the work begins whose result is to be there.
+    """Create `folder` if needed and write a test file to it; to be called before the work whose result goes there.
 
-    What a run that was killed has left there half written is removed. Raises UserError, naming the folder and the
-    `flag` that takes another, if it cannot be written to.
+    Also removes temporary files that killed runs left there. Raises UserError, naming the folder and the `flag` that
+    sets it, if it cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,30 +84,30 @@ def check_writable(folder: Path, flag: str = "") -> None:
             f.flush()
             os.fsync(f.fileno())
     except OSError as e:
-        remedy = _REMEDIES.get(e.errno or 0, "Mend that, or name another folder")
+        remedy = _REMEDIES.get(e.errno or 0, "Fix that, or name another folder")
         raise UserError(
             f"cannot write in {folder} ({e.strerror or e}). {remedy}{flag and f' ({flag})'}"
         ) from e
 
 
 def check_can_write(folder: Path, flag: str = "") -> None:
-    """As check_writable, but no folder is left that was not there: the run may yet be refused."""
+    """Like `check_writable`, but removes the folders that it created, because the run may still be refused."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         check_writable(folder, flag)
     finally:
         for path in made:
-            with contextlib.suppress(OSError):  # it could not be made, or another run writes there by now
+            with contextlib.suppress(OSError):  # it could not be created, or another run already writes there
                 path.rmdir()
 
 
 def check_takes_names(
     folder: Path, names: Iterable[str], flag: str, or_else: str = "rename the video"
 ) -> None:
-    """Try whether the disk of `folder`, which need not exist yet, takes the characters of these names of files.
+    """Check that the disk of `folder`, which need not exist yet, accepts the characters in these file names.
 
-    To be asked before the work begins whose result is to be called so. Raises UserError, naming folder, name and the
-    `flag` that takes another folder, if it does not. `or_else`: how they get other names.
+    To be called before the work whose results get these names. Raises UserError, naming the folder, the file name and
+    the `flag` that sets the folder, if it does not. `or_else`: how the user can get other names, for the message.
     """
     there = folder
     while not there.exists():
@@ -117,17 +122,17 @@ def check_takes_names(
             if remedy := _REMEDIES.get(e.errno or 0):
                 raise UserError(f"cannot write in {there} ({e.strerror}). {remedy} ({flag})") from e
             raise UserError(
-                f"{flag}: the disk of {folder} takes no file called {odd[characters]} ({e.strerror or e}). FAT and "
-                'exFAT, for one, have none of \\ : * ? " < > | in a name. Name a folder on another disk, or '
-                + or_else
+                f"{flag}: the disk of {folder} does not accept a file named {odd[characters]} ({e.strerror or e}). "
+                'FAT and exFAT, for example, do not allow \\ : * ? " < > | in a name. Name a folder on another '
+                "disk, or " + or_else
             ) from e
 
 
 def disk_trouble(error: BaseException) -> str | None:
-    """What to tell the user of an error that says, or comes of one that says, that a disk takes nothing or a file is
-    not this user's; None for every other.
+    """The message for the user if a disk that cannot be written, or a missing permission, caused the error; else None.
 
-    Writers of other packages raise errors of their own; these count by the system's text in them.
+    Causes and contexts of the error count too. Errors of other packages are recognised by the text that the system has
+    for a full, read-only or over-quota disk.
     """
     code = _disk_code(error)
     if code is None and isinstance(error, OSError) and error.errno in _REMEDIES and error.filename:
@@ -139,19 +144,19 @@ def disk_trouble(error: BaseException) -> str | None:
     if code is None:
         return None
     names = [name for e in chain if (name := _named_in(e, code))]
-    where = names[0] if names else ", ".join(_full_disks()) or "a folder that is written to"
+    where = names[0] if names else ", ".join(_full_disks()) or "a folder that this run writes to"
     return f"{where}: {os.strerror(code)}. {_REMEDIES[code]}"
 
 
 def _disk_code(error: BaseException) -> int | None:
-    """The number of the error if it says that a disk takes nothing."""
+    """The errno if the error says that a disk is full, over quota or read-only; else None."""
     if isinstance(error, OSError) and error.errno in storage.TAKES_NOTHING:
         return error.errno
     return next((code for code in storage.TAKES_NOTHING if os.strerror(code) in str(error)), None)
 
 
 def _named_in(error: BaseException, code: int) -> Path | None:
-    """The folder that an error with this number speaks of, or for want of a right the file."""
+    """The path that an error with this errno names: the file, or its folder if the disk cannot be written."""
     if isinstance(error, OSError) and error.filename is not None:
         named = error.filename2 or error.filename
     elif _disk_code(error) == code and (written := _PATH.search(str(error))):
@@ -163,7 +168,7 @@ def _named_in(error: BaseException, code: int) -> Path | None:
 
 
 def _full_disks() -> list[str]:
-    """Where disks are mounted that have no room left."""
+    """Mount points of the writable disks that are full."""
     full = []
     for disk in psutil.disk_partitions(all=True):
         with contextlib.suppress(OSError):

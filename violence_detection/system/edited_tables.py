@@ -1,6 +1,6 @@
-"""Tables that a person may have edited: between cells spreadsheets put commas, semicolons or tabs.
+"""Tables that a person may have edited in a spreadsheet, which may separate cells by commas, semicolons or tabs.
 
-Some leave out what stands behind the last cell of a row that holds anything.
+Some spreadsheets also omit the empty cells at the end of a row.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Protocol
 from violence_detection.system import storage
 
 _DELIMITERS = ",;\t"
+#: A first line that names the delimiter, such as `sep=;`.
 _NAMED_DELIMITER = re.compile(r'"?sep=(?P<delimiter>[^"\w\s]|\t)"?', re.IGNORECASE)
 
 
 class Reader(Protocol):
-    """The cells of each row; `line_num`: of the line that was read last, from 1."""
+    """Iterates over the rows, each a list of cells. `line_num`: the number of the line read last, from 1."""
 
     @property
     def line_num(self) -> int: ...
@@ -30,7 +31,7 @@ class Reader(Protocol):
 
 
 class _Rows:
-    """The rows of a text. Raises DamagedFile, naming the file and the line, where a row cannot be told from others."""
+    """The rows of a text. Raises DamagedFile, naming the file and the line, for a row that cannot be parsed."""
 
     def __init__(self, path: Path, text: str, delimiter: str, lines_before: int = 0):
         self._path, self._before = path, lines_before
@@ -49,17 +50,17 @@ class _Rows:
             return next(self._reader)
         except csv.Error as e:
             raise storage.DamagedFile(
-                f"{self._path}:{first} cannot be read ({e}). A cell that begins with a quotation mark ends with one: "
-                "close it, or take it out"
+                f"{self._path}:{first} cannot be read ({e}). A cell that begins with a quotation mark must end with "
+                "one: add or remove a quotation mark"
             ) from e
 
 
 def opened(path: Path, text: str) -> tuple[list[str], Reader]:
-    """The names of the columns in the first line, in lower case, and what reads the rows behind it.
+    """Return the column names from the header, stripped and in lower case, and a reader for the rows below it.
 
-    Between cells is what the first line has most of, or what a line before it says, as spreadsheets write `sep=;`.
-    `text`: of the file `path`, as storage.read_text gives it. Raises DamagedFile, from the reader too, where a row
-    cannot be read.
+    The delimiter is the comma, semicolon or tab that is most frequent in the header, unless a line `sep=;` before it,
+    as spreadsheets write it, names another. `text`: the content of the file `path`, from storage.read_text. Raises
+    DamagedFile, as the reader does too, for a row that cannot be parsed.
     """
     first, _, rest = text.partition("\n")
     if named := _NAMED_DELIMITER.fullmatch(first):
@@ -70,27 +71,28 @@ def opened(path: Path, text: str) -> tuple[list[str], Reader]:
 
 
 def by_column(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    """The cells of a row by column, without spaces around them; those that a short row lacks are empty."""
+    """The cells of a row by column, stripped; columns missing from a short row are empty, surplus cells are dropped."""
     return dict.fromkeys(columns, "") | {c: v.strip() for c, v in zip(columns, cells, strict=False)}
 
 
 def surplus(columns: Sequence[str], cells: Sequence[str]) -> str:
-    """What is wrong with a row that holds more than its columns, whose cells may then be those of others; or empty.
+    """An error message if a row has more cells than columns, so that values may be in wrong columns; else "".
 
-    So it comes where a number has a decimal comma, or a name has one, between commas.
+    This happens in a table with commas if a number has a decimal comma, or a name contains one. Empty surplus cells do
+    not count.
     """
     if not any(cell.strip() for cell in cells[len(columns) :]):
         return ""
     return (
-        f"{len(cells)} cells for {len(columns)} columns. Write numbers with a point, as 12.5, and put a cell that "
-        "holds a comma or a semicolon in quotation marks"
+        f"{len(cells)} cells for {len(columns)} columns. Write numbers with a decimal point, such as 12.5, and "
+        "put a cell that contains a comma or a semicolon in quotation marks"
     )
 
 
 def rows(path: Path, text: str) -> list[dict[str, str]]:
-    """All rows of the text of `path`, each as `by_column` gives it.
+    """All rows of `text`, the content of `path`, each as a dictionary from `by_column`.
 
-    Raises DamagedFile as `opened`, and where a row holds more than its columns.
+    Raises DamagedFile as `opened` does, and for a row that has more cells than columns.
     """
     columns, reader = opened(path, text)
     found = []

@@ -1,4 +1,4 @@
-"""Folders and what is below them: links are followed, but no circle of them is walked for ever."""
+"""Walks through folders that follow symbolic links without running in circles."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 def walk(
     top: Path, seen: set[str] | None = None, on_error: Callable[[OSError], object] | None = None
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """(folder, names of its folders, names of its files) of all below `top`, as `os.walk`, links to folders followed.
+    """Yield (folder, names of its folders, names of its files) for `top` and all folders below, following links.
 
-    Each real folder comes once, whatever links lead to it; which of them is followed does not depend on the file
-    system. Folders whose names the caller takes out of the list are not looked into. `seen`: the real paths that
-    earlier walks have met; new ones are added. `on_error` is told of folders that cannot be listed.
+    Like `os.walk`, but each real folder is yielded once, however many links lead to it. Names are sorted, so which link
+    is followed does not depend on the file system. Folders whose names the caller removes from the list are skipped.
+    `seen`: real paths that earlier walks have visited, which are skipped; this walk adds its own. `on_error`: called
+    with the error of each folder that cannot be listed.
     """
     seen = set() if seen is None else seen
     for folder, subfolders, names in os.walk(top, followlinks=True, onerror=on_error):
@@ -28,9 +29,9 @@ def walk(
 
 
 def nearest(name: str, top: Path) -> Path | None:
-    """The file or folder called `name` below `top` that is fewest folders away, of equals the first by path.
+    """The file or folder `name` fewest levels below `top`; among equals, the first by sorted path. None if none exists.
 
-    Links are followed as in `walk`. None where there is none.
+    Links are followed as in `walk`.
     """
     seen: set[str] = set()
     level = [top]
@@ -49,7 +50,7 @@ def nearest(name: str, top: Path) -> Path | None:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    """Sorted; none of a folder that cannot be listed."""
+    """The subfolders, sorted; none if the folder cannot be listed."""
     try:
         return [path for path in sorted(folder.iterdir()) if os.path.isdir(path)]  # noqa: PTH112 - never an error
     except OSError:

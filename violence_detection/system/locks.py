@@ -1,4 +1,4 @@
-"""Locks: files that one thread, process or machine at a time holds, and folders that one run works in."""
+"""Locks: files that one thread, process or machine holds at a time, and folders in which one run works at a time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from violence_detection.errors import UserError
 from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
+#: Error numbers of a volume that does not support file locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
-#: The lock of a folder that one run at a time works in, and who has it.
-ONLY_ONE_NAME, HOLDER_NAME = ".run.lock", ".run.json"
-#: Locks are held for milliseconds, while entries of a cache are merged.
+#: The lock file in a folder in which one run works at a time.
+ONLY_ONE_NAME = ".run.lock"
+#: The file beside it that says which run holds the lock.
+HOLDER_NAME = ".run.json"
+#: How often a waiting lock tries again; short, because most locks (merging a cache's entries) last milliseconds.
 _LOCK_POLL_S = 0.01
 
 
@@ -29,17 +32,17 @@ class LockTaken(Exception):
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = True, waits_for: str = "") -> Iterator[None]:
-    """Hold the lock file `path`, alone among the threads, processes and machines that share the volume.
+    """Hold the lock file `path` exclusively among all threads, processes and machines that share the volume.
 
-    The system lets go of it when its holder dies. Where the volume knows no locks, a warning says what that means.
-    `waits_for`: what is logged where it has to wait, for what may take minutes. Raises LockTaken if it is held and one
-    is not to `wait`.
+    The system releases the lock if its holder dies. On a volume without file locks, the code runs unlocked after a
+    warning. `waits_for`: a message to log before waiting, for a wait that may take minutes. Raises LockTaken if `wait`
+    is false and somebody else holds the lock.
     """
     import filelock
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A file that stays is the same one for all who wait. The package's own way out where there are no locks, a file
-    # whose existence is the lock, would survive its holder.
+    # preserve_lock_file: everybody who waits must wait on the same file. It also disables filelock's fallback for
+    # volumes without locks, a file whose existence is the lock: that would outlive a holder that was killed.
     lock = filelock.FileLock(path, blocking=wait, poll_interval=_LOCK_POLL_S, preserve_lock_file=True)
     try:
         try:
@@ -61,11 +64,11 @@ def locked(path: Path, wait: bool = True, waits_for: str = "") -> Iterator[None]
 
 @contextlib.contextmanager
 def only_one(folder: Path, what: str) -> Iterator[None]:
-    """Hold `folder` for this run alone, among all the processes and machines that share it; it is made if need be.
+    """Reserve `folder` for this run among all processes and machines that share it; it is created if needed.
 
-    `what` names the run in the message to another. Raises UserError, which says who has the folder and since when, or
-    that nothing can be written there. What a run that was killed leaves of this stops nobody, and what it left there
-    half written is removed.
+    `what` names this run in the error that another run gets. Raises UserError if another run works in the folder,
+    naming that run and when it began, or if the folder cannot be written to. A killed run's lock blocks nobody, and its
+    temporary files in the folder are removed.
     """
     holder = folder / HOLDER_NAME
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
@@ -77,19 +80,19 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
             )
         except LockTaken as e:
             raise UserError(
-                f"{folder}: {_described(holder)} has this folder. Wait until it ends, or stop it, and run the same "
-                "command again; or name another folder"
+                f"{folder}: {_described(holder)} is working in this folder. Wait until it ends, or stop it, and run "
+                "the same command again; or name another folder"
             ) from e
         except OSError as e:
-            raise UserError(f"cannot write in {folder} ({e}). Mend that, or name another folder") from e
-        # Before the lock is let go, so that nobody's record but our own can go.
+            raise UserError(f"cannot write in {folder} ({e}). Fix that, or name another folder") from e
+        # The record is removed before the lock is released, so it cannot be the next holder's.
         held.callback(holder.unlink, missing_ok=True)
         storage.remove_abandoned(folder)
         yield
 
 
 def _described(holder: Path) -> str:
-    """Who has a folder, as far as its record says; between lock and record there is none."""
+    """The run that holds a folder, from its record; "another run" if there is none yet or it cannot be read."""
     try:
         run = storage.read_json(holder)
         return f"{run['what']} (process {run['pid']} on {run['host']}, since {run['since']})"
@@ -99,4 +102,6 @@ def _described(holder: Path) -> str:
 
 @functools.cache
 def _warn_no_locks(folder: Path) -> None:
-    log.warning("%s: this volume has no file locks. Let one process at a time write there", folder)
+    log.warning(
+        "%s: this volume does not support file locks. Let only one process at a time write there", folder
+    )

@@ -1,4 +1,4 @@
-"""What the machine has: free memory, its processor's name, GPUs as the driver sees them."""
+"""The machine: free memory, the name of its processor, and its GPUs as the driver reports them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import psutil
 
 @dataclass(frozen=True)
 class _CgroupVersion:
-    """Where a version of control groups keeps the memory of a group: below `mount`, in files of these names.
+    """Where a version of control groups reports a group's memory: `limit` and `used` are file names below `mount`.
 
-    `reclaimable`: the lines of memory.stat that the kernel gives back before it refuses memory, above all pages of
-    files that were read; they count as used.
+    `reclaimable`: the entries of memory.stat that count as used but that the kernel frees before it refuses memory:
+    mostly cached pages of files.
     """
 
     mount: str
@@ -38,27 +38,27 @@ _CGROUP_2 = _CgroupVersion(
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int:
-    """Memory that can still be used: the machine's, or what a container's limit leaves if that is less.
+    """Bytes of memory still available: on the machine, or within the container's limit if that is less.
 
-    What the kernel keeps of files that were read is free. `root`: where /proc and /sys are.
+    The kernel's cache of files counts as free. `root`: the folder that contains proc/ and sys/.
     """
     free = [psutil.virtual_memory().available]
     for version, group in _memory_cgroups(root):
         mount = root / version.mount
-        # Every group above may have a limit too. A container may see paths of the machine, but only its own group,
-        # at the mount.
+        # Every parent group may have a limit too. In a container the path may be the machine's and not exist here; the
+        # container's own group is then the mount itself, the last of the parents.
         for folder in [mount / group, *(mount / parent for parent in PurePosixPath(group).parents)]:
             try:
                 limit = int((folder / version.limit).read_text())
                 used = int((folder / version.used).read_text()) - _reclaimable_bytes(folder, version)
-            except (OSError, ValueError):  # no such group, or no limit ("max")
+            except (OSError, ValueError):  # no such group, or no limit (the file says "max")
                 continue
             free.append(limit - max(0, used))
     return max(0, min(free))
 
 
 def _memory_cgroups(root: Path) -> Iterator[tuple[_CgroupVersion, str]]:
-    """This process's groups that may limit its memory: the version, and the path below where it is mounted."""
+    """The control groups that may limit this process's memory: the version, and the group's path below its mount."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux
@@ -77,7 +77,7 @@ def _reclaimable_bytes(folder: Path, version: _CgroupVersion) -> int:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, such as `AMD EPYC 7B13`; its architecture where the system names none."""
+    """The processor's name, such as `AMD EPYC 7B13`, or its architecture if the system gives no name."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -87,7 +87,7 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as the driver reports it."""
+    """A GPU as the driver reports it. Values that it does not report are NaN; memory is in MiB."""
 
     name: str
     use_percent: float
@@ -96,7 +96,7 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs that the driver sees, whether TensorFlow can use them or not; none without a driver."""
+    """The NVIDIA GPUs that the driver reports, usable by TensorFlow or not; empty if nvidia-smi is missing or fails."""
     program = shutil.which("nvidia-smi")
     if not program:
         return []
@@ -115,7 +115,7 @@ def gpus() -> list[Gpu]:
 
 
 def parse_smi(text: str) -> list[Gpu]:
-    """nvidia-smi's CSV lines `name, use %, used MiB, all MiB`; what a GPU does not report ([N/A]) becomes NaN."""
+    """Parse nvidia-smi's CSV lines `name, use in %, used MiB, total MiB`; values not reported ([N/A]) become NaN."""
     found = []
     for line in text.splitlines():
         name, *numbers = (part.strip() for part in line.rsplit(",", 3))

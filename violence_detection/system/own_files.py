@@ -1,8 +1,8 @@
-"""Which files a run replaces or removes: those that such a run has written for the same source, and no others.
+"""Protects files from being replaced or removed by a run that did not write them for the same source.
 
-A record in each folder says for which source a file was written, and with which content. What somebody else put there,
-what was changed since, and what another source has there under the same name are left alone: whoever writes takes
-another name, or refuses before the work begins.
+A record in each folder says for which source a file was written, and with what content. A file that somebody else put
+there, that was changed since, or that belongs to another source is left alone: the caller chooses another name, or
+refuses before the work begins.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from typing import Any
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.system import storage
 
-#: The record, a line a file, in the folder of the files.
+#: The record in each folder: one JSON line per file.
 RECORD_NAME = ".written.jsonl"
 _FIELDS = frozenset({"file", "source"})
-#: A file is told from others by its size, its beginning and its end; one of up to twice as many bytes by all of it.
+#: Bytes hashed at the beginning and at the end of a file, to recognise its content. Files up to twice this size are
+#: hashed completely.
 _END_BYTES = 1 << 18
-#: Lines at the end of a record that are never forgotten: their files may be about to get their names.
+#: This many lines at the end of a record are never dropped: their files may not have been renamed into place yet.
 _NEWEST_LINES = 1000
 
 
 class WrittenFiles:
-    """The files of a folder, and the source that each was written for: the real path of a video, say."""
+    """The files of a folder and the source that each was written for, such as the real path of a video."""
 
     def __init__(self, folder: Path):
         self._record = folder / RECORD_NAME
@@ -38,15 +39,15 @@ class WrittenFiles:
         self._read()
 
     def _begin(self, file_number: int) -> None:
-        """Know nothing yet of the record, which is this file of its disk."""
+        """Forget everything that was read; the record is now the file with this inode number."""
         self._file_number, self._read_bytes = file_number, 0
         self._sources: dict[str, str] = {}
         self._names: dict[str, set[str]] = {}
-        #: As keys have them, see _key.
+        #: Case-folded, as in the keys of `_key`.
         self._all_names: set[str] = set()
 
     def _read(self) -> None:
-        """Read what this run or another has recorded since; all of it where the record is another file by now."""
+        """Read lines that this run or others have added since; the whole record if it was replaced by another file."""
         with self._recording:
             if not self._record.is_file():
                 return self._begin(0)
@@ -59,10 +60,10 @@ class WrittenFiles:
                     self._know(key, str(entry["file"]), str(entry["source"]))
 
     def _whole(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """The lines but for one of which another run has written half so far, which is read later."""
+        """The lines up to one that another run has written only partly so far; that one is read next time."""
         for line in lines:
             if not line.endswith(b"\n"):
-                return  # by the next line its rest may be there, which is none of its own
+                return  # later lines are not read: the next one could be the rest of this line, written meanwhile
             self._read_bytes += len(line)
             yield line
 
@@ -72,32 +73,32 @@ class WrittenFiles:
         self._all_names.add(name.casefold())
 
     def source_of(self, path: Path) -> str | None:
-        """The source that a file of this folder was written for, as its content is now.
+        """The source that a file of this folder, with its current content, was written for.
 
-        None for one that such a run has not written, or that was changed since, and where there is none.
+        None if the file does not exist, was not written by such a run, was changed since, or cannot be read.
         """
         if path.name.casefold() not in self._all_names:
             self._read()
             if path.name.casefold() not in self._all_names:
                 return None
-        if not _is_file(path):  # a named pipe would be waited for
+        if not _is_file(path):  # opening a named pipe would block
             return None
         try:
             key = _key(path, path.name)
-        except OSError:  # nobody's to read
+        except OSError:  # cannot be read
             return None
         if key not in self._sources:
             self._read()
         return self._sources.get(key)
 
     def names_of(self, source: str) -> frozenset[str]:
-        """The names of the files that were written for a source; whether they are still there is not asked."""
+        """Names of all files recorded for a source, whether or not they still exist."""
         with self._recording:
             self._read()
             return frozenset(self._names.get(source, ()))
 
     def may_replace(self, path: Path, source: Path | str) -> bool:
-        """Whether nothing is lost that is not this source's own: an empty file is nobody's."""
+        """Whether `path` is free: it does not exist, is an empty file, or was written for `source` and is unchanged."""
         known = self.source_of(path)
         if known is None:
             return not os.path.lexists(path) or (_is_file(path) and path.stat().st_size == 0)
@@ -105,35 +106,35 @@ class WrittenFiles:
 
     @contextmanager
     def replacing(self, path: Path, source: Path | str) -> Iterator[Path]:
-        """Yield a temporary path as storage.atomic_path does, for a file that is written for this source.
+        """Yield a temporary path, as storage.atomic_path does, for a file that is written for `source`.
 
-        Raises UserError where another's file is there, before and behind the writing.
+        Raises UserError, before and after the writing, if `path` exists and `may_replace` does not allow it.
         """
         self._check(path, source)
         with storage.atomic_path(path) as temporary:
             yield temporary
             self._check(path, source)
-            # before it has its name: a run that is killed in between knows its file again
+            # recorded before the rename, so that the file is recognised even if this run is killed in between
             self._keep(_key(temporary, path.name), path.name, os.path.realpath(source))
 
     def write_text(self, path: Path, source: Path | str, text: str) -> None:
-        """As storage.write_text does. Raises UserError where another's file is there."""
+        """Like storage.write_text. Raises UserError if `may_replace` does not allow it."""
         with self.replacing(path, source) as temporary:
             temporary.write_text(text, encoding="utf-8", errors=storage.NAME_ERRORS)
 
     def write_json(self, path: Path, source: Path | str, value: Any) -> None:
-        """As storage.write_json does. Raises UserError where another's file is there."""
+        """Like storage.write_json. Raises UserError if `may_replace` does not allow it."""
         self.write_text(path, source, storage.as_json(value, indent=2, sort_keys=True) + "\n")
 
     def remove(self, path: Path, source: Path | str) -> None:
-        """Remove the file if it was written for this source."""
+        """Remove the file if it was written for `source` and is unchanged; else do nothing."""
         if self.source_of(path) == os.path.realpath(source):
             path.unlink(missing_ok=True)
 
     def forget_gone(self) -> None:
-        """Take what is no more out of the record, where that is most of it, as where somebody deletes old clips.
+        """Drop deleted files from the record if they are most of it, for example where somebody deletes old clips.
 
-        It would else grow for ever, and with it what each reader of it has in memory.
+        Otherwise the record, and the memory of every run that reads it, would grow without end.
         """
         self._read()
         if not self._read_bytes:
@@ -153,7 +154,7 @@ class WrittenFiles:
                 before.seek(len(content))
                 with storage.atomic_path(self._record) as temporary, temporary.open("wb") as out:
                     out.writelines([*kept, *newest, before.read()])
-                # what another run has added until the shorter one had the name
+                # lines that another run appended to the old file before the rename
                 with self._record.open("ab") as out:
                     out.write(before.read())
             storage.sync_file(self._record)
@@ -162,7 +163,7 @@ class WrittenFiles:
     def _check(self, path: Path, source: Path | str) -> None:
         if not self.may_replace(path, source):
             raise UserError(
-                f"{path} is not what such a run wrote for {source}, and would be replaced. Move it away, or name "
+                f"{path} would be replaced, but is not what an earlier run wrote for {source}. Move it away, or name "
                 "another folder"
             )
 
@@ -180,7 +181,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _file_in(line: bytes) -> str | None:
-    """The name of the file that a line of the record is of; None for half a line, of a run that was killed."""
+    """The file name in a line of the record; None if the line is damaged, for example cut off by a killed run."""
     try:
         return str(json.loads(line)["file"])
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -188,7 +189,7 @@ def _file_in(line: bytes) -> str | None:
 
 
 def _key(path: Path, name: str) -> str:
-    """What a file of this name and content is found by. Names that differ in capitals alone are one on some disks."""
+    """The key of a file's name and content. The name is case-folded, because some disks do not distinguish case."""
     with path.open("rb") as f:
         size_bytes = os.fstat(f.fileno()).st_size
         digest = hashlib.sha256(f.read(_END_BYTES))
@@ -198,10 +199,10 @@ def _key(path: Path, name: str) -> str:
 
 
 def check_file(path: Path, flag: str, what: str, is_one: Callable[[Path], bool], remedy: str) -> None:
-    """Raise UserError where a file that a flag names would replace what is not `what`, or is a folder.
+    """Raise UserError if `path`, given by `flag`, is a folder or an existing file that is not `what`.
 
-    To be asked before the work whose result is written there. `is_one`: whether an existing file is one of `what`; an
-    empty one may be anything. `remedy`: what is to be given instead.
+    To be called before the work whose result replaces the file. `what`: the expected kind of file, for the message.
+    `is_one`: whether an existing file is of that kind; an empty file always passes. `remedy`: ends the message.
     """
     if path.is_dir():
         raise UserError(f"{flag} {path} is a folder. Name a file in it")
@@ -209,11 +210,14 @@ def check_file(path: Path, flag: str, what: str, is_one: Callable[[Path], bool],
         return
     if path.is_file() and (path.stat().st_size == 0 or is_one(path)):
         return
-    raise UserError(f"{flag} {path} is there already and is not {what}: it would be replaced. {remedy}")
+    raise UserError(f"{flag} {path} already exists and is not {what}: it would be replaced. {remedy}")
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds; empty where it holds something else. No more of a large file is read."""
+    """The object in a JSON file; empty if the file contains anything else or cannot be read.
+
+    A file that does not begin with `{` is not read further, however large it is.
+    """
     try:
         with path.open("rb") as f:
             begins = f.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -224,6 +228,6 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 def first_line(path: Path) -> str:
-    """The first line of a text; of what is none, whatever stands there."""
+    """The first line of a text file, up to 4,096 bytes; a file that is not text gives whatever its bytes decode to."""
     with path.open("rb") as f:
         return f.readline(4096).decode("utf-8-sig", errors="replace").rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""HTML pages that need no network: one way to render them, and the colours that all of them have."""
+"""Self-contained HTML pages: the template environment, and helpers for embedded data and scripts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import markupsafe
 
 from violence_detection.system import storage
 
-#: `_theme.css.j2`: colours in light and dark, which each page includes.
+#: Templates for all pages: `_theme.css.j2`, the colours for light and dark mode.
 _SHARED = Path(__file__).with_name("templates")
 
 
 def environment(
     templates: Path, filters: Mapping[str, Callable[..., Any]] | None = None
 ) -> jinja2.Environment:
-    """Templates of this folder, and the shared ones; what comes from outside is escaped, what is missing an error."""
+    """A Jinja environment for the folder `templates` and the shared ones: values escaped, undefined names an error."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader([templates, _SHARED]), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -31,7 +31,7 @@ def environment(
 
 
 def json_in_page(value: Any) -> markupsafe.Markup:
-    """JSON for a `<script type="application/json">`: nothing in it can end the element, and it is all ASCII."""
+    """JSON for a `<script type="application/json">` element: ASCII only, and nothing in it can end the element."""
     text = json.dumps(json.loads(storage.as_json(value)), ensure_ascii=True)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -39,5 +39,5 @@ def json_in_page(value: Any) -> markupsafe.Markup:
 
 
 def script_hash(script: str) -> str:
-    """What a content security policy calls this script, so that no other runs: `'sha256-...'`."""
+    """The source expression `'sha256-...'` by which a content security policy allows this script and no other."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

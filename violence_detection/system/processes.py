@@ -1,7 +1,7 @@
-"""Work spread over processes, few items in flight whatever their number, and no worker's end is that of the work.
-Long work gives signs of life, by which whoever watches it can tell slow from stuck.
+"""Work spread over processes, with few items in flight at a time and workers whose death does not end the work.
 
-Fresh processes (spawn) are used, because forking after OpenCV or TensorFlow have started threads may hang.
+Long work can send signs of life (`beat`, `tell`), by which a watching process tells slow work from stuck work.
+Processes are started fresh (spawn): a fork may hang once OpenCV or TensorFlow have started threads.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from loky.process_executor import TerminatedWorkerError
 
 T = TypeVar("T")
 R = TypeVar("R")
-#: Each takes seven of the 1,024 files that a process may commonly have open.
+#: Each worker takes seven of the 1,024 files that a process can usually have open.
 _MOST_WORKERS = 100
-#: The variable that bounds what loky counts.
+#: The environment variable that limits the number of CPUs that loky counts.
 _LIMIT = "LOKY_MAX_CPU_COUNT"
-#: Held while a process is started without the script: two threads would take each other's stand-in for it.
+#: Held while `__main__` is replaced to start a process: two threads would save and restore each other's stand-in.
 _starting = threading.Lock()
-#: Signs of life are cheap to give and not worth sending more often.
+#: Least time between two signs of life that `beat` passes on.
 _EVERY_S = 1.0
 
 
 def usable_cpus() -> int:
-    """Processors that this process may use: those it is bound to, or fewer by the container's quota; at least 1."""
+    """CPUs that this process may use, by its affinity mask and the container's quota; at least 1."""
     return int(cpu_count())
 
 
 @contextlib.contextmanager
 def limited_to(cpus: int) -> Iterator[None]:
-    """Count at most so many processors as usable meanwhile: a worker's part of a machine that several divide."""
+    """Let `usable_cpus` return at most `cpus` within the context, for a worker that shares its machine with others."""
     with environment({_LIMIT: str(cpus)}):
         yield
 
 
 @contextlib.contextmanager
 def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Have these variables in the environment meanwhile, also for processes that are started; then as before."""
+    """Set these environment variables within the context, also for processes started there; restore them afterwards."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -65,7 +65,7 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def worker_count(asked: int) -> int:
-    """The number asked for, or one a usable core when that is 0."""
+    """The number asked for, or one per usable CPU if that is 0."""
     return asked if asked > 0 else usable_cpus()
 
 
@@ -80,15 +80,14 @@ def map_unordered(
 ) -> Iterator[tuple[T, R]]:
     """Yield (item, function(item)) in order of completion. Items and results cross processes by pickle.
 
-    Damaged videos can take a decoder's whole process with them, or keep it busy for ever. An item whose process dies
-    yields on_crash(item). The process of an item that takes longer than `time_limit_s`, or time_limit_s(item), is
-    killed, and it yields on_timeout(item), without that on_crash(item). What `function` raises is raised here, and ends
-    what still runs.
+    A damaged video can crash the decoder's process or hang it. An item whose process dies yields on_crash(item). If an
+    item takes longer than `time_limit_s`, or time_limit_s(item), its process is killed and it yields on_timeout(item),
+    or on_crash(item) if there is no `on_timeout`. An exception of `function` is raised here, and ends all workers.
     """
     todo = iter(items)
     count = min(worker_count(workers), _MOST_WORKERS)
-    # Each worker is a pool of its own with one item at a time, so that what happens to it names the item: of a larger
-    # pool with a dead worker nobody knows which item killed it (docs/decisions.md).
+    # Each worker is its own pool with one item at a time: if a worker of a larger pool dies, nothing tells which item
+    # killed it (docs/decisions.md).
     idle: list[ProcessPoolExecutor] = []
     busy: dict[Future[R], _Begun[T]] = {}
     finished: list[tuple[T, R]] = []
@@ -97,9 +96,10 @@ def map_unordered(
             for item in itertools.islice(todo, count - len(busy)):
                 pool = idle.pop() if idle else _one_worker(max(1, usable_cpus() // count))
                 limit_s = time_limit_s(item) if callable(time_limit_s) else time_limit_s
-                with kept_from_ctrl_c():  # which may come at its end: the pool must be known by then
+                # Ctrl-C may be raised when this ends; by then the pool must be in `busy`, so that it is shut down.
+                with kept_from_ctrl_c():
                     busy[pool.submit(function, item)] = _Begun(item, pool, limit_s)
-            # Only now, so that the others work while the caller does.
+            # Only after new items were submitted, so that the workers are busy while the caller handles these.
             yield from finished
             if not busy:
                 return
@@ -124,7 +124,7 @@ def map_unordered(
 
 @dataclass(frozen=True)
 class _Begun(Generic[T]):
-    """An item and the worker that has it, from now on."""
+    """An item in progress, its worker, and when it was submitted."""
 
     item: T
     pool: ProcessPoolExecutor
@@ -147,30 +147,30 @@ class _WithoutScriptProcess(SpawnProcess):
 
 
 class WithoutScript(SpawnContext):
-    """Processes that do not run the script of this one first, as those of "spawn" do: without
-    `if __name__ == "__main__"` in it, each would do all of it again.
+    """A "spawn" context whose processes do not import the main script first.
 
-    What they are given must not stand in the script, unless what hands it on sends it whole, as loky does.
+    Otherwise a script without `if __name__ == "__main__"` would run again in each process. Functions and classes sent
+    to these processes must not be defined in the main script, unless they are pickled by value, as loky does.
     """
 
     Process = _WithoutScriptProcess
 
 
 def _begin_worker(threads: int) -> None:
-    # Its part of the processors, read by OpenCV when it is loaded: each worker would start threads for all of them.
+    # OpenCV reads this when it is loaded; without it, each worker would start a thread for every CPU of the machine.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(threads))
-    # A crash is expected here and has its line in the failures file: loky would print a traceback of each.
+    # Crashes are expected here and listed in the failures file; loky would print a traceback for each.
     os.environ.setdefault("PYTHONFAULTHANDLER", "")
     follow_parent()
 
 
 @contextlib.contextmanager
 def kept_from_ctrl_c() -> Iterator[None]:
-    """Processes that this thread starts meanwhile meet no Ctrl-C, not even while they begin.
+    """Block Ctrl-C (SIGINT) in processes that this thread starts within the context, from their first moment on.
 
-    This one meets it afterwards, or at once where it has other threads.
+    This process receives a Ctrl-C that comes meanwhile at the end of the context, or at once if it has other threads.
     """
-    resource_tracker.ensure_running()  # which the first process starts, and Python 3.11 then lets Ctrl-C in again
+    resource_tracker.ensure_running()  # else the first process starts it, and Python 3.11 then unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -179,13 +179,13 @@ def kept_from_ctrl_c() -> Iterator[None]:
 
 
 def _time_left_s(begun: Iterable[_Begun[T]]) -> float | None:
-    """Until the first of them has had its time; None without a limit."""
+    """Seconds until the first of these items reaches its time limit, at least 0; None if none has a limit."""
     ends_s = [b.since_s + b.limit_s for b in begun if b.limit_s is not None]
     return max(0.0, min(ends_s) - time.monotonic()) if ends_s else None
 
 
 def follow_parent() -> None:
-    """A worker ends with the process that started it, even one killed with -9, and leaves Ctrl-C to it."""
+    """Make this worker ignore Ctrl-C and exit when the process that started it ends, even by SIGKILL."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
@@ -197,7 +197,7 @@ def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 class _Heart:
-    """Where signs of life go, if anybody watches."""
+    """Where signs of life are sent: `say` is None if nobody watches."""
 
     def __init__(self) -> None:
         self.say: Callable[[Any], None] | None = None
@@ -208,22 +208,22 @@ _heart = _Heart()
 
 
 def beat() -> None:
-    """Some progress was made: a frame decoded, a window judged. Costs next to nothing where nobody watches."""
+    """Report progress, such as a decoded frame or a judged window. Passed on at most once a second; cheap otherwise."""
     if _heart.say is not None and (now_s := time.monotonic()) - _heart.last_s >= _EVERY_S:
         _heart.last_s = now_s
         _heart.say(None)
 
 
 def tell(news: Any) -> None:
-    """A sign of life that says what was done, in whatever terms whoever watches understands; none is left out."""
+    """Report progress with `news`, any value that the watcher understands. Always passed on."""
     if _heart.say is not None:
         _heart.last_s = time.monotonic()
         _heart.say(news)
 
 
 def watch(say: Callable[[Any], None]) -> None:
-    """Have `say` called with news, or with None about once a second at most, while this process makes progress.
+    """Call `say` for this process's signs of life: with the news of `tell`, or with None for `beat`.
 
-    Threads may call it.
+    Any thread may call it.
     """
     _heart.say = say

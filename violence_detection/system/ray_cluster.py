@@ -1,9 +1,10 @@
-"""Work spread over the processes and machines of a Ray cluster; a worker or machine that dies loses nothing.
+"""Work spread over the processes and machines of a Ray cluster. Work of a worker or machine that dies is repeated.
 
-Ray is optional: `pip install "ray>=2.40,<3"`. An address is `local` (this machine alone, started and ended with the
-work), `auto` (the cluster that `ray start` has joined this machine to) or HOST:PORT (the head of that cluster; this
-machine must have joined it). Every machine needs the same Python, the same packages and the same data root, that is a
-shared volume mounted at the same path. The package itself travels: workers run this code, not what they have installed.
+Ray is optional: `pip install "ray>=2.40,<3"`. An address is `local` (only this machine, with a Ray instance that starts
+and stops with the work), `auto` (the cluster that this machine has joined with `ray start`) or HOST:PORT (the head of
+that cluster, which this machine must have joined). Every machine needs the same Python, the same packages and the same
+data root: a shared volume mounted at the same path. This package itself is sent along: workers run this code, not the
+version that is installed there.
 """
 
 from __future__ import annotations
@@ -25,27 +26,30 @@ from violence_detection.system import disks
 
 log = logging.getLogger(__name__)
 
-#: So often an item is begun before its workers' deaths are put down to the item itself.
+#: How many times an item is tried if its worker dies; after that, the item is taken for the cause.
 ATTEMPTS = 4
-#: Packages that read videos and compute: another version may give other numbers.
+#: Packages whose version may change the results.
 _DECIDING = ("numpy", "opencv-python-headless", "av", "openvino", "tensorflow", "keras")
+#: The name of this package.
 _OURS = __name__.partition(".")[0]
 _INSTALL = "pip install -r requirements.txt"
-#: How long nothing may come before it is asked whether any machine is there that can do the work.
+#: After this long without a result, check whether the cluster still has a machine that is big enough.
 _LOOK_AGAIN_S = 300.0
-#: How long the head of a cluster may take to answer; Ray itself would try for minutes.
+#: How long the head of a cluster may take to answer. Ray itself would try for minutes.
 _ANSWERS_WITHIN_S = 10.0
-#: What begins a connection to Ray's head, which speaks HTTP/2: its preface, and a frame of empty settings.
+#: Opens a connection to Ray's head, which speaks HTTP/2: the connection preface and an empty SETTINGS frame.
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-#: The kind of frame that such a server answers with first, and where in the frame it stands.
-_SETTINGS, _KIND_AT = 4, 3
+#: The type of the first frame in an HTTP/2 server's answer.
+_SETTINGS = 4
+#: The position of the type byte in a frame.
+_KIND_AT = 3
 
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Mapping[str, float]]:
-    """Be part of the cluster at `address` for a while, or of the one already joined; yields its resources (CPU, GPU).
+    """Connect to the cluster at `address`, or use the connection that exists; yields its resources (CPU, GPU).
 
-    Raises UserError if Ray is not installed, the address is none, or no cluster answers there.
+    Raises UserError if Ray is not installed, the address is invalid, or no cluster answers there.
     """
     ray = _ray()
     if ray.is_initialized():
@@ -53,7 +57,7 @@ def connected(address: str) -> Iterator[Mapping[str, float]]:
         return
     _check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Workers' output stays in Ray's own log files: stdout carries our summary alone.
+    # Workers' output stays in Ray's log files, because stdout is reserved for the summary.
     settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.WARNING}
     if address == "local":
         settings["include_dashboard"] = False
@@ -80,9 +84,9 @@ def _check_address(address: str) -> None:
 
 
 def _see_that_it_answers(host: str, port: str) -> None:
-    """Raise OSError where nothing answers, or something that cannot be the head of a cluster."""
+    """Raise OSError if nothing answers there, or something that is not the head of a Ray cluster."""
     with socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S) as link:
-        if os.environ.get("RAY_USE_TLS", "0") != "0":  # says nothing before that is agreed on
+        if os.environ.get("RAY_USE_TLS", "0") != "0":  # such a head answers only after a TLS handshake
             return
         link.sendall(_HELLO)
         frame = b""
@@ -90,15 +94,15 @@ def _see_that_it_answers(host: str, port: str) -> None:
             frame += more
     if frame[_KIND_AT:] != bytes([_SETTINGS]):
         raise OSError(
-            "what answers there is no head of a Ray cluster, whose port is 6379 unless it was given another"
+            "what answers there is not the head of a Ray cluster, whose port is 6379 unless it was started with another"
         )
 
 
 def _why_not(address: str, error: Exception) -> str:
-    """What is said where Ray does not start, or no cluster can be joined."""
+    """The error message if Ray cannot start, or the cluster cannot be joined."""
     reason = " ".join(str(getattr(error, "message", error)).split())
     if address == "local":
-        return f"Ray does not start here ({reason})"
+        return f"Ray cannot start on this machine ({reason})"
     return (
         f"cannot join the cluster ({reason}). Start it with `ray start --head` on one machine and `ray start "
         "--address=HOST:6379` on each of the others, this one included, with the same versions of Python and Ray, and "
@@ -117,12 +121,13 @@ def map_unordered(
 ) -> Iterator[tuple[int, Any]]:
     """Run function(item) for each item somewhere in the cluster; yield (index, result) in order of completion.
 
-    `what` is the kind of item, for messages ("shard of clips"). An item whose worker or machine dies is begun again,
-    so `function` must be one that may be repeated. Raises the UserError that `function` raised, or one for a disk that
-    takes nothing, either naming the machine if it was another one; UserError naming a machine that lacks a package, or
-    has another version of one than this; RuntimeError naming the item for any other exception; UserError for an item
-    whose worker has died `ATTEMPTS` times, and if no machine of the cluster is big enough, or if none can run the work
-    at all. What is still running is then cancelled.
+    `what` is the kind of item, for messages ("shard of clips"). An item whose worker or machine dies is started again,
+    so `function` must be safe to repeat. `cpus_each`, `gpus_each`: what an item needs on one machine.
+
+    Raises UserError if `function` raises one or fails because a disk cannot be written, naming the machine unless it is
+    this one; if a machine lacks a package, has another version of one than this machine, or cannot be prepared for the
+    work; if an item's worker has died `ATTEMPTS` times; and if no machine of the cluster is big enough. Raises
+    RuntimeError, naming the item, for any other exception. Items still running are then cancelled.
     """
     ray = _ray()
     todo = list(items)
@@ -145,7 +150,7 @@ def map_unordered(
             while pending:
                 done, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_AGAIN_S)
                 if not done:
-                    # the last machine that is big enough may have left, and Ray would wait for another
+                    # the last machine that is big enough may have left; Ray would wait for another without end
                     _check_fits(cpus_each, gpus_each, what)
                     continue
                 index = pending.pop(done[0])
@@ -157,10 +162,10 @@ def map_unordered(
                     if attempts[index] == ATTEMPTS:
                         raise UserError(
                             f"{what} {index} ({_short(todo[index])}): its worker died {ATTEMPTS} times, most likely "
-                            f"for want of memory. What is done is kept. Last: {' '.join(str(e).split())}"
+                            f"because memory ran out. Finished work is kept. Last error: {' '.join(str(e).split())}"
                         ) from e
                     log.warning(
-                        "%s %d: its worker died (%s); it is begun again", what, index, type(e).__name__
+                        "%s %d: its worker died (%s); it is started again", what, index, type(e).__name__
                     )
                     submit(index)
                 else:
@@ -171,15 +176,17 @@ def map_unordered(
 
 
 def _told(error: Any, item: str) -> Exception:
-    """What a task's error is for people: the UserError that it raised, or one for a machine that cannot run any, or
-    lacks a package.
+    """The error to raise for a task that failed.
+
+    The UserError that the task raised, a UserError for a machine that lacks a package or cannot be prepared, or else a
+    RuntimeError that names the item.
     """
     if isinstance(error, _ray().exceptions.RuntimeEnvSetupError):
-        said = str(error).strip().splitlines()[-1]  # the lines before are where in Ray
+        said = str(error).strip().splitlines()[-1]  # the lines before it are Ray's traceback
         return UserError(f"a machine of the cluster cannot be made ready to work: {said}")
     if isinstance(error.cause, UserError):
         return error.cause
-    # what the work needs is also imported while the work itself is unpacked
+    # modules are also imported while the task is unpickled, and Ray then wraps the error
     cause = getattr(error.cause, "client_exc", error.cause)
     if isinstance(cause, ImportError) and (cause.name or "").partition(".")[0] != _OURS:
         found = re.search(r"\bip=([^\s,)]+)", str(error))
@@ -190,7 +197,7 @@ def _told(error: Any, item: str) -> Exception:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    """What this machine has of the packages that decide what the work gives: package -> version, empty for none."""
+    """Installed versions of the packages in _DECIDING: package -> version, empty if it is not installed."""
     found = {}
     for package in _DECIDING:
         try:
@@ -201,7 +208,7 @@ def _versions() -> dict[str, str]:
 
 
 def _check_versions(asked_by: str, versions: Mapping[str, str]) -> None:
-    """Raise UserError where this machine's packages are others than those of the machine that gave the work."""
+    """Raise UserError if packages here differ from `versions`, those of the machine `asked_by` that sent the work."""
     here = _versions()
     if other := [package for package in _DECIDING if here[package] != versions[package]]:
         told = ", ".join(
@@ -210,13 +217,13 @@ def _check_versions(asked_by: str, versions: Mapping[str, str]) -> None:
         )
         same = " ".join(f"{package}=={versions[package]}" for package in other if versions[package])
         raise UserError(
-            f"{platform.node()} has {told}: what the two make would differ, and stand side by side. Have the same on "
-            f"all machines of the cluster{f', there with: pip install {same}' if same else ''}"
+            f"{platform.node()} has {told}: the results of the two could differ, and would be mixed. Install the same "
+            f"versions on all machines{f', on the one named first with: pip install {same}' if same else ''}"
         )
 
 
 def _call(function: Callable[[Any], Any], item: Any, asked_by: str, versions: Mapping[str, str]) -> Any:
-    """Run by a worker. `asked_by`: the name of the machine that gave the work; `versions`: see `_versions` there."""
+    """The task that a worker runs. `asked_by`: the machine that sent it; `versions`: from `_versions` there."""
     _check_versions(asked_by, versions)
     here = platform.node()
     where = "" if here == asked_by else f"on {here}: "
@@ -241,24 +248,24 @@ def _ray() -> Any:
 
 
 def _lost(ray: Any) -> tuple[type[Exception], ...]:
-    """What Ray raises when a worker, its machine or a result is gone."""
+    """Ray's errors for a worker, machine or result that was lost."""
     e = ray.exceptions
     return e.WorkerCrashedError, e.NodeDiedError, e.ObjectLostError, e.OutOfMemoryError
 
 
 def machines() -> list[dict[str, float]]:
-    """The resources (CPU, GPU) of each machine of the cluster that one is `connected` to."""
+    """The resources (CPU, GPU) of each live machine in the cluster; only within `connected`."""
     return [node["Resources"] for node in _ray().nodes() if node["Alive"]]
 
 
 def _check_fits(cpus_each: float, gpus_each: float, what: str) -> None:
-    """Ray would wait for ever for a machine that is not there."""
+    """Raise UserError if no machine is big enough for one item; Ray would wait for such a machine without end."""
     found = machines()
     if not any(m.get("CPU", 0) >= cpus_each and m.get("GPU", 0) >= gpus_each for m in found):
         sizes = "; ".join(f"{m.get('CPU', 0):g} CPUs, {m.get('GPU', 0):g} GPUs" for m in found)
         raise UserError(
             f"a {what} needs {cpus_each:g} CPUs and {gpus_each:g} GPUs on one machine; the cluster has: {sizes}. "
-            "Ask for less, or add a machine with `ray start --address=HOST:6379`"
+            "Request fewer, or add a machine with `ray start --address=HOST:6379`"
         )
 
 

@@ -1,4 +1,4 @@
-"""How settings are declared: frozen dataclasses whose fields say what they mean, the one source of every flag."""
+"""Settings are declared as frozen dataclasses whose fields carry their help text; all flags are made from them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import Any
 
 from violence_detection.errors import UserError
 
-#: What no number of a setting is beyond, whatever its unit: a slip of the keyboard.
+#: Default upper limit of every number, whatever its unit: a larger one is a typing error.
 _MOST = 10**9
-#: The seeds that TensorFlow and NumPy take.
+#: The largest seed that TensorFlow and NumPy accept.
 MOST_SEED = 2**32 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The numbers of a setting: finite ones from `least` to `most`, and of them those above `above`, below `below`."""
+    """The range of a number: finite, from `least` to `most` inclusive, and greater than `above`, less than `below`."""
 
     least: float = 0
     most: float = _MOST
@@ -32,17 +32,17 @@ class Limits:
     below: float = math.inf
 
     def check(self, name: str, value: float) -> None:
-        """Raises UserError, which names the setting, for a number that it does not take; NaN is none."""
+        """Raise UserError, naming the setting, if the value is out of range, infinite or NaN."""
         if not self.takes(value):
             raise UserError(f"{name} must be {self}. Received: {value}")
 
     def takes(self, value: float) -> bool:
-        """Whether it is such a number."""
+        """Whether the value is finite and in range."""
         finite = isinstance(value, int) or math.isfinite(value)
         return finite and self.least <= value <= self.most and self.above < value < self.below
 
     def __str__(self) -> str:
-        """As people read it: "from 1 to 1,000", "above 0 and at most 1"."""
+        """The range for messages: "from 1 to 1,000", "above 0 and at most 1"."""
         low, high = self.above >= self.least, self.below <= self.most
         if not low and not high:
             return f"from {self.least:,} to {self.most:,}"
@@ -50,7 +50,7 @@ class Limits:
         return f"{first} and {f'below {self.below:,}' if high else f'at most {self.most:,}'}"
 
 
-#: Of a seed that is only hashed.
+#: The limits of a seed that is only hashed, so that any number will do.
 ANY_NUMBER = Limits(least=-math.inf, most=math.inf)
 
 
@@ -64,11 +64,13 @@ def option(
     shown_as: str | None = None,
     limits: Limits | None = None,
 ) -> Any:
-    """A dataclass field that can be a command-line flag too (`data_root` becomes `--data-root`).
+    """A dataclass field that can also be a command-line flag (`data_root` becomes `--data-root`).
 
-    `bare`: the value of the flag given without one. `many`: how a tuple is given, where its values may hold commas:
-    "append", the flag once a value; "words", any number of values behind the flag; None: separated by commas.
-    `shown_as`: what stands for a value in the help, where its type says too little. `limits`: which numbers it takes.
+    `default`: the value, or a callable that makes it. `bare`: the value of the flag when it is given without one.
+    `many`: how the flag takes the values of a tuple: None, separated by commas; "append", the flag is repeated for each
+    value; "words", any number of values after the flag. The latter two are for values that may contain commas.
+    `shown_as`: the placeholder for the value in the help, if the type's name says too little. `limits`: the range of a
+    number.
     """
     metadata = {
         "help": help,
@@ -83,31 +85,31 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-#: What a field is declared to hold, as an error calls it.
+#: The types that fields are checked for, as error messages name them.
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseConfig:
-    """Base of every config: it holds whatever made it, a script or a caller, to what its fields say.
+    """Base of every config: checks all values against the fields' types, choices and limits, however it is created.
 
-    HEADING: below what the help of scripts has the flags of the fields that a class declares.
+    HEADING: the heading in a script's help above the flags of this class.
     """
 
     HEADING: typing.ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        """Paths given as text become paths, `~` in them the home folder, NumPy's numbers Python's, and lists tuples.
+        """Convert text to paths (with `~` as the home folder), NumPy numbers to Python's, and lists to tuples.
 
-        Raises UserError for a value that is not among its field's choices, for one of another kind than is meant, and
-        for a number beyond its limits.
+        Raises UserError for a value that is not one of its field's choices, is of the wrong type, or is a number out of
+        its limits.
         """
         hints = _type_hints(typing.cast("typing.Hashable", type(self)))
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata.get("choices")
             kind = plain_type(hints[field.name])
             if choices and value not in (*choices, field.default):
-                raise UserError(f"{field.name} is {value!r}; it can be {', '.join(choices)}")
+                raise UserError(f"{field.name} is {value!r}; it must be one of {', '.join(choices)}")
             if value is None and kind != hints[field.name]:
                 continue
             name = f"{field.name} ({flag_of(field)})"
@@ -121,7 +123,7 @@ class BaseConfig:
 
 
 def plain_type(hint: Any) -> Any:
-    """What a field holds besides None."""
+    """The type of a field without None: `int` for `int | None`."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return next(a for a in typing.get_args(hint) if a is not type(None))
     return hint
@@ -130,7 +132,7 @@ def plain_type(hint: Any) -> Any:
 def _several(name: str, value: Any, kind: type) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         example = f", {(value,)}" if isinstance(value, str | os.PathLike) else ""
-        raise UserError(f"{name} takes several values: give a tuple{example}. Received: {value!r}")
+        raise UserError(f"{name} takes several values: pass a tuple{example}. Received: {value!r}")
     return tuple(_one(name, item, kind) for item in value)
 
 
@@ -142,7 +144,7 @@ def _one(name: str, value: Any, kind: type) -> Any:
 
 
 def _taken(value: Any, kind: type) -> Any:
-    """The value as one of _KINDS, None where it is none of it. A whole number stays one where any number is meant."""
+    """The value converted to `kind`, one of _KINDS, or None if its type does not fit. Integers stay int for float."""
     if kind is Path:
         return expanded(value) if isinstance(value, str | os.PathLike) else None
     if kind in (bool, str):
@@ -160,10 +162,10 @@ def _type_hints(config: Any) -> Mapping[str, Any]:
 
 
 def check_keywords(call: str, config: Any, given: Iterable[str], own: Mapping[str, str]) -> None:
-    """Raise TypeError for a keyword that a public call does not take, with those that it does and the nearest of them.
+    """Raise TypeError for a keyword that a public function does not accept; the message suggests and lists valid ones.
 
-    call: as people write it, "violence_detection.load". config: the dataclass whose fields it takes besides `own`, its
-    own parameters: name -> the field that each stands for, which is then no keyword itself.
+    call: the function as users write it, "violence_detection.load". config: the dataclass whose fields it accepts as
+    keywords. own: its own parameters, name -> the field that each one sets, which is then not a keyword itself.
     """
     fields = [field.name for field in dataclasses.fields(config) if field.name not in own.values()]
     known = [*own, *(name for name in fields if name not in own)]
@@ -172,7 +174,7 @@ def check_keywords(call: str, config: Any, given: Iterable[str], own: Mapping[st
         if name not in known:
             near = [by_field[name]] if name in by_field else difflib.get_close_matches(name, known, 1)
             meant = f"; did you mean {near[0]}?" if near else "."
-            raise TypeError(f"{call}() takes no keyword {name!r}{meant} It takes {', '.join(known)}")
+            raise TypeError(f"{call}() has no keyword {name!r}{meant} It takes {', '.join(known)}")
 
 
 def flag_of(field: dataclasses.Field[Any]) -> str:
@@ -186,7 +188,7 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def as_flags(config: Any, always: Sequence[str] = ()) -> list[str]:
-    """The words of a command line that gives this config again: what differs from the defaults, and `always`."""
+    """Command-line words that recreate this config: fields that differ from their defaults, and those in `always`."""
     words: list[str] = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -208,25 +210,25 @@ def _flag_words(flag: str, value: Any, many: str | None) -> list[str]:
 
 
 def expanded(path: os.PathLike[str] | str) -> Path:
-    """The path; `~` at its beginning is the home folder, which a shell leaves as it is in `--output=~/x`."""
+    """The path with `~` at its beginning replaced by the home folder; shells do not do so in `--output=~/x`."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # the home folder of a user whom there is not
+    except RuntimeError:  # the home folder of an unknown user
         return Path(path)
 
 
 def folder_of(variable: str, otherwise: Path | str) -> Path:
-    """The folder that an environment variable names, else `otherwise`; of either, `~` as in `expanded`."""
+    """The folder in the environment variable, or `otherwise` if it is unset or empty; `~` is expanded in both."""
     return expanded(os.environ.get(variable) or otherwise)
 
 
 def kaggle_json() -> Path:
-    """Where the Kaggle client keeps its settings, and looks for its older credentials."""
+    """The path of kaggle.json, the Kaggle client's settings and legacy credentials; it need not exist."""
     home = expanded("~/.kaggle")
     xdg = folder_of("XDG_CONFIG_HOME", "~/.config") / "kaggle"
     return folder_of("KAGGLE_CONFIG_DIR", home if home.exists() else xdg) / "kaggle.json"
 
 
 def default_data_root() -> Path:
-    """`$VIOLENCE_DATA`, else `/workspace/data` where a pod's volume is mounted, else `./data`."""
+    """`$VIOLENCE_DATA`, else `/workspace/data` if /workspace exists, as on a pod with a volume, else `./data`."""
     return folder_of("VIOLENCE_DATA", "/workspace/data" if Path("/workspace").is_dir() else "data")

@@ -1,4 +1,4 @@
-"""Ending on request: SIGTERM, Ctrl-C and a terminal that goes ask, and a second one of the first two insists."""
+"""Stopping on request: SIGTERM, Ctrl-C and a closed terminal ask; a second SIGTERM or Ctrl-C stops at once."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: One request may come twice, to the process and to its group: so `timeout` sends it.
+#: A second signal within this time belongs to the same request: `timeout` signals the process and its group.
 _ONE_REQUEST_S = 0.5
 
 
 @contextmanager
 def asked_to_stop() -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM, SIGINT or SIGHUP sets; a second one, unless it is SIGHUP, raises KeyboardInterrupt.
+    """Yield an event that SIGTERM, SIGINT or SIGHUP sets; a second signal, except SIGHUP, raises KeyboardInterrupt.
 
-    SIGHUP that is ignored, as `nohup` has it, stays so. For the main thread.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored. To be used in the main thread.
     """
     asked = threading.Event()
     first_s = 0.0

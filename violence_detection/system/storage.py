@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, rename, completion record last."""
+"""Reading and writing files so that each is either complete or absent: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -32,30 +32,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-#: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
+#: Error handler for file names, which are bytes and not always UTF-8: with it, they survive reading and writing.
 NAME_ERRORS: Final = "surrogateescape"
+#: What `surrogateescape` puts in place of bytes that are not UTF-8 (and any other lone surrogate).
 _NO_UTF8 = re.compile("[\ud800-\udfff]")
-#: What JSON must escape, and what it leaves to us though it controls a terminal, breaks a line or turns letters round.
+#: Characters that json.dumps does not escape: lone surrogates, and those that can control a terminal, break a line or
+#: reverse the direction of text.
 _ESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-#: The name that `atomic_path` gives.
+#: A temporary name as `atomic_path` and the other functions here make it.
 _TEMPORARY = re.compile(r"\..*\.(?P<machine>[\w-]+)\.(?P<pid>\d+)-\d+\.tmp(\.[^.]*)?")
 _CHUNK_BYTES = 1 << 20
 _NAME_HASH_DIGITS = 12
-#: A temporary file of another machine that has not changed for so long has no writer any more.
+#: Another machine's temporary file that has not changed for this long counts as abandoned.
 _ABANDONED_S = 3600.0
+#: The columns of a failures file.
 FAILURES_COLUMNS = ("path", "reason")
-#: What a disk says that takes nothing.
+#: Error numbers of a disk that is full, over quota or read-only.
 TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-#: What file systems take as a name; and what is left of one at least.
-_MOST_NAME_BYTES, _SHORTEST_BYTES = 255, 20
+#: The longest file name that file systems accept.
+_MOST_NAME_BYTES = 255
+#: A temporary name keeps at least this much of the stem.
+_SHORTEST_BYTES = 20
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on error it is removed.
 
-    The temporary name keeps the suffix (some writers choose the format by it) and is unique to this machine, process
-    and thread, so several writers of the same file do not disturb each other: the last rename wins, whole.
+    The temporary name keeps the suffix, because some writers choose the format by it, and is unique to this machine,
+    process and thread: if several write the same file, the last one to finish wins and the file is complete.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     rest = f"{writer()}.tmp{path.suffix}"
@@ -73,13 +78,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def writer() -> str:
-    """Who writes, as part of a temporary name."""
+    """The part of a temporary name that identifies this machine, process and thread."""
     return f"{machine()}.{os.getpid()}-{threading.get_ident()}"
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an error of a disk that takes nothing name what was written: the system's own names no file."""
+    """Add `path` to an OSError that says that a disk cannot be written: a failed write itself names no file."""
     try:
         yield
     except OSError as e:
@@ -90,7 +95,10 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def marked(folder: Path) -> Iterator[Path]:
-    """Yield a file of no other content in `folder`, there meanwhile: whoever sees it sees this very folder."""
+    """Create an empty marker file in `folder` within the context and yield its path.
+
+    A process or machine that sees the file sees this same folder, not another one at the same path.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=folder, prefix=f".mark.{writer()}.tmp.")
     os.close(handle)
@@ -102,24 +110,28 @@ def marked(folder: Path) -> Iterator[Path]:
 
 @functools.cache
 def machine() -> str:
-    """This machine since it was started, or container with process numbers of its own, as part of a file name."""
-    numbered_by = []  # names of machines repeat, and so do their first process namespaces
-    with contextlib.suppress(OSError):  # not Linux: process numbers are the machine's
+    """An identifier, usable in a file name, of the space in which process numbers are unique.
+
+    That is this machine since its last boot, or a container with process numbers of its own.
+    """
+    # host names are not unique, nor are the inode numbers of first process namespaces
+    numbered_by = []
+    with contextlib.suppress(OSError):  # not Linux: process numbers belong to the machine
         numbered_by.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         numbered_by.append(str(Path("/proc/self/ns/pid").stat().st_ino))
     return re.sub(r"[^A-Za-z0-9_-]", "_", platform.node() or "unnamed") + "_" + stable_hash(numbered_by, 10)
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove temporary files that their writers have left behind, as far as this user may.
+    """Remove temporary files that dead writers left in `folder`, as far as this user may.
 
-    A writer on this machine is asked for by its process number; of other machines, on a shared volume, and from before
-    this one was started, only what has not changed for an hour goes. What is old the volume's own clock says.
+    A file of this machine is removed if its process is gone. A file of another machine on a shared volume, or from
+    before this machine's last boot, is removed if it has not changed for an hour by the volume's clock.
     """
     now_s = functools.cache(lambda: clock_s(folder))
     for path in sorted(folder.glob(".*.tmp*")):
         writer = _TEMPORARY.fullmatch(path.name)
-        if writer is None:  # somebody else's way of naming things
+        if writer is None:  # not made by this module
             continue
         if writer["machine"] == machine():
             is_left = _is_not_of(int(writer["pid"]), path, now_s)
@@ -131,8 +143,10 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _is_not_of(pid: int, path: Path, now_s: Callable[[], float]) -> bool:
-    """Whether no process with this number can be writing the file: there is none, or it began long behind the last
-    change, as in a container whose first process is always number 1. `now_s`: by the clock of the file's volume.
+    """Whether the process that wrote the file is gone, so that process `pid` is another one or none.
+
+    A process counts as another one if it started more than an hour after the file's last change: process numbers are
+    reused; a container's first process is always number 1. `now_s`: returns the time by the clock of the file's volume.
     """
     if not is_running(pid):
         return True
@@ -144,7 +158,7 @@ def _is_not_of(pid: int, path: Path, now_s: Callable[[], float]) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process. One that has ended counts as gone, even if nobody has asked how."""
+    """Whether the process exists and has not ended. A zombie, whose parent has not read its exit status, has ended."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -152,7 +166,7 @@ def is_running(pid: int) -> bool:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether there is a process that this user may not see (`hidepid`)."""
+    """Whether the process exists although /proc hides it from this user (mount option `hidepid`)."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -163,15 +177,15 @@ def _is_hidden(pid: int) -> bool:
 
 
 def clock_s(folder: Path) -> float:
-    """The time now by the clock that says when files in `folder` were changed, in seconds since 1970.
+    """The current time, in seconds since 1970, by the clock that sets the modification times of files in `folder`.
 
-    On a shared volume that may be another machine's. This one's where nothing can be written there.
+    On a shared volume that may be another machine's clock. Returns this machine's time if `folder` cannot be written.
     """
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f".clock.{writer()}.tmp.") as f:
             f.write(b".")
             f.flush()
-            os.fsync(f.fileno())  # so that it is the volume's clock, and not this machine's guess at it
+            os.fsync(f.fileno())  # so that the volume sets the time, not this machine's cache
             return Path(f.name).stat().st_mtime
     except OSError:
         return time.time()
@@ -185,27 +199,27 @@ def _age_s(path: Path, now_s: float) -> float:
 
 
 def sync_file(path: Path) -> None:
-    """Have the file's content on the disk before its name tells that it is whole."""
+    """Flush the file's content to the disk; to be called before the rename that declares it complete."""
     with path.open("rb+") as f:
         os.fsync(f.fileno())
 
 
 def sync_files(paths: Iterable[Path]) -> None:
-    """`sync_file` for many: side by side they share the journal's commits, a dozen times faster than in turn."""
+    """`sync_file` for many files in parallel: they share the file system's journal commits, about 12 times as fast."""
     with ThreadPoolExecutor(8) as pool:
         for _ in pool.map(sync_file, paths):
             pass
 
 
 def copied(source: Path, to: Path) -> None:
-    """Copy a file with its times and rights, as far as this user may set them: on another's share nobody else may."""
+    """Copy a file with its times and permissions, as far as this user may set them: on a network share, perhaps not."""
     shutil.copyfile(source, to)
     with contextlib.suppress(OSError):
         shutil.copystat(source, to)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically. File names that are no UTF-8 are written as the bytes that they are."""
+    """Write UTF-8 text atomically. File names in it that are not UTF-8 are written as their original bytes."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors=NAME_ERRORS)
 
@@ -216,10 +230,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any, **how: Any) -> str:
-    """JSON with letters as they are, but for what stands in Python for the bytes of a file name that is no UTF-8, and
-    for what would control a terminal.
+    """JSON text with non-ASCII letters unescaped; `how`: arguments of json.dumps.
 
-    What is no number (NaN, infinite) becomes null: JSON has no word for it, and a figure that is not defined is none.
+    Beyond what JSON requires, only lone surrogates (bytes of a file name that is not UTF-8) and characters that control
+    a terminal are escaped. NaN and infinity, which JSON lacks, become null: such a figure is not defined.
     """
     text = json.dumps(_without_nan(value), allow_nan=False, **{"ensure_ascii": False, **how})
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -236,10 +250,10 @@ def _without_nan(value: Any) -> Any:
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """Text that a person may have saved: UTF-8, or UTF-16 that says so, as editors and spreadsheets write them.
+    """Read text that an editor or spreadsheet may have saved: UTF-8, or UTF-16 with a byte order mark.
 
-    Lines end in "\\n" and a byte order mark is left out. `errors`: NAME_ERRORS where names of files may be no UTF-8.
-    Raises DamagedFile, naming file and line, for what is neither.
+    Line ends become "\\n" and a byte order mark is removed. `errors`: NAME_ERRORS if the text may contain file names
+    that are not UTF-8. Raises DamagedFile, naming file and line, if the text cannot be decoded.
     """
     content = path.read_bytes()
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -247,35 +261,36 @@ def read_text(path: Path, errors: str = "strict") -> str:
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig", errors)
     except UnicodeDecodeError as e:
         line = content[: e.start].count(b"\n") + 1
-        raise DamagedFile(f"{path} is no UTF-8 text in line {line} ({e.reason}). Save it as UTF-8") from e
+        raise DamagedFile(f"{path} is not valid UTF-8 in line {line} ({e.reason}). Save it as UTF-8") from e
     return with_line_ends(text)
 
 
 def with_line_ends(text: str) -> str:
-    """The text as `read_text` gives it: each line end is one "\n", also one in the name of a file."""
+    """The text with every line end, even one within a file name, replaced by "\\n", as `read_text` does."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a text file, also where a name in it has characters that `str.splitlines` takes for their ends."""
+    """Split a text at line ends only: `str.splitlines` also splits at other characters, which file names may have."""
     return re.split(r"\r\n|\r|\n", text.removesuffix("\n"))
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DamagedFile, naming the file, and the line where it is one."""
+    """Read a JSON file. Raises DamagedFile, naming the file, and the line of a syntax error."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as e:
         raise DamagedFile(
-            f"{path} is damaged: {e.msg} in line {e.lineno}, column {e.colno}. Mend it, or put a whole one in its place"
+            f"{path} is damaged: {e.msg} in line {e.lineno}, column {e.colno}. Correct it, or replace it with an "
+            "intact copy"
         ) from e
     except (RecursionError, ValueError) as e:
-        found = "lists or objects within others without end" if isinstance(e, RecursionError) else str(e)
-        raise DamagedFile(f"{path} is damaged: {found}. Put a whole one in its place") from e
+        found = "its lists or objects are nested too deeply" if isinstance(e, RecursionError) else str(e)
+        raise DamagedFile(f"{path} is damaged: {found}. Replace it with an intact copy") from e
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows (mappings with at least `columns`) as CSV, atomically."""
+    """Write `rows` as CSV, atomically. Keys that are not in `columns` are ignored."""
     with (
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors=NAME_ERRORS) as f,
@@ -284,10 +299,10 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def write_rows(f: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table with its header to a text file that leaves ends of lines alone (`newline=""`).
+    """Write a table with its header to a text file that was opened with `newline=""`.
 
-    csv quotes no carriage return that stands alone, and each reader takes it for the end of a row: a row with one has
-    all its cells in quotation marks.
+    The csv module does not quote a lone carriage return, which every reader would take for the end of the row. Rows
+    that contain one are therefore written with all cells in quotation marks.
     """
     plain = csv.DictWriter(f, columns, extrasaction="ignore", lineterminator="\n")
     quoted = csv.DictWriter(f, columns, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -298,28 +313,29 @@ def write_rows(f: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def quoting_of(table: pd.DataFrame) -> Literal[0, 1]:
-    """How `DataFrame.to_csv` is to quote a table: all cells where one has a carriage return, as `write_rows` says."""
+    """The `quoting` for `DataFrame.to_csv`: all cells if any contains a carriage return, see `write_rows`."""
     texts = table.select_dtypes(exclude="number")
     returns = any("\r" in str(cell) for name in texts for cell in texts[name])
     return csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that `write_csv` wrote, also where a spreadsheet has saved it with a byte order mark.
+    """The rows of a table from `write_csv`, even if a spreadsheet has since saved it with a byte order mark.
 
-    Raises DamagedFile, naming the file, for what is no table.
+    Raises DamagedFile, naming the file, if it cannot be parsed.
     """
     with path.open(newline="", encoding="utf-8-sig", errors=NAME_ERRORS) as f:
         try:
             return list(csv.DictReader(f))
         except csv.Error as e:
-            raise DamagedFile(f"{path} is damaged ({e}). Put a whole one in its place") from e
+            raise DamagedFile(f"{path} is damaged ({e}). Replace it with an intact copy") from e
 
 
 def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:
-    """Write the failures file (columns path, reason); without failures an old one is removed."""
+    """Write the failures file (columns path, reason), sorted and without credentials; without failures, remove it."""
     if failures:
-        from violence_detection.system.redaction import without_secrets_in  # who reads only needs none
+        # Imported here, because callers that only read files do not need it.
+        from violence_detection.system.redaction import without_secrets_in
 
         told: list[dict[str, str]] = without_secrets_in(list(failures))
         write_csv(path, FAILURES_COLUMNS, sorted(told, key=lambda f: (f["path"], f["reason"])))
@@ -328,7 +344,7 @@ def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content as 64 hexadecimal digits."""
+    """SHA-256 of a file's content as 64 hexadecimal digits. Gives signs of life (processes.beat)."""
     digest = hashlib.sha256()
     with path.open("rb") as f:
         while chunk := f.read(_CHUNK_BYTES):
@@ -338,29 +354,32 @@ def sha256_file(path: Path) -> str:
 
 
 def stable_hash(value: Any, digits: int = 12) -> str:
-    """Hash of a JSON-able value: the same on any machine and in any key order."""
+    """A hash, in hexadecimal digits, of a value that JSON can represent; independent of machine and key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def stable_seed(*parts: object) -> int:
-    """A 63-bit seed from any printable parts (seed, clip id, variant ...), independent of order of calls."""
+    """A 63-bit seed derived from the text of `parts` (seed, clip id, variant, ...), and from nothing else."""
     text = "\x1f".join(str(p) for p in parts)
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", NAME_ERRORS)).digest()[:8], "big") >> 1
 
 
 def shorten_name(name: str, max_bytes: int) -> str:
-    """A name of at most `max_bytes` in UTF-8; a longer one keeps both ends around a hash of the whole."""
+    """The name if it has at most `max_bytes` bytes; else its beginning and end around a hash of the whole name."""
     return name if len(os.fsencode(name)) <= max_bytes else marked_name(name, name, max_bytes)
 
 
 def utf8_name(name: str) -> str:
-    """A name that libraries take which know no other than UTF-8: `_` for each byte that is none."""
+    """The name for libraries that accept only UTF-8: each byte that is not valid UTF-8 becomes `_`."""
     return _NO_UTF8.sub("_", name)
 
 
 def marked_name(name: str, hashed: str, max_bytes: int) -> str:
-    """`name` with `~hash~` in the middle of a long name, before the suffix of a short one."""
+    """The name with a hash of `hashed`, in at most `max_bytes` bytes.
+
+    `~hash` goes before the suffix; if that is too long, the middle of the name is replaced by `~hash~`.
+    """
     mark = f"~{hashlib.sha256(hashed.encode('utf-8', NAME_ERRORS)).hexdigest()[:_NAME_HASH_DIGITS]}"
     stem, dot, suffix = name.rpartition(".")
     whole = f"{stem}{mark}{dot}{suffix}" if stem else f"{name}{mark}"
@@ -380,7 +399,7 @@ def read_journal(
     optional: frozenset[str] = frozenset(),
     again: frozenset[str] = frozenset(),
 ) -> dict[str, dict[str, Any]]:
-    """The entries of a file of JSON lines, see journal_entries; none where there is no such file."""
+    """The entries of a journal file, see `journal_entries`; none if the file does not exist."""
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8", errors="replace") as lines:
@@ -393,10 +412,11 @@ def journal_entries(
     optional: frozenset[str] = frozenset(),
     again: frozenset[str] = frozenset(),
 ) -> dict[str, dict[str, Any]]:
-    """Entries of JSON lines, one a finished item, by their `key`, in the order of their last lines.
+    """Entries of a journal, JSON lines with one finished item each, by their `key`, in the order of their last lines.
 
-    Of a key the last line counts. A line of just `key` and `again` says that an earlier one holds again, and changes
-    these fields of it. Other lines without just `key` and `fields`, and some of `optional`, do not count.
+    A line counts if it has `key`, all of `fields`, any of `optional` and nothing else; the last line of a key replaces
+    earlier ones. A line with exactly `key` and the fields in `again` confirms the entry of that key and updates these
+    fields. All other lines are ignored.
     """
     known: dict[str, dict[str, Any]] = {}
     for line in lines:
@@ -417,14 +437,14 @@ def journal_entries(
 
 @contextlib.contextmanager
 def appending_journal(path: Path, sync: bool = False) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
-    """Yield a function that records (key, fields) as one line, at once, so that a killed run goes on from there.
+    """Yield a function that appends (key, fields) as one line at once, so that a killed run can continue from there.
 
-    `sync`: have each line on the disk before going on, for lines that took long to make. Half a line, left by a process
-    killed while writing or by a full disk, is as good as absent and takes no other with it.
+    `sync`: flush each line to the disk before returning, for lines that took long to compute. A partial line, left by a
+    killed process or a full disk, is ignored on reading and does not damage the next one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_torn_line(path)
-    # Without a buffer: what a full disk has refused would be written once more on closing, and refused again.
+    # Unbuffered: a buffer that a full disk refused would be written, and refused, again on closing.
     with path.open("ab", buffering=0) as out:
         is_torn = False
 
@@ -444,7 +464,7 @@ def appending_journal(path: Path, sync: bool = False) -> Iterator[Callable[[str,
 
 
 def _end_torn_line(path: Path) -> None:
-    """A run killed while writing leaves half a line; end it, so that the next one is not lost with it."""
+    """End a partial line, left by a run killed while writing, so that the next line is not appended to it."""
     if not path.is_file() or path.stat().st_size == 0:
         return
     with path.open("rb+") as f:

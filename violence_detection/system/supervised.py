@@ -1,7 +1,7 @@
-"""One process that keeps what it has loaded and does one item after another, watched for its end and for silence.
+"""A worker process that loads once, then handles one item after another, and is watched for crashes and silence.
 
-A damaged file can take the process that reads it down, or keep it for ever. Here that costs this one item: it is named,
-and the next has a new process. Work of any length is left alone as long as it gives signs of life (`processes.beat`).
+A damaged file can crash or hang the process that reads it. Here that costs only this one item, which is named; the next
+item gets a new process. Work may take any time as long as it gives signs of life (`processes.beat`).
 """
 
 from __future__ import annotations
@@ -27,18 +27,22 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
-#: What is loaded may come over a network, and GPUs compile for minutes; this long without a sign is the end, though.
+#: Longest silence allowed while loading: files may come over a network, and compiling for a GPU takes minutes.
 LOAD_LIMIT_S = 30 * 60.0
-#: Waiting is done in slices of this length, so that a computer that slept, or a stopped job, is no silence.
+#: Silence is counted in slices of this length, so that time in which the computer or the job was suspended does not
+#: count as silence.
 _SLICE_S = 5.0
+#: How long to wait for a killed process to end.
 _KILL_S = 10.0
+#: Kinds of messages from the process: a sign of life, item received, result, exception.
 _LIFE, _TAKEN, _DONE, _RAISED = "life", "taken", "done", "raised"
 
 
 class WorkerLost(Exception):
-    """The process has ended, or was ended because it was silent, before it had an answer.
+    """The process ended, or was killed because it was silent, before it answered.
 
-    `signal`: the number of the signal that killed it, 0 where it was none. `silent`: it gave no sign of life.
+    `signal`: the number of the signal that killed it, 0 if none did. `silent`: whether it was killed because it gave no
+    sign of life. The message is a predicate, such as "was killed by SIGABRT".
     """
 
     def __init__(self, what: str, signal: int = 0, silent: bool = False):
@@ -47,10 +51,11 @@ class WorkerLost(Exception):
 
 
 class SupervisedWorker(Generic[T, R]):
-    """`load()` gives the function that is called with each item, in a process of its own, started when it is needed.
+    """Calls a function for one item at a time in a process of its own, which is started when it is needed.
 
-    All of it crosses processes by pickle. `silence_s`: so long an item may take without a sign of life. `on_news` is
-    called in this process with what the other tells of an item (processes.tell).
+    `load`: called in that process; returns the function. `load`, items and results are pickled. `silence_s`: the most
+    seconds that an item may take without a sign of life. `on_news`: called in this process with the news that the
+    function reports with processes.tell.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class SupervisedWorker(Generic[T, R]):
         self._load, self._silence_s, self._on_news = load, silence_s, on_news
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
-        self._taken = False  # whether the process has the item
+        self._taken = False  # whether the process has confirmed that it received the item
 
     def __enter__(self) -> SupervisedWorker[T, R]:
         return self
@@ -73,7 +78,7 @@ class SupervisedWorker(Generic[T, R]):
         self.close()
 
     def ready(self) -> None:
-        """Have a process that has loaded; it does nothing where there is one. Raises WorkerLost or what `load` does."""
+        """Start the process, unless it runs, and wait until it has loaded. Raises WorkerLost, or what `load` raises."""
         if self._process is not None and self._process.is_alive():
             return
         self.close()
@@ -93,8 +98,8 @@ class SupervisedWorker(Generic[T, R]):
     def __call__(self, item: T) -> R:
         """The function's result. Raises WorkerLost, or what the function raises, with its traceback as a note.
 
-        After WorkerLost the next item has a new process. One that ends before it has taken the item has died of
-        something else: the item is given to another, once.
+        After WorkerLost, the next item gets a new process. If the process ends before it has received the item, the
+        item is not the cause: it is given to another process, once.
         """
         try:
             return self._ask(item)
@@ -115,13 +120,13 @@ class SupervisedWorker(Generic[T, R]):
         return answer
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, whatever it is doing."""
         if self._process is not None:
             self._process.kill()
-            self._process.join(_KILL_S)  # one that waits for a dead disk cannot be killed
+            self._process.join(_KILL_S)  # a process blocked by a dead disk does not end
             if self._process.exitcode is not None:
                 self._process.close()
-            else:  # nobody waits for it when this process ends
+            else:  # so that this process does not wait for it on exit
                 multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
         if self._pipe is not None:
             self._pipe.close()
@@ -131,7 +136,7 @@ class SupervisedWorker(Generic[T, R]):
         try:
             kind, value = self._said_last(silence_s)
         except BaseException:
-            self.close()  # or its answer would be taken for that of the next item
+            self.close()  # or its late answer would be taken for the next item's
             raise
         if kind == _RAISED:
             raise value
@@ -167,26 +172,29 @@ class SupervisedWorker(Generic[T, R]):
         code = self._process.exitcode
         self.close()
         if code is None:
-            return WorkerLost("ended its answers and cannot be ended itself")
+            return WorkerLost("stopped answering and did not end")
         if code < 0:
             return WorkerLost(f"was killed by {signal.Signals(-code).name}", signal=-code)
         return WorkerLost(f"ended with exit code {code}")
 
 
 def fault(error: Exception, item: object) -> str:
-    """Why there is nothing of an item of which a worker raised what nobody foresees. Its traceback goes to the log."""
+    """The reason to report for an item that failed with an unexpected exception; its traceback is logged.
+
+    An OSError is reported as a file that cannot be read, without a traceback.
+    """
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"
-    log.error("a fault of these scripts at %s\n%s", item, "\n".join(getattr(error, "__notes__", [])))
-    return f"a fault of these scripts, {type(error).__name__}: {error}; the traceback is in the log"
+    log.error("internal error, please report it: %s\n%s", item, "\n".join(getattr(error, "__notes__", [])))
+    return f"internal error, please report it: {type(error).__name__}: {error}; the traceback is in the log"
 
 
 def _work(
     pipe: Connection[Any, Any], load: Callable[[], Callable[[T], R]], logs: tuple[list[str], int] | None
 ) -> None:
-    """The process: load, say so, then answer each item."""
+    """The main function of the process: load, confirm, then answer each item until the pipe is closed."""
     follow_parent()
-    os.dup2(2, 1)  # the parent's stdout is for its summary alone
+    os.dup2(2, 1)  # the parent's stdout is reserved for its summary
     if logs:
         console.log_to(*logs)
     lock = threading.Lock()
@@ -217,11 +225,11 @@ def _work(
 
 
 def _portable(error: Exception) -> Exception:
-    """The error as the parent can raise it; where it cannot be pickled, one that says the same."""
+    """The error with its traceback as a note; a RuntimeError with the same text if it cannot be pickled."""
     trace = "".join(traceback.format_exception(error))
     try:
         error = pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - anybody's __reduce__
+    except Exception:  # noqa: BLE001 - __reduce__ of other packages may raise anything
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(trace)
     return error

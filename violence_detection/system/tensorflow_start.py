@@ -1,7 +1,7 @@
-"""TensorFlow started without the lines about itself that it prints each time, and without taking whole GPUs.
+"""Starts TensorFlow without the messages that it prints each time, and without taking all of a GPU's memory.
 
-Importing the package calls `prepare`, and so does every worker process: whoever imports TensorFlow or Keras afterwards
-gets it so, at whatever place. Set TF_CPP_MIN_LOG_LEVEL=0 to see all that it says.
+Importing the package, in any process, calls `prepare`; this affects every later import of TensorFlow or Keras. Set
+TF_CPP_MIN_LOG_LEVEL=0 to see all of TensorFlow's messages.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ from pathlib import Path
 from types import ModuleType
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-#: There is one stderr for all threads. A start may begin another.
+#: Held while stderr, which all threads share, is redirected. Reentrant, because contexts may be nested.
 _one_at_a_time = threading.RLock()
-#: What TensorFlow remarks on the first pipeline that it puts in order, and on the first float16.
+#: What TensorFlow logs, as errors, about the first pipeline that it optimises and the first float16; both are harmless.
 _REMARKS = r"E\d{4} .*(NodeDef mentions attribute use_unbounded|oneDNN supports DT_HALF only)"
-#: Keras makes a function of the same code for every model. TensorFlow takes them for one that is traced again.
+#: A warning without cause: Keras makes a new function from the same code for every model, which TensorFlow takes for
+#: one function that is traced again.
 _RETRACING = re.compile(
     r"calls to <function TensorFlowTrainer\.make_\w+_function.* triggered tf\.function retracing"
 )
 
 
 def prepare() -> None:
-    """Have TensorFlow, when it is imported, start quietly, and use of a GPU's memory no more than it needs."""
+    """Make TensorFlow start quietly when it is imported, and allocate GPU memory only as needed.
+
+    Environment variables that the user has set are kept.
+    """
     os.environ.setdefault(_LEVEL, "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if "tensorflow" not in sys.modules and not any(isinstance(f, _QuietStart) for f in sys.meta_path):
@@ -42,16 +46,16 @@ def prepare() -> None:
 
 
 def may_have_gpus(devices: Path = Path("/dev")) -> bool:
-    """Whether there can be GPUs for TensorFlow, whose import takes seconds: on Linux they have a file in /dev."""
+    """Whether TensorFlow may find GPUs, told without its slow import: on Linux, GPUs have a file in `devices`."""
     if sys.platform != "linux":
         return True
     return any((devices / name).exists() for name in ("nvidia0", "nvidiactl", "dxg", "kfd"))
 
 
 def gpus() -> list[str]:
-    """The GPUs that TensorFlow sees, as it names them: GPU:0 and so on.
+    """The GPUs that TensorFlow sees, by its names: GPU:0 and so on.
 
-    Called before anything else is done with TensorFlow: what it has to say about the devices comes at the first look.
+    To be called before any other use of TensorFlow: its messages about devices come with the first access to them.
     """
     import tensorflow as tf
 
@@ -60,9 +64,9 @@ def gpus() -> list[str]:
 
 
 def memory_is_full(error: Exception) -> bool:
-    """Whether TensorFlow's error says that a device ran out of memory; cuDNN says so in words only.
+    """Whether TensorFlow's error means that a device ran out of memory, by its class or, as from cuDNN, by its text.
 
-    TensorFlow raises the same for a full disk.
+    A full disk, for which TensorFlow raises the same class, does not count.
     """
     import tensorflow as tf
 
@@ -74,21 +78,21 @@ def memory_is_full(error: Exception) -> bool:
 
 
 def make_deterministic() -> None:
-    """Have every operation give the same bits each time; called once the devices are what they are to be."""
+    """Make every operation give identical bits each time. To be called after the devices are configured."""
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
     have_halves()
-    with _without_start_lines(_REMARKS):  # the first pipeline: let that be this one
+    with _without_start_lines(_REMARKS):  # the first pipeline, for which TensorFlow logs its remarks
         numbers = tf.data.Dataset.range(1)
         list(numbers.map(lambda i: tf.py_function(abs, [i], tf.int64), num_parallel_calls=tf.data.AUTOTUNE))
 
 
 @functools.cache
 def have_halves() -> None:
-    """Have TensorFlow meet float16, of which it has a word to say, before the first work with it.
+    """Use float16 once, with TensorFlow's remark about it suppressed, before real work does.
 
-    Called once the devices are what they are to be.
+    To be called after the devices are configured.
     """
     import tensorflow as tf
 
@@ -97,7 +101,7 @@ def have_halves() -> None:
 
 
 class _QuietStart(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow where the other finders do, and runs its import with its lines held back."""
+    """Leaves finding TensorFlow to the other finders, and runs its import with its start messages suppressed."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -116,7 +120,7 @@ class _QuietStart(importlib.abc.MetaPathFinder):
 def _start(exec_module: Callable[[ModuleType], None], module: ModuleType) -> None:
     from violence_detection.system import disks  # this module is imported with the package, before the others
 
-    # what it imports for tests asks for a folder at once, and ends where nothing can be written
+    # TensorFlow's test module determines a folder at import, and fails if no temporary folder can be written
     os.environ.setdefault("TEST_TMPDIR", str(disks.temporary_folder()))
     with _without_start_lines():
         exec_module(module)
@@ -125,18 +129,18 @@ def _start(exec_module: Callable[[ModuleType], None], module: ModuleType) -> Non
 
 @contextlib.contextmanager
 def _without_start_lines(*more: str) -> Iterator[None]:
-    """What is written to stderr meanwhile is held back; all but TensorFlow's lines about its start comes afterwards.
+    """Hold back stderr within the context; afterwards, print it without TensorFlow's start messages.
 
-    Its libraries write before they look at any setting, so the lines are caught where they come out. Where they end the
-    process, what they said is lost: TF_CPP_MIN_LOG_LEVEL=0 shows it. `more`: patterns
-    of further lines that tell nobody anything.
+    TensorFlow's libraries write before they read any setting, so the file descriptor itself is redirected. If they end
+    the process, the lines held back are lost; TF_CPP_MIN_LOG_LEVEL=0 shows them. `more`: patterns of further lines to
+    drop.
     """
     known = _start_lines(*more)
     with _one_at_a_time, contextlib.ExitStack() as stack:
         try:
             held = stack.enter_context(tempfile.TemporaryFile()) if known else None
             stderr = os.dup(2) if held else None
-        except OSError:  # there is no stderr, or no room to hold its lines
+        except OSError:  # no stderr, or no disk space to hold its lines
             held = stderr = None
         if known is None or held is None or stderr is None:
             yield
@@ -158,7 +162,10 @@ def _without_start_lines(*more: str) -> Iterator[None]:
 
 
 def _start_lines(*more: str) -> re.Pattern[bytes] | None:
-    """The lines that tell nobody anything: below the level that is asked for, and that there is no GPU."""
+    """A pattern of the lines to drop: those below the log level in the environment, and those about a missing GPU.
+
+    None if the level is 0, so that all lines are shown.
+    """
     level = os.environ.get(_LEVEL, "0")
     hidden = "IWEF"[: int(level) if level.isdigit() else 0]
     if not hidden:
@@ -171,6 +178,6 @@ def _start_lines(*more: str) -> re.Pattern[bytes] | None:
         r"To enable the following instructions:",
         r".*Unable to register cu\w+ factory",
     ]
-    if shutil.which("nvidia-smi") is None:  # where there is a driver, this says why its GPUs are not used
+    if shutil.which("nvidia-smi") is None:  # with a driver, this line says why its GPUs are not used
         lines.append(r".*failed call to cuInit")
     return re.compile("|".join(lines).encode())

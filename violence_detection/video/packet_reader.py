@@ -64,14 +64,14 @@ def in_thread(
     `limit_s` seconds and FFmpeg's own limit, which should be equally long, has not ended the reading. A thread that was
     given up closes the container when FFmpeg returns, at the latest when the sender closes the connection.
     """
-    reader = _Reader(container)
+    thread = _PacketThread(container)
     try:
-        yield reader.arrivals(limit_s, left)
+        yield thread.arrivals(limit_s, left)
     finally:
-        reader.leave()
+        thread.leave()
 
 
-class _Reader:
+class _PacketThread:
     """The reading thread, and the agreement on who closes the container: whoever is done last."""
 
     def __init__(self, container: av.container.InputContainer):

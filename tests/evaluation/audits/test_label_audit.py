@@ -86,7 +86,7 @@ def test_a_table_that_was_cut_off_doubts_no_label(combined: Path, hashed: bool) 
     whole = label_audit.out_of_fold(models, combined)
     lines = table.read_bytes().splitlines(keepends=True)
     table.write_bytes(b"".join(lines[:-5]))
-    with pytest.raises(UserError, match=r"oof_predictions\.csv.*that trained it .*--cross-validate 3"):
+    with pytest.raises(UserError, match=r"oof_predictions\.csv.*that trained the model .*--cross-validate 3"):
         label_audit.out_of_fold(models, combined)
     table.write_bytes(b"".join(lines))
     assert len(label_audit.out_of_fold(models, combined)) == len(whole)
@@ -184,7 +184,7 @@ def test_marks_of_clips_whose_label_was_mended_are_gone(
     after = pd.read_csv(table, dtype=str, keep_default_na=False)
     assert after.clip_id.tolist() == before.clip_id.tolist()
     assert after.confirmed.tolist() == ["", "x", *[""] * (len(after) - 2)]
-    assert f"2 clips of another label than when marked in {table}: no longer marked" in caplog.text
+    assert f"marks dropped because the label has changed since: 2 clips in {table}" in caplog.text
 
 
 def test_a_table_whose_marks_cannot_be_told_is_not_written_over(combined: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_table_whose_marks_cannot_be_told_is_not_written_over(combined: Path) 
     marked = rows.replace(",,", ",x,", 1)
     table.write_text(header.replace("confirmed", "bestätigt") + "\n" + marked, encoding="utf-8")
     before = table.read_bytes()
-    with pytest.raises(UserError, match=r"label_suspects\.csv has no columns clip_id and confirmed"):
+    with pytest.raises(UserError, match=r"label_suspects\.csv lacks the column clip_id or confirmed"):
         written(combined)
     assert table.read_bytes() == before
 
@@ -237,10 +237,10 @@ def test_without_predictions_or_with_those_of_other_clips_it_says_what_to_do(com
         frame.assign(p_violent="high"),
     ):
         odd.to_csv(path, index=False)
-        with pytest.raises(UserError, match="no table of out-of-fold predictions"):
+        with pytest.raises(UserError, match="not a table of out-of-fold predictions"):
             audited(combined)
     path.write_text("nothing\n")
-    with pytest.raises(UserError, match="no table of out-of-fold predictions"):
+    with pytest.raises(UserError, match="not a table of out-of-fold predictions"):
         audited(combined)
     path.unlink()
     with pytest.raises(UserError, match="--cross-validate 5"):

@@ -226,7 +226,7 @@ def test_where_the_second_format_fails_the_first_is_not_there_either(
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", locks.ONLY_ONE_NAME}
     with (
         locks.only_one(tmp_path, "an export"),
-        pytest.raises(UserError, match=r"an export .* has this folder"),
+        pytest.raises(UserError, match=r"an export .* is working in this folder"),
     ):
         export.run(config, ["openvino"], tmp_path, [])
 

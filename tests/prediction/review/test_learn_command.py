@@ -89,7 +89,8 @@ def test_too_few_marks_are_for_the_user_to_mend(tmp_path: Path, capsys: pytest.C
     profile = tmp_path / "camera.json"
     given = ("--rejudge", kept, "--model", model, "--learn", file, "--save-profile", profile)
     with pytest.raises(
-        UserError, match=r"camera\.json was not written: too few marks: 9 in 5 videos; 10 in 3 .* Mark"
+        UserError,
+        match=r"camera\.json was not written: too few marks: 9 in 5 videos; at least 10 in 3 .* Mark",
     ):
         test_violence_model.main([str(a) for a in given])
     assert json.loads(capsys.readouterr().out)["marks"] == 9
@@ -101,7 +102,7 @@ def test_the_marks_are_not_replaced_by_the_profile(tmp_path: Path) -> None:
     marked = tmp_path / "marks.json"
     before = marked.read_bytes()
     with pytest.raises(
-        UserError, match=r"--save-profile .*marks\.json is there already and is not a camera profile"
+        UserError, match=r"--save-profile .*marks\.json already exists and is not a camera profile"
     ):
         test_violence_model.main(
             [

@@ -65,7 +65,9 @@ def test_a_stretch_that_is_marked_both_ways_or_behind_the_end_is_refused_and_one
     with pytest.raises(DamagedFile, match=r"both.json marks 2\.5-7\.5 s of a\.mp4 as right and as wrong"):
         marks.read(_write(tmp_path / "both.json", marks=[mark, mark | {"mark": "wrong"}]))
     behind = mark | {"start_s": 30.0, "end_s": 35.0}
-    with pytest.raises(DamagedFile, match=r"behind.json marks 30\.0-35\.0 s of a\.mp4, which has 30\.0 s"):
+    with pytest.raises(
+        DamagedFile, match=r"behind.json marks 30\.0-35\.0 s of a\.mp4, which is only 30\.0 s"
+    ):
         marks.read(_write(tmp_path / "behind.json", marks=[behind], videos=[file]))
 
 

@@ -1,1 +1,1 @@
-"""Whether figures rest on what they should: leakage, shortcuts, labels."""
+"""Audits of what may be wrong with the figures: leakage, shortcuts, wrong labels."""

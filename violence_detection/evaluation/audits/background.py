@@ -1,7 +1,7 @@
-"""What a clip looks like without what moves in it, as features: do places give labels away?
+"""Features of clips' backgrounds, for the audit of shortcuts: does the place alone give the label away?
 
-The picture is the median of a clip's frames, pixel by pixel: what is in a place for less than half of the time is gone,
-without a trace of where it was masked. Who hardly moves stays.
+The background is the pixelwise median of a clip's frames. Whatever covers a pixel in fewer than half of them vanishes,
+and no mask remains whose outline could give it away. People who hardly move remain.
 """
 
 from __future__ import annotations
@@ -26,14 +26,19 @@ from violence_detection.video.config import ClipConfig
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Clips of a data set that are looked at, half of them of each class where there are as many.
+#: Most clips of a data set whose backgrounds are examined: half from each class, or more from one if the other has
+#: too few.
 MOST_LOOKED_AT = 240
+#: Frames of a clip that the median is taken over.
 _FRAMES = 15
 
 
 @dataclass(frozen=True)
 class Backgrounds:
-    """Makes the features of clips' backgrounds. `base`: their paths lie below it; `make_engine`: runs the backbone."""
+    """Computes the features of clips' backgrounds.
+
+    `base`: the folder that the clips' paths are relative to. `make_engine`: creates the engine that runs the backbone.
+    """
 
     run: BackboneRun
     base: Path
@@ -41,14 +46,17 @@ class Backgrounds:
     make_engine: Callable[[BackboneRun], engines.Engine]
 
     def __call__(self, clips: AuditedClips) -> tuple[AuditedClips, Values]:
-        """A part of the clips, spread over data sets and classes, and their features. Unreadable clips are left out."""
+        """Take at most MOST_LOOKED_AT clips of each data set; return them, and a function from rows to (n, C) features.
+
+        Clips that cannot be read are left out.
+        """
         rows = _some(clips.rows, MOST_LOOKED_AT)
         features = self._features(rows)
         part = replace(clips, rows=rows[rows.clip_id.isin(features.keys())])
         return part, lambda some: np.stack([features[i] for i in some.clip_id])
 
     def _features(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-        """clip id -> (C,) float32."""
+        """The features of each clip's background: clip id -> (C,) float32. Unreadable clips are absent."""
         ids = {str(self.base / p): str(i) for i, p in zip(rows.clip_id, rows.path, strict=True)}
         size = self.run.backbone.input_size
         work = functools.partial(median_picture, size=size, config=self.run.config)
@@ -63,7 +71,10 @@ class Backgrounds:
         return self._run(dict(sorted(seen.items())))
 
     def _run(self, shown: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The pictures through the backbone, as many at a time as a clip has frames."""
+        """Run the pictures, by clip id, through the backbone.
+
+        A batch has as many pictures as the backbone takes frames of a clip; the last one is padded with black.
+        """
         frames, ids = self.run.config.frames, list(shown)
         if not ids:
             return {}
@@ -83,7 +94,10 @@ class Backgrounds:
 
 
 def median_picture(path: Path, size: int, config: ClipConfig) -> np.ndarray:
-    """The median of 15 frames of a clip's middle window, (size, size, 3) uint8 RGB; empty if it cannot be read."""
+    """The pixelwise median of 15 evenly spaced frames of a clip's middle window, (size, size, 3) uint8 RGB.
+
+    Empty if the clip cannot be read.
+    """
 
     def plan(info: decode.VideoInfo) -> list[int]:
         window = sampling.middle_window(info, config.window_s)
@@ -97,7 +111,10 @@ def median_picture(path: Path, size: int, config: ClipConfig) -> np.ndarray:
 
 
 def _some(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most so many clips of each data set, as evenly of both classes as there are, drawn by the hash in their id."""
+    """Draw at most `most` clips of each data set, as evenly from both classes as possible.
+
+    Clip ids are hashes, so the first in their order are a random sample.
+    """
     import pandas as pd
 
     parts = []

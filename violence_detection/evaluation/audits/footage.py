@@ -1,14 +1,16 @@
-"""How alike clips look to a backbone, and which clips of other sources look more alike than others do.
+"""Find judged clips and sources that look more like training than different sources look like each other.
 
-A clip's descriptor is its features' mean over time. Common to all clips and to the backbone's channels is much that
-tells nothing of a place, so descriptors are centred and whitened by principal components before the cosine is taken
-(Jegou & Chum, "Negative evidences and co-occurences in image retrieval", ECCV 2012), fitted on all clips together.
+A clip's descriptor is the mean of its features over time. Much of it is common to all clips or shared between
+correlated channels and says nothing about the place. Descriptors are therefore centred, and whitened by principal
+components fitted on judged and training clips together, before cosines are taken (Jegou & Chum, "Negative evidences and
+co-occurences in image retrieval", ECCV 2012).
 
-What different sources give is measured, not assumed: each training clip has a nearest training clip of another source,
-each training source another that most of its clips are alike. Judged clips and sources are held against those of their
-own data set, on Fisher's scale (arctanh of the cosine), which makes such similarities about normal: beyond the median
-by so many standard deviations, taken from the quartiles, they are more alike than different sources are.
-A yardstick of few sources is unsure of its quartiles, so its limit is further off.
+How similar different sources are is measured, not assumed: for each training clip, its cosine to the nearest training
+clip of another source; for each training source, its similarity to the most similar other training source. These
+values, of the judged clip's own data set where it has enough, are the yardstick. On Fisher's scale (arctanh of the
+cosine) they are about normal. A judged clip or source is suspicious if it lies above their median by CLIP_LIMIT or
+SOURCE_LIMIT standard deviations, estimated from the quartiles. Quartiles of few sources are uncertain, so the fewer
+sources a yardstick rests on, the higher is its limit.
 """
 
 from __future__ import annotations
@@ -22,26 +24,38 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Standard deviations above the median of other sources. Measured in docs/results.md ("Leakage by feature").
+#: Standard deviations above the yardstick's median from which a clip, or a source, is suspicious. What these limits
+#: find: docs/results.md ("Leakage by feature").
 CLIP_LIMIT, SOURCE_LIMIT = 4.5, 4.0
-#: Clips that a source needs to be compared as one.
+#: Clips that a source needs to be compared as a whole.
 SOURCE_CLIPS = 3
-#: Training clips or sources that make a yardstick; of one data set, else of all together.
+#: Training clips and training sources that a yardstick needs: of one data set for its own, else of all together.
 FEWEST_CLIPS, FEWEST_SOURCES = 50, 10
-#: Components that are kept, and clips that each of them must rest on.
-COMPONENTS, _CLIPS_A_COMPONENT = 64, 8
-#: Training clips that make the yardstick, and clips that make the components, at most: whole sources, drawn by a seed.
+#: Most principal components that are kept.
+COMPONENTS = 64
+#: Clips needed for each component that is kept; two components are kept in any case.
+_CLIPS_A_COMPONENT = 8
+#: Most training clips that yardsticks are measured on (whole sources are drawn), and most clips that the components are
+#: fitted on (single clips are drawn); both with a fixed seed.
 _MOST_MEASURED = 4_000
-_QUARTILE = 0.6745  # of the normal distribution
-_UNSURE = 3.0  # of quartiles of few sources: two standard errors of the spread that they give
-#: Cosines beyond are equal: with this limit nothing but a copy can be found.
+#: Upper quartile of the standard normal distribution.
+_UPPER_QUARTILE = 0.6745
+#: Relative increase of the limit, to be divided by the square root of the number of sources: about two standard errors
+#: of a standard deviation that is estimated from quartiles.
+_QUARTILE_UNCERTAINTY = 3.0
+#: Cosines above this are not told apart: a yardstick with this limit finds nothing but copies.
 HIGHEST = 0.999
+#: Clips of a source that are compared at once.
 _CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What different sources give: the limit as a cosine, the median, and how many clips or sources it rests on."""
+    """How similar different sources of a data set are.
+
+    `limit`: the cosine from which a clip or source is suspicious. `typical`: the median cosine. `measured`: the number
+    of clips or sources that both rest on. `of`: the data set of these, or "all data sets".
+    """
 
     limit: float
     typical: float
@@ -51,11 +65,14 @@ class Yardstick:
 
 @dataclass(frozen=True)
 class Lookalikes:
-    """What was found; tables have one row a judged clip, and one a judged source of SOURCE_CLIPS clips or more.
+    """The result of `compare`.
 
-    clips: clip_id, similarity, neighbour (the nearest training clip's id), neighbour_source, limit, beyond.
-    sources: source_group, dataset, clips, similarity, like (the training source), limit, beyond.
-    yardsticks: data set -> that of its clips.
+    clips: one row per judged clip: clip_id, dataset, source_group, similarity (cosine to the nearest training clip of
+    another source), neighbour (that clip's id), neighbour_source, limit, beyond (whether similarity reaches limit).
+    sources: one row per judged source of SOURCE_CLIPS clips or more: source_group, dataset, clips (their number),
+    similarity, like (the most similar training source), limit, beyond. Empty where fewer than FEWEST_SOURCES training
+    sources have that many clips.
+    yardsticks: data set -> the yardstick of its clips.
     """
 
     clips: pd.DataFrame
@@ -64,7 +81,7 @@ class Lookalikes:
 
 
 def enough(train: pd.DataFrame) -> str:
-    """Why training clips are too few to say what different sources give; empty where they are not."""
+    """Why there are too few training clips or sources to tell how similar different sources are; empty if not."""
     n, n_sources = len(train), train.source_group.nunique()
     if n >= FEWEST_CLIPS and n_sources >= FEWEST_SOURCES:
         return ""
@@ -77,10 +94,11 @@ def enough(train: pd.DataFrame) -> str:
 def compare(
     judged: pd.DataFrame, judged_values: np.ndarray, train: pd.DataFrame, train_values: np.ndarray
 ) -> Lookalikes:
-    """Compare judged clips with training clips of other sources.
+    """Compare judged clips and sources with training clips of other sources.
 
-    `judged`, `train`: rows with clip_id, dataset and source_group; the values: their descriptors, (n, C) float32. A
-    clip is compared with none of a source of the same name. Raises ValueError where `enough` says why.
+    `judged`, `train`: rows with clip_id, dataset and source_group. `judged_values`, `train_values`: their descriptors,
+    (n, C) float32. A clip is not compared with training clips whose source has the same name. Raises ValueError with
+    the reason that `enough` gives, where it gives one.
     """
     if why := enough(train):
         raise ValueError(why)
@@ -101,7 +119,7 @@ def compare(
 
 
 def whitened(descriptors: np.ndarray) -> np.ndarray:
-    """(n, C) to (n, at most COMPONENTS) float32 of length 1."""
+    """Centre and whiten descriptors: (n, C) to (n, K) float32 with rows of length 1, K at most COMPONENTS."""
     x = np.asarray(descriptors, np.float32)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     x = x - x.mean(axis=0)
@@ -116,9 +134,10 @@ def whitened(descriptors: np.ndarray) -> np.ndarray:
 
 
 def _principal_components(centred: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest variances, (kept,), and their directions, (C, kept), of (n, C); fewer where there are fewer.
+    """The `kept` largest variances, (K,), and their directions, (C, K), of `centred` (n, C).
 
-    Of what has more channels than clips, as pictures have, through the products of clips: (n, n) numbers, not (C, C).
+    K is smaller than `kept` if n or C is. Where there are more channels than clips, as with pictures, the directions
+    are computed from the (n, n) Gram matrix rather than from the (C, C) covariance.
     """
     n, channels = centred.shape
     by_clip = channels > n
@@ -133,7 +152,10 @@ def _principal_components(centred: np.ndarray, kept: int) -> tuple[np.ndarray, n
 
 
 def _whole_sources(groups: np.ndarray, most: int) -> np.ndarray:
-    """Positions of the clips of sources drawn until there are `most` clips, sorted; of none that is larger alone."""
+    """Draw whole sources with at most `most` clips in all; return the positions of their clips, sorted.
+
+    A source that has more than `most` clips by itself is not drawn.
+    """
     if len(groups) <= most:
         return np.arange(len(groups))
     names, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
@@ -144,7 +166,7 @@ def _whole_sources(groups: np.ndarray, most: int) -> np.ndarray:
 
 
 class _SourceIndex:
-    """Training clips by source: `values` (n, K) of length 1, `groups` (n,)."""
+    """Training clips in order of their sources: `values` (n, K) with rows of length 1, `groups` (n,) source names."""
 
     def __init__(self, values: np.ndarray, groups: np.ndarray):
         self.order = np.argsort(groups, kind="stable")
@@ -153,10 +175,11 @@ class _SourceIndex:
         self.ends = np.append(self.starts[1:], len(groups))
 
     def look_up(self, values: np.ndarray, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """For clips the nearest of another source; for their sources the one that most of their clips are alike.
+        """Find each clip's nearest training clip of another source, and each source's most similar training source.
 
-        Similarity of a source: the median over its clips of the nearest clip of one training source, the highest over
-        those sources. Tables as in Lookalikes, with `position` for `neighbour`, without limits; `z` is Fisher's.
+        The similarity of a source to a training source is the median over its clips of the cosine to the nearest clip
+        of that training source. Returns tables as in Lookalikes, without `limit` and `beyond`, and with `position`, in
+        the training clips as they were given, instead of `neighbour`.
         """
         import pandas as pd
 
@@ -190,9 +213,9 @@ class _SourceIndex:
     def _by_source(
         self, values: np.ndarray, groups: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Each source's name, its clips' positions, and their nearest cosine to each training source, (clips, sources).
+        """Each source's name, its clips' positions, and their highest cosine to each training source, (clips, sources).
 
-        A source of the same name is as far as can be.
+        It is -1 for the training source of the same name.
         """
         for name in np.unique(groups):
             at = np.flatnonzero(groups == name)
@@ -206,12 +229,15 @@ class _SourceIndex:
 
 
 def _yardstick(null: pd.DataFrame, dataset: str, deviations: float, fewest: int) -> Yardstick:
-    """What different sources of a data set give, or of all of them where it has too few."""
+    """The yardstick of a data set, or that of all data sets if it has fewer than `fewest` rows in `null`.
+
+    `null`: the similarities of training clips, or of training sources. `deviations`: CLIP_LIMIT or SOURCE_LIMIT.
+    """
     own = null[null.dataset == dataset]
     used, of = (own, dataset) if len(own) >= fewest else (null, "all data sets")
     lower, median, upper = np.quantile(_fisher(used.similarity.to_numpy(float)), [0.25, 0.5, 0.75])
-    spread = max(upper - median, (upper - lower) / 2) / _QUARTILE
-    unsure = 1 + _UNSURE / np.sqrt(used.source_group.nunique())
+    spread = max(upper - median, (upper - lower) / 2) / _UPPER_QUARTILE
+    unsure = 1 + _QUARTILE_UNCERTAINTY / np.sqrt(used.source_group.nunique())
     limit = np.tanh(median + deviations * unsure * spread)
     return Yardstick(min(float(limit), HIGHEST), float(np.tanh(median)), len(used), of)
 

@@ -1,4 +1,4 @@
-"""The audit of labels for a model that has been measured: its out-of-fold predictions, and the page to look at."""
+"""Audit labels by a model's out-of-fold predictions, and write the table and the page of clips to look at."""
 
 from __future__ import annotations
 
@@ -32,18 +32,21 @@ log = logging.getLogger(__name__)
 #: Written by train_ensemble_models.py --cross-validate (ensemble/cross_validation.py).
 OUT_OF_FOLD_NAME = "oof_predictions.csv"
 TABLE_NAME, PAGE_NAME = "label_suspects.csv", "label_suspects.html"
-#: What every such page has in it, so that it is known as one.
+#: Text on every such page, by which a file is recognised as one.
 PAGE_MARK = "Labels to look at"
-#: Clips whose frames the page shows, so that it stays below 5 MB.
+#: Most clips that the page shows with frames, which keeps it below 5 MB.
 SHOWN = 40
 _LEAVE_OUT = ("python", "combine_all_datasets.py", "--data-root")
-#: Folders below that of the ensemble whose folds have made the table.
+#: Folders inside an ensemble's folder; their table of out-of-fold predictions is the ensemble's, one level up.
 _BELOW = (run_folder.TUNED_FOLDER, run_folder.FINAL_FOLDER, "folds")
 _TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
 
 
 def run(rows: pd.DataFrame, stores: Mapping[str, FeatureStore]) -> LabelAudit:
-    """Doubt the labels of the train clips that `out_of_fold` found."""
+    """Audit the labels of the train clips `rows`, as `out_of_fold` returns them, and log the result.
+
+    Without the cached features of all these clips groups are not compared, and the record says why.
+    """
     names = leakage.looked_at(sorted(stores))
     values: np.ndarray | None = None
     why = ""
@@ -62,12 +65,13 @@ def run(rows: pd.DataFrame, stores: Mapping[str, FeatureStore]) -> LabelAudit:
 
 
 def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
-    """Rows of train in `combined` that have an out-of-fold prediction in the ensemble's `folder`, with p_fight.
+    """The train clips of `combined` that have an out-of-fold prediction, with that prediction as p_fight.
 
-    Those of an ensemble of folds, of tuned members or of a final fit stand in the folder above it.
+    `folder`: the ensemble's. For the ensemble of its folds, of members fine-tuned on hard clips, or of a final fit, the
+    table is looked for one level up as well. Returns rows of the manifest, sorted by clip id.
 
-    Raises UserError where there are none, they cannot be used, or they are of other clips. To be asked before anything
-    is judged.
+    Raises UserError if there is no table, if it is damaged or not the one that the record of the folds describes, or if
+    it has no train clip of `combined`. Call it before anything is judged, so that this is known at once.
     """
     import pandas as pd
 
@@ -81,18 +85,18 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
         found = pd.read_csv(path, dtype={"clip_id": str}, encoding_errors=storage.NAME_ERRORS)
         probability = found.set_index("clip_id").p_violent.astype(float)
         if not probability.between(0, 1).all():
-            raise ValueError("a probability is none")
+            raise ValueError("p_violent has values that are not probabilities")
         if probability.index.has_duplicates:
-            raise ValueError("a clip stands there twice")
+            raise ValueError("a clip occurs twice")
     except (ValueError, KeyError, AttributeError) as e:
         raise UserError(
-            f"{path} is no table of out-of-fold predictions ({e}). Make it again with {_trained_with(5)}"
+            f"{path} is not a table of out-of-fold predictions ({e}). Make it again with {_trained_with(5)}"
         ) from e
     _check_whole(folder, path)
     rows = frame[(frame.split == "train") & frame.clip_id.isin(set(found.clip_id))]
     if rows.empty:
         raise UserError(
-            f"{path} has no clip of train in {manifest.FILE_NAME}: it was made with other clips. "
+            f"{path} has no train clip of {manifest.FILE_NAME}: it was made with other clips. "
             f"Make it again with {_trained_with(5)}"
         )
     rows = rows.sort_values("clip_id", ignore_index=True)
@@ -100,7 +104,7 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
 
 
 def _how_to_make(folder: Path) -> str:
-    """What to do where a model has no out-of-fold predictions: in the folder of a shipped one, none must be made."""
+    """What to do if a model has no out-of-fold predictions. A shipped model's folder must not get any."""
     if (
         folder.is_dir()
         and not model_files.is_shipped(folder)
@@ -108,19 +112,22 @@ def _how_to_make(folder: Path) -> str:
     ):
         return f"Make it with {_trained_with(5)}"
     command = "python train_ensemble_models.py --cross-validate 5"
-    return f"It takes an ensemble that was trained here: {command}, and the folder that it writes as --models"
+    return f"This audit needs an ensemble trained here: run {command}, and give --models the folder that it writes"
 
 
 def _trained_with(folds: int) -> str:
-    """What makes folds of the same settings; the bare command would train others, which the ensemble does not take."""
-    return f"the command that trained it (python train_ensemble_models.py ...) and --cross-validate {folds}"
+    """The command that makes folds with the ensemble's settings.
+
+    Without the flags of its training it would train folds that the ensemble does not accept.
+    """
+    return f"the command that trained the model (python train_ensemble_models.py ...) and --cross-validate {folds}"
 
 
 def _check_whole(folder: Path, path: Path) -> None:
-    """Raise UserError where the table is not the one that the record of the folds is of."""
+    """Raise UserError if the table is not the one that the record of the folds describes; without one, only warn."""
     if not (folder / run_folder.FOLDS_RECORD_NAME).is_file():
         log.warning(
-            "%s: there is no %s beside it, so nobody knows whether it is whole",
+            "%s: there is no %s beside it, so it cannot be checked whether the table is complete",
             path,
             run_folder.FOLDS_RECORD_NAME,
         )
@@ -135,10 +142,11 @@ def _check_whole(folder: Path, path: Path) -> None:
 
 
 def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, data_root: Path) -> Path:
-    """Write table and page into the report's folder, and return the page. Marks that a person has made there stay.
+    """Write the table and the page into the report's folder; return the page's path.
 
-    So do marked rows of clips that are not listed now: what a list has left out must stay on it. The mark of a clip
-    whose label is another one since, as it was mended, is gone.
+    Marks that a person made in an earlier table there are kept, and so are marked rows of clips that are not listed
+    now: clips that were excluded by this table are not audited any more, but must stay in it to stay excluded. The mark
+    of a clip whose label has changed since, because it was corrected, is dropped.
     """
     table = made.suspects
     marked = marked_before(folder)
@@ -147,7 +155,7 @@ def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, 
     ]
     if mended:
         log.warning(
-            "%s of another label than when marked in %s: no longer marked",
+            "marks dropped because the label has changed since: %s in %s",
             plural(len(mended), "clip"),
             folder / TABLE_NAME,
         )
@@ -180,9 +188,9 @@ def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, 
 
 
 def marked_before(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows that a person has marked in the table of a report's folder, by clip id.
+    """The rows that a person marked in the table in a report's folder, by clip id; empty if there is no table.
 
-    Raises UserError for a table whose marks cannot be told, which would be lost. To be asked before anything is judged.
+    Raises UserError for a table whose marks cannot be read, as they would be lost. Call it before anything is judged.
     """
     path = folder / TABLE_NAME
     if not path.is_file():
@@ -190,21 +198,21 @@ def marked_before(folder: Path) -> dict[str, dict[str, str]]:
     rows = edited_tables.rows(path, storage.read_text(path, storage.NAME_ERRORS))
     if rows and not {"clip_id", "confirmed"} <= rows[0].keys():
         raise UserError(
-            f"{path} has no columns clip_id and confirmed, so what is marked there would be lost. Put back its first "
-            "line, or move it away"
+            f"{path} lacks the column clip_id or confirmed, so marks made in it would be lost. Restore its first line, "
+            "or move the file away"
         )
     return {row["clip_id"]: row for row in rows if row["clip_id"] and row["confirmed"]}
 
 
 def remove_table(folder: Path) -> None:
-    """Remove the table of an earlier audit from a report's folder; one that holds marks stays, and the log says so."""
+    """Remove the table of an earlier audit from a report's folder; one with marks is kept, with a warning."""
     table = folder / TABLE_NAME
     try:
         holds_marks = bool(marked_before(folder))
-    except UserError:  # nobody knows what is marked there
+    except UserError:  # it may have marks that cannot be read
         holds_marks = True
     if holds_marks:
-        log.warning("%s is of an earlier audit; it stays for what is marked there", table)
+        log.warning("%s is from an earlier audit; it is kept for the marks made in it", table)
     else:
         table.unlink(missing_ok=True)
 

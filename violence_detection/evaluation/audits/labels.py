@@ -1,12 +1,13 @@
-"""Labels that may be wrong, and groups that are judged poorly, by predictions of models that had not seen the clips.
+"""Find labels that may be wrong, and weak groups, by predictions of models that had not seen the clips.
 
-Out-of-fold probabilities rank the clips of train by how little their labels are believed (cleanlab: Northcutt et al.,
-"Confident Learning", J. Artif. Intell. Res. 70, 2021; Kuan & Mueller, "Model-agnostic label quality scoring", 2022).
-A ranking has a first tenth whatever the labels are like, so whether labels are wrong at all is estimated apart
-(label_noise.py). Copies under both labels, mirrored or not, are suspects by fingerprint. Clips that look alike make
-groups; one that is judged worse than the others, beyond what chance and few sources give, is weak.
+Out-of-fold probabilities rank the train clips by how little the models believe their labels (cleanlab: Northcutt et
+al., "Confident Learning", J. Artif. Intell. Res. 70, 2021; Kuan & Mueller, "Model-agnostic label quality scoring",
+2022). A ranking has a first tenth however good the labels are, so the share of wrong labels is estimated separately
+(label_noise.py). Clips that are copies of each other, mirrored or not, with different labels are suspects by their
+fingerprints. Clips that look alike are clustered into groups; a group is weak if it is judged worse than the other
+clips by more than chance explains, clips of one source counting as related.
 
-Only clips of train are listed. Leaving out clips of val because models are wrong on them would make any model better.
+Only train clips are listed: leaving out val clips because models are wrong on them would improve any model's figures.
 """
 
 from __future__ import annotations
@@ -28,26 +29,31 @@ from violence_detection.system.figures import number, plural
 if TYPE_CHECKING:
     import pandas as pd
 
-#: `confirmed` is for the person who has looked.
+#: Columns of the table of suspects. `confirmed` is left for the mark of a person who has looked at the clip.
 SUSPECT_COLUMNS = (
     "clip_id", "path", "label", "suggested", "score", "confirmed", "why", "p_fight", "dataset", "source_group",
     "source_path",
 )  # fmt: skip
-#: Share of the clips that is listed at least: the least believed.
+#: Least share of the clips that is listed: those with the lowest scores.
 LISTED_SHARE = 0.1
-#: Clips of each class without which no label can be doubted.
+#: Clips of each class that the audit needs.
 FEWEST_OF_CLASS = 20
-#: A weak group: odds that chance gives it, adjusted for the number of groups, and errors to those of the others.
+#: A group is weak if its p-value, adjusted by Holm for the number of groups, is below ALPHA and its error rate is at
+#: least WORSE times that of the other clips.
 ALPHA, WORSE = 0.001, 1.5
+#: Clips in a group on average, and the largest number of groups.
 _CLIPS_A_GROUP, _MOST_GROUPS = 60, 30
 _THRESHOLD = 0.5
+#: Clips of a weak group that the page shows.
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class LabelAudit:
-    """`record`: for metrics.json. `suspects`: SUSPECT_COLUMNS, the least believed first. `labels`: clip id -> label of
-    every clip that was audited.
+    """The result of `audit`.
+
+    `record`: for metrics.json. `suspects`: table with SUSPECT_COLUMNS, the lowest score first. `labels`: clip id ->
+    label of every audited clip.
     """
 
     record: dict[str, Any]
@@ -56,10 +62,10 @@ class LabelAudit:
 
 
 def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = "") -> LabelAudit:
-    """Doubt the labels of clips, and look for groups that are judged poorly.
+    """Find clips whose labels may be wrong, and weak groups.
 
-    `rows`: of the manifest, of train, with p_fight, the out-of-fold probability. `values`: their descriptors (n, C), or
-    None, and why.
+    `rows`: train rows of the manifest with p_fight, the out-of-fold probability. `values`: the clips' descriptors,
+    (n, C); None, for the reason `why_no_values`: then no groups are compared.
     """
     rows = rows.reset_index(drop=True)
     is_fight = (rows.label == CLASS_NAMES[1]).to_numpy(bool)
@@ -95,7 +101,7 @@ def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = ""
 
 
 def doubt(p_fight: np.ndarray, is_fight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each label is believed, (n,) in [0, 1], and which confident learning calls wrong, (n,) bool."""
+    """The probability of each given label, (n,) in [0, 1], and which confident learning calls wrong, (n,) bool."""
     from cleanlab import filter as cleanlab_filter
     from cleanlab import rank
 
@@ -109,9 +115,10 @@ def doubt(p_fight: np.ndarray, is_fight: np.ndarray) -> tuple[np.ndarray, np.nda
 def weak_groups(
     rows: pd.DataFrame, p_fight: np.ndarray, is_fight: np.ndarray, values: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Groups of clips that look alike (k-means) and are judged worse than the others, the worst first.
+    """Groups of clips that look alike (k-means) and are judged worse than the other clips, the lowest accuracy first.
 
-    The test is binomial, on as many clips as are independent (intervals.effective_count).
+    A one-sided binomial test against the error rate of the other clips, on the number of independent clips that the
+    group is worth (intervals.effective_count).
     """
     from sklearn.cluster import KMeans
 
@@ -151,14 +158,17 @@ def _group_count(n: int) -> int:
 
 
 def _odds(correct: np.ndarray, sources: np.ndarray, error: float) -> float:
-    """Odds of as many errors or more among (n,) clips where each is wrong with probability `error`."""
+    """P-value: the probability of at least as many errors, if each clip is wrong with probability `error`.
+
+    `correct`: (n,) bool, `sources`: (n,); the clips count as the number of independent clips that they are worth.
+    """
     from scipy import stats
 
     independent = intervals.effective_count(correct, sources)
     errors = float((~correct).mean()) * independent
     if errors <= 0:
         return 1.0
-    # the binomial tail, which the beta function gives for counts that are not whole
+    # the binomial tail, written with the beta distribution, which also takes counts that are not whole
     return float(stats.beta.cdf(error, errors, independent - errors + 1))
 
 
@@ -168,7 +178,7 @@ def _too_few(is_fight: np.ndarray) -> str:
 
 
 def _copies_of_other_label(rows: pd.DataFrame) -> dict[int, str]:
-    """Positions of clips that are copies, mirrored or not, of one with the other label -> that, in words."""
+    """Position of each clip that is a copy, mirrored or not, of a clip with the other label -> which, in words."""
     at: dict[str, list[int]] = defaultdict(list)
     for i, text in enumerate(rows.fingerprint):
         at[text].append(i)
@@ -189,14 +199,14 @@ def _copies_of_other_label(rows: pd.DataFrame) -> dict[int, str]:
 
 
 def _by_score(rows: pd.DataFrame, score: np.ndarray) -> list[int]:
-    """Positions of the clips, those whose labels are believed least first."""
+    """Positions of the clips, the lowest score first; ties by path."""
     return sorted(range(len(rows)), key=lambda i: (score[i], rows.path[i]))
 
 
 def _suspects(
     rows: pd.DataFrame, score: np.ndarray, copies: dict[int, str], listed: Collection[int]
 ) -> pd.DataFrame:
-    """The clips at the positions `listed`, in order of their score."""
+    """The table of suspects: the clips at the positions `listed`, the lowest score first."""
     import pandas as pd
 
     table = []
@@ -221,7 +231,7 @@ def _suspects(
 
 
 def _limit(record: dict[str, Any]) -> dict[str, str]:
-    """One line for the list of what limits the figure."""
+    """The audit's line in the report's list of limits: state, name and text."""
     noise, weak = record["noise"], record["weak_groups"]
     interval = (
         f"{100 * noise['level']:.0f} % interval {100 * noise['low']:.1f} to {100 * noise['high']:.1f} %"

@@ -1,8 +1,9 @@
-"""Leakage: what of the judged clips was met in training, and what the figures are without it.
+"""Leakage: which judged clips were met in training, and what the figures are without them.
 
-Every judged clip's nearest training clip is looked for by content, by name of source, by fingerprint (as copies are
-found when data sets are combined: training_overlap.py) and by feature (footage.py), which also finds another moment of
-the same place, and sources that have two names. What lies beyond what different sources give is suspicious.
+Each judged clip is looked for among the training clips by content, by name of its source, by fingerprint (as copies are
+found when data sets are combined: training_overlap.py) and by feature (footage.py). Features also find another moment
+of the same place, and a source that goes under two names. A clip is suspicious if it is found in one of the first three
+ways, or if it or its source is more similar to training than different sources are to each other.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ if TYPE_CHECKING:
     from violence_detection.training.training_data import Samples
 
 log = logging.getLogger(__name__)
-#: Beside the report: every judged clip with its nearest training clips.
+#: Table beside the report: every judged clip with its nearest training clips.
 NEAREST_NAME = "nearest_training_clips.csv"
 NEAREST_COLUMNS = (
     "clip_id", "path", "dataset", "source_group", "suspicious", "nearest_by_feature", "its_source", "similarity",
     "limit", "nearest_by_fingerprint", "fingerprint_distance",
 )  # fmt: skip
-#: Training clips whose features are read without being asked to; more take minutes on a slow volume.
+#: Most training clips whose features are read without `--audit leakage`; more take minutes on a slow volume.
 MOST_UNASKED = 5_000
-#: Why a clip is suspicious, beside training_overlap.WAYS.
+#: Reasons why a clip is suspicious, besides training_overlap.WAYS.
 LOOKS_ALIKE, SOURCE_ALIKE = "looks like one clip of training", "its source looks like one of training"
 _FIGURES = ("accuracy", "ci95", "n", "n_groups", "roc_auc")
 _CHUNK = 64
@@ -53,7 +54,10 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class LeakageAudit:
-    """`record`: for metrics.json. `nearest`: NEAREST_COLUMNS, a row a judged clip, sorted by path."""
+    """The result of `audit`.
+
+    `record`: for metrics.json. `nearest`: table with NEAREST_COLUMNS, one row per judged clip, sorted by path.
+    """
 
     record: dict[str, Any]
     nearest: pd.DataFrame
@@ -68,11 +72,12 @@ def audit(
     threshold: float,
     most: int | None = MOST_UNASKED,
 ) -> LeakageAudit:
-    """Look for judged clips among the clips `known` to training, and evaluate without those that are suspicious.
+    """Look for judged clips among the training clips `known`, and evaluate without those that are suspicious.
 
-    `predictions`: of the judged clips (see metrics), those without a probability left out. `known`: the table of
-    trained_clips. `samples`: the judged clips' features, `stores`: where those of training may be; at most `most` of
-    them are read (None: all).
+    `predictions`: of the judged clips (columns: see metrics), without those that have no probability. `overlap`: what
+    training_overlap.compare found of them. `known`: the table of trained_clips. `samples`: features of the judged
+    clips. `stores`: caches that may have the features of training clips. `most`: with more training clips than this,
+    none is compared by feature (None: no limit).
     """
     judged = samples.rows[samples.rows.clip_id.isin(set(predictions.clip_id))].reset_index(drop=True)
     alike, by_feature = _by_feature(judged, known, samples, stores, most)
@@ -99,7 +104,10 @@ def audit(
 def run(
     measured: Evaluation, samples: Samples, stores: Mapping[str, FeatureStore], config: EvaluationConfig
 ) -> LeakageAudit:
-    """The audit of a measured set, which is always made; asked for, it reads any number of training clips."""
+    """Audit a measured set and log the result.
+
+    It is always made. With `--audit leakage` there is no limit on the training clips that are compared by feature.
+    """
     known, _ = training_overlap.known_clips(measured.model)
     judged = measured.predictions[measured.predictions.p_violent.notna()]
     most = None if "leakage" in config.audit else MOST_UNASKED
@@ -110,7 +118,10 @@ def run(
 
 
 def descriptors(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """name -> (n, T, C) to (n, sum of C) float32: the mean over time of each input, of length 1."""
+    """Clip descriptors from model inputs: name -> (n, T, C) to (n, sum of C) float32.
+
+    The mean over time of each input is scaled to length 1; they are joined in order of the inputs' names.
+    """
     means = [np.asarray(x, np.float32).mean(axis=1) for _, x in sorted(inputs.items())]
     return np.concatenate(
         [m / np.maximum(np.linalg.norm(m, axis=1, keepdims=True), 1e-12) for m in means], axis=1
@@ -120,11 +131,11 @@ def descriptors(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
 def cached_descriptors(
     stores: Mapping[str, FeatureStore], clip_ids: list[str], names: list[str]
 ) -> tuple[np.ndarray, list[str]]:
-    """Descriptors (n, C) of the clips of which the caches hold the plain variant, and their ids, in order.
+    """Descriptors (n, C) of the clips whose plain variant is in every cache in `names`, and these clips' ids, in order.
 
-    Raises UserError naming an entry that is damaged.
+    Raises UserError, naming the entry, if reading finds one damaged.
     """
-    # Stores that make nothing again: these clips are none of those that are judged.
+    # without `reextract`: the given stores know how to extract the judged clips again, and these are others
     plain = {name: FeatureStore(stores[name].folder) for name in names}
     there = [i for i in clip_ids if all(PLAIN in (s.variants(i, verify=False) or ()) for s in plain.values())]
     stored = {name: StoredFeatures(store, there, [PLAIN]) for name, store in plain.items()}
@@ -136,10 +147,11 @@ def cached_descriptors(
 
 
 def looked_at(names: list[str]) -> list[str]:
-    """The inputs that show what is seen; where a model has none, all: motion tells less of a place.
+    """Choose the model inputs that tell most about the place, to compare clips by.
 
-    Plain pictures only where there is nothing else: a step to the side makes others of them. And what tells of people
-    alone, as poses do, only where there are no pictures either.
+    The first of these that the model has: features that show places; plain pictures, which change if the camera moves a
+    step aside; any others, such as poses, which tell of people alone. Of the chosen, `rgb` streams only, if there are
+    any: motion says less about a place.
     """
     features = [n for n in names if key.backbone_of(n) not in PICTURES_OF.values()]
     places = [n for n in features if registry.get(key.backbone_of(n)).shows_places]
@@ -154,9 +166,9 @@ def _by_feature(
     stores: Mapping[str, FeatureStore],
     most: int | None,
 ) -> tuple[footage.Lookalikes | None, dict[str, Any]]:
-    """What looks alike, and the record of how that was looked for."""
+    """Compare clips and sources by feature: the lookalikes (None if not compared), and the record of the comparison."""
     table = known.drop_duplicates("clip_id")
-    table = table[~table.clip_id.isin(set(judged.clip_id))]  # the same clip is known by its id
+    table = table[~table.clip_id.isin(set(judged.clip_id))]  # found by its id already
     names = looked_at(sorted(samples.inputs))
     if (table.source_group == "").any():
         return None, _not_checked("the model was made by an earlier version, which did not record sources")
@@ -214,7 +226,7 @@ def _feature_record(
 
 
 def _not_told(alike: footage.Lookalikes, absent: int, n_known: int) -> list[str]:
-    """What the features do not tell, though they were compared."""
+    """What the comparison by feature leaves open, in words."""
     whys = [f"the features of {absent} of {n_known} training clips are not in the cache"] if absent else []
     if blunt := [name for name, stick in alike.yardsticks.items() if stick.limit >= footage.HIGHEST]:
         what = (
@@ -235,7 +247,10 @@ def _add_lookalikes(why: dict[str, list[str]], alike: footage.Lookalikes, judged
 def _nearest(
     judged: pd.DataFrame, known: pd.DataFrame, alike: footage.Lookalikes | None, why: Mapping[str, list[str]]
 ) -> pd.DataFrame:
-    """NEAREST_COLUMNS; empty where nothing was compared, and by fingerprint where nothing is near."""
+    """The table with NEAREST_COLUMNS.
+
+    Its columns by feature are empty if nothing was compared, those by fingerprint where no training clip is near.
+    """
     import pandas as pd
 
     table = judged[["clip_id", "path", "dataset", "source_group"]].copy()
@@ -255,7 +270,10 @@ def _nearest(
 
 
 def _nearest_prints(judged: pd.DataFrame, known: pd.DataFrame) -> dict[str, tuple[str, float]]:
-    """Fingerprint of a judged clip -> the training clip that it makes the nearest pair with, and the distance."""
+    """Fingerprint of a judged clip -> id of the training clip nearest to it by fingerprint, and the distance.
+
+    Only pairs that `duplicates` joins count; a fingerprint without one is absent.
+    """
     clips = known[known.fingerprint != ""].drop_duplicates("fingerprint").set_index("fingerprint").clip_id
     near = duplicates.neighbours([*clips.index, *judged.fingerprint])
     families = duplicates.families(near)
@@ -267,7 +285,7 @@ def _nearest_prints(judged: pd.DataFrame, known: pd.DataFrame) -> dict[str, tupl
         distances = {other: pair.distance for other, pair in near[text].items() if other in clips.index}
         if text in clips.index:
             distances[text] = 0.0
-        if not distances:  # of a large family only some pairs were found
+        if not distances:  # `neighbours` has only some of the pairs of a large family
             texts = [text, *of_family[families[text]]]
             pairs = duplicates.compare_pairs(texts, [(0, j) for j in range(1, len(texts))])
             distances = {texts[pair.j]: pair.distance for pair in pairs}
@@ -278,7 +296,7 @@ def _nearest_prints(judged: pd.DataFrame, known: pd.DataFrame) -> dict[str, tupl
 
 
 def _suspects(nearest: pd.DataFrame, why: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-    """The suspicious clips for the page: what was surely met in training first, then the most alike."""
+    """The suspicious clips for the page: those found by content, source or fingerprint first, then by similarity."""
     rows = nearest[nearest.suspicious != ""].astype(object)
     rows = rows.where(rows.notna(), None)
     certain = set(training_overlap.WAYS)
@@ -297,7 +315,7 @@ def _figures(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
 
 
 def _limit(record: Mapping[str, Any]) -> dict[str, str]:
-    """One line for the list of what limits the figure."""
+    """The audit's line in the report's list of limits: state, name and text."""
     n, clips = record["suspicious"], record["clips"]
     by_feature = record["by_feature"]
     if n:

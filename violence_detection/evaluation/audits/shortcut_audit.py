@@ -1,4 +1,4 @@
-"""The audit of shortcuts for a model that has just been measured: which clips, which features, which backbone."""
+"""Run the audit of shortcuts for a measured model: choose the clips, the features and the backbone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def run(
     measured: Evaluation, samples: Samples, stores: Mapping[str, FeatureStore], config: EvaluationConfig
 ) -> dict[str, Any]:
-    """The audit of shortcuts; its expensive part where it was asked for."""
+    """Audit shortcuts and log the alarms. Backgrounds, the expensive part, only with `--audit shortcuts`."""
     import pandas as pd
 
     known = measured.predictions[measured.predictions.p_violent.notna()]
@@ -50,11 +50,14 @@ def run(
 
 
 def check(model: TrainedModel, config: EvaluationConfig) -> None:
-    """Raise UserError where the audit is asked for and cannot be made. To be asked before anything is judged."""
+    """Raise UserError if `--audit shortcuts` is given and the model has no image backbone to see backgrounds with.
+
+    Call it before anything is judged.
+    """
     if "shortcuts" in config.audit and not _picture_runs(model, config):
         raise UserError(
-            "--audit shortcuts needs a model with a backbone that takes pictures one by one, and "
-            f"{', '.join(model.features.backbone)} takes none: leave shortcuts out of --audit"
+            "--audit shortcuts needs a model with an image backbone, and this model has only "
+            f"{', '.join(model.features.backbone)}: leave shortcuts out of --audit"
         )
 
 
@@ -63,7 +66,7 @@ def _picture_runs(model: TrainedModel, config: EvaluationConfig) -> list[Backbon
 
 
 def _backgrounds(measured: Evaluation, config: EvaluationConfig) -> Backgrounds:
-    """What looks at backgrounds with the model's first backbone that takes pictures one by one."""
+    """The maker of background features, which uses the model's first image backbone."""
     model = measured.model
     first, *_ = _picture_runs(model, config)
 

@@ -1,13 +1,14 @@
-"""What tells the classes apart although it is no fight: the file's format, a single frame, the background.
+"""Find shortcuts, which tell the classes apart without any violence: file format, a single frame, the background.
 
-Each is a small classifier that judges the clips of one data set, train and judged ones: fitted on half of the sources,
-asked about the other half, and the other way round. A set whose classes can be told so gives high figures to models
-that have learnt nothing of violence. Beside them: what the model itself is worth when the frames come in another order.
+For each, a probe (a small classifier) is fitted to the clips of one data set, train and judged ones, of half of its
+sources, and judges the clips of the other half; then the other way round. A data set on which a probe succeeds gives
+high figures to models that have learnt nothing about violence. Besides, the model itself is measured with the time
+steps of its features in another order.
 
-An alarm needs an AUC of 0.6, and odds below 1 % that chance gives as much on any data set of that check: permutation
-tests over the sources of each half (source_permutation.py), twice the lower p-value, adjusted by Holm for the number of
-data sets. (One test over the predictions of both halves would not do: each half's probe knows the other's labels, and
-p-values come out too low.)
+An alarm needs an AUC of at least 0.6 and a p-value below 0.01 after correction for the number of data sets in that
+check (Holm). The p-value of a data set is twice the lower one of two permutation tests over sources
+(source_permutation.py), one for each half. A single test on the predictions for both halves would be invalid: the probe
+of each half was fitted to the labels of the other, which makes p-values too low.
 """
 
 from __future__ import annotations
@@ -40,25 +41,34 @@ if TYPE_CHECKING:
     from violence_detection.models.trained_model import TrainedModel
     from violence_detection.training.training_data import Samples
 
+#: An alarm needs an adjusted p-value below ALPHA and an AUC of at least WORTH_AN_ALARM.
 ALPHA, WORTH_AN_ALARM = 0.01, 0.6
-#: A loss of accuracy below this is none.
+#: The order of frames hardly counts if the interval of the loss of accuracy ends below this.
 WORTH_A_WORD = 0.02
-#: Clips of a data set that a probe judges, at most, and clips judged with their frames in another order.
-MOST_PROBED, MOST_REORDERED = 1_000, 1_000
-#: Clips of each class that a probe needs, and sources that a loss of accuracy must be seen on.
-FEWEST_OF_CLASS, FEWEST_SOURCES = 5, 10
+#: Most clips of a data set that a probe is fitted to and judges.
+MOST_PROBED = 1_000
+#: Most clips that are judged with their time steps in another order.
+MOST_REORDERED = 1_000
+#: Clips of each class that a probe needs.
+FEWEST_OF_CLASS = 5
+#: Sources needed to say whether the order of frames counts.
+FEWEST_SOURCES = 10
 ALARM, NONE, TOO_FEW = "alarm", "none found", "too few sources to tell"
 _CHUNK = 256
 _FORMAT = ("width", "height", "fps", "duration_s")
 _FIGHT = CLASS_NAMES[1]
 
-#: What of some clips (rows of the manifest) a probe sees: (n, features).
+#: What a probe sees of clips: rows of the manifest -> (n, features).
 Values = Callable[["pd.DataFrame"], np.ndarray]
 
 
 @dataclass(frozen=True)
 class AuditedClips:
-    """`rows`: of the manifest, judged clips and those of train. `predictions`: of the judged (see metrics)."""
+    """Clips to audit.
+
+    `predictions`: of the judged clips (columns: see metrics). `rows`: manifest rows of the judged clips and, where
+    known, of the train clips.
+    """
 
     predictions: pd.DataFrame
     rows: pd.DataFrame
@@ -71,10 +81,11 @@ def audit(
     stores: Mapping[str, FeatureStore],
     background: Callable[[AuditedClips], tuple[AuditedClips, Values]] | None,
 ) -> dict[str, Any]:
-    """All checks, JSON-able. `samples`: features of the judged clips; `stores`: the caches, also of the train clips.
+    """Make all checks; the result is JSON-able.
 
-    `background`: for the clips, a part of them and what their backgrounds look like (background.py); None where that
-    was not asked for.
+    `samples`: features of the judged clips. `stores`: the feature caches, which may have train clips as well.
+    `background`: chooses some of the clips, and returns them with a function that gives the features of their
+    backgrounds (background.py); None if backgrounds were not asked for.
     """
     checks = {
         "metadata": file_format(clips),
@@ -89,7 +100,7 @@ def audit(
         "train_too": len(clips.rows) > len(clips.predictions),
         "order_of_frames": order_of_frames(clips.predictions, model, samples),
         "comparisons": sum(r["p_value"] is not None for c in checks.values() for r in c["datasets"]),
-        # of the comparisons: a data set of which no p-value could be told is none
+        # a part of `comparisons`: a data set without a p-value is not a comparison
         "too_few": sum(
             r["verdict"] == TOO_FEW and r["p_value"] is not None
             for c in checks.values()
@@ -105,7 +116,7 @@ def audit(
 
 
 def file_format(clips: AuditedClips) -> dict[str, Any]:
-    """Width, height, frame rate, length and codec alone, by a random forest."""
+    """Check what width, height, frame rate, length and codec alone tell, by a random forest."""
     from sklearn.ensemble import RandomForestClassifier
 
     codecs = {codec: i for i, codec in enumerate(sorted(set(clips.rows.codec)))}
@@ -120,14 +131,15 @@ def file_format(clips: AuditedClips) -> dict[str, Any]:
 
 
 def single_frame(clips: AuditedClips, stores: Mapping[str, FeatureStore]) -> dict[str, Any]:
-    """The features of the frame in the middle alone, by logistic regression. Nothing is extracted for it.
+    """Check what the features of the middle frame alone tell, by logistic regression.
 
-    A damaged entry of the cache ends this check alone, and is named.
+    Only features in the cache are used; nothing is extracted. If an entry is damaged, this check alone is not done, and
+    its record names the entry.
     """
     names = [n for n in stores if n.endswith(".rgb") and not registry.get(n.partition(".")[0]).is_video]
     if not names:
         return _not_done("no backbone of this model sees single frames")
-    # A store that makes nothing again: the others know how to make the judged clips, and no clip of train.
+    # without `reextract`: the given store knows how to extract the judged clips again, but no train clips
     store = FeatureStore(stores[names[0]].folder)
     drawn = clips.rows.sort_values("clip_id").groupby("dataset").head(MOST_PROBED)
     there = [PLAIN in (store.variants(i, verify=False) or ()) for i in drawn.clip_id]
@@ -142,7 +154,7 @@ def single_frame(clips: AuditedClips, stores: Mapping[str, FeatureStore]) -> dic
 
 
 def _middle_frames(store: FeatureStore, clip_ids: Sequence[str]) -> np.ndarray:
-    """The middle step of clips' features, (n, C) float32, a few clips in memory at a time."""
+    """The middle step of each clip's features, (n, C) float32, read a few clips at a time to save memory."""
     stored = StoredFeatures(store, clip_ids, [PLAIN])
     parts = []
     for start in range(0, len(clip_ids), _CHUNK):
@@ -157,7 +169,7 @@ def _with(
 ) -> dict[str, Any]:
     try:
         part, values = background(clips)
-    except UserError as e:  # the engine lacks something, and the model was judged by what was in the cache
+    except UserError as e:  # the engine cannot run here; judging needed only what was in the cache
         return _not_done(str(e))
     what = "the median picture of the clip: what moves is gone from it (who hardly moves stays)"
     return _probed(part, values, _logistic, what)
@@ -172,7 +184,7 @@ def _logistic() -> Any:
 
 
 def _probed(clips: AuditedClips, values: Values, probe: Callable[[], Any], what: str) -> dict[str, Any]:
-    """One check: a probe of its own for each data set, its figures there, and whether they are cause for alarm."""
+    """Make one check: probe each data set by itself, and decide whether the figures are cause for alarm."""
     judged = clips.rows[clips.rows.clip_id.isin(set(clips.predictions.clip_id))]
     rows = [_of_dataset(name, clips, values, probe) for name in sorted(set(judged.dataset))]
     tested = [row for row in rows if row["p_value"] is not None]
@@ -194,9 +206,9 @@ def _probed(clips: AuditedClips, values: Values, probe: Callable[[], Any], what:
 
 
 def _of_dataset(name: str, clips: AuditedClips, values: Values, probe: Callable[[], Any]) -> dict[str, Any]:
-    """A probe within one data set, so that it cannot tell the classes by telling the sets."""
+    """Probe within one data set, so that the probe cannot tell the classes by recognising data sets."""
     rows = clips.rows[clips.rows.dataset == name].sort_values("clip_id")
-    rows = rows.head(MOST_PROBED)  # drawn: a clip id is a hash
+    rows = rows.head(MOST_PROBED)  # a random sample, as clip ids are hashes
     out: dict[str, Any] = dict.fromkeys(("roc_auc", "model_roc_auc", "p_value", "p_holm", "attainable"))
     out |= {"dataset": name, "accuracy": None, "ci95": None, "n": len(rows)}
     out |= {"n_groups": int(rows.source_group.nunique())}
@@ -221,13 +233,16 @@ def _of_dataset(name: str, clips: AuditedClips, values: Values, probe: Callable[
 
 
 def _halves(is_fight: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
-    """Two halves of the clips, by position, without a source in both; fewer where a half would lack a class."""
+    """Divide the clips into two halves that share no source; return the positions of each.
+
+    Halves without both classes are left out, so there may be fewer than two; with fewer than 4 sources there is none.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     if len(np.unique(groups)) < 4:
         return []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few sources cannot be divided evenly
+        warnings.simplefilter("ignore")  # scikit-learn warns that few sources cannot be divided evenly
         folds = StratifiedGroupKFold(2, shuffle=True, random_state=0).split(is_fight, is_fight, groups)
         return [half for _, half in folds if 0 < is_fight[half].sum() < len(half)]
 
@@ -235,7 +250,7 @@ def _halves(is_fight: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
 def _cross_fitted(
     values: np.ndarray, is_fight: np.ndarray, halves: Sequence[np.ndarray], probe: Callable[[], Any]
 ) -> np.ndarray:
-    """P(fight) (n,) of each half's clips by a probe that was fitted on the other half."""
+    """P(fight) of all clips, (n,): those of each half by a probe that is fitted on the other half."""
     p_fight = np.empty(len(values))
     for asked, fitted in (halves, halves[::-1]):
         p_fight[asked] = probe().fit(values[fitted], is_fight[fitted]).predict_proba(values[asked])[:, 1]
@@ -251,11 +266,12 @@ def _not_done(why: str) -> dict[str, Any]:
 
 
 def order_of_frames(predictions: pd.DataFrame, model: TrainedModel, samples: Samples) -> dict[str, Any]:
-    """What the model is worth when the steps of its features come in another order, drawn for each clip.
+    """Measure the accuracy that the model loses when the time steps of each clip come in a random order.
 
-    Features are exchanged, not frames: each step of the motion stream still shows the movement of a moment. So this
-    asks whether the order of moments counts, not whether movement does. The steps of a whole network are frames, of
-    which no movement is left; `moved` says what changed places. Below MOST_REORDERED clips all are judged.
+    Features are reordered, not frames: each step of the motion stream still shows the movement of its moment. So this
+    tells whether the order of moments counts, not whether movement does. The steps of a head that is a whole network
+    are frames, and reordering them destroys movement, too; `moved` says which of the two were reordered. At most
+    MOST_REORDERED clips are judged, drawn by their ids.
     """
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()].set_index("clip_id")
     chosen = np.flatnonzero(samples.rows.clip_id.isin(known.index))
@@ -270,7 +286,7 @@ def order_of_frames(predictions: pd.DataFrame, model: TrainedModel, samples: Sam
     assert in_order is not None
     assert reordered is not None
     groups = intervals.numbered(rows.source_group.astype(str).to_numpy())
-    # As any two models are compared: that few clips lost nothing is no proof that many lose nothing.
+    # `imagined` as where any two models are compared: that few clips lost nothing does not prove that many would not
     loss, lost, _ = intervals.difference(in_order, reordered, groups, imagined=1.0)
     return {
         "n": len(rows),
@@ -286,7 +302,7 @@ def order_of_frames(predictions: pd.DataFrame, model: TrainedModel, samples: Sam
 
 
 def _is_pictures(input_name: str) -> bool:
-    """Whether the steps of a model input are frames, as a whole network takes them, and no features."""
+    """Whether the steps of a model input are frames, as a whole network takes them, rather than features."""
     return key.backbone_of(input_name) in PICTURES_OF.values()
 
 
@@ -301,7 +317,10 @@ def _said_of_order(lost: tuple[float, float] | None) -> str:
 
 
 def _reordered(inputs: Mapping[str, np.ndarray], clip_ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """The inputs (B, T, ...) with their steps in another order, the same in all inputs of a clip with as many."""
+    """Copies of the inputs, (B, T, ...), with the steps of each clip in a random order.
+
+    All inputs of a clip that have the same T get the same order.
+    """
     out = {name: np.array(values) for name, values in inputs.items()}
     for i, clip_id in enumerate(clip_ids):
         for values in out.values():

@@ -1,10 +1,9 @@
-"""Whether scores tell classes apart better than chance could, when clips of one source are alike.
+"""Test whether scores tell the classes apart better than chance, where clips of one source are related.
 
-A permutation test in which sources are what is exchanged: a source whose clips are all of one class gets the class of
-another such source; in a source with both classes the labels change places among its clips. So what clips of one source
-have in common cannot pass for a difference between the classes. (Good 2005, "Permutation, Parametric and Bootstrap
-Tests of Hypotheses", ch. 3; p-values that count the data's own order: Phipson & Smyth 2010, Stat. Appl. Genet. Mol.
-Biol. 9.)
+A permutation test whose units are sources: classes are permuted among the sources whose clips are all of one class, and
+labels within each source that has both classes. So what the clips of one source have in common is not mistaken for a
+difference between the classes. (Good 2005, "Permutation, Parametric and Bootstrap Tests of Hypotheses", ch. 3; p-values
+that count the observed arrangement: Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9.)
 """
 
 from __future__ import annotations
@@ -14,15 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: Random permutations of a test.
 DRAWS = 4_999
+#: Permutations in memory at once.
 _CHUNK = 250
 
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """`auc` of the scores, `p_value` of one as high or higher by chance, and the lowest p-value that was attainable.
+    """The result of a permutation test.
 
-    With few sources there are few ways to exchange them, and none can be unlikely.
+    `auc`: of the scores. `p_value`: how probable an AUC at least as high is by chance. `attainable`: the lowest p-value
+    that was possible; with few sources there are so few permutations that none can be significant.
     """
 
     auc: float
@@ -33,9 +35,10 @@ class PermutationTest:
 def permutation_test(
     is_fight: np.ndarray, scores: np.ndarray, groups: np.ndarray, draws: int = DRAWS
 ) -> PermutationTest:
-    """One-sided: do fights get higher scores? (n,) bool, (n,) float, (n,) source groups, of both classes.
+    """Test, one-sided, whether fights get higher scores.
 
-    Raises ValueError for one class.
+    `is_fight`: (n,) bool. `scores`: (n,) float. `groups`: (n,) source groups. Raises ValueError unless there are clips
+    of both classes.
     """
     from scipy.stats import rankdata
 
@@ -68,6 +71,6 @@ def permutation_test(
 
 
 def _auc(rank_sum: np.ndarray, positives: np.ndarray, n: int) -> np.ndarray:
-    """Area under the ROC curve from the ranks of the positive (Mann & Whitney 1947)."""
+    """Area under the ROC curve from the sum of the positives' ranks among all `n` clips (Mann & Whitney 1947)."""
     negatives = n - positives
     return (rank_sum - positives * (positives + 1) / 2) / np.maximum(positives * negatives, 1)

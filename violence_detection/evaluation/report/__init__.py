@@ -1,1 +1,1 @@
-"""The report: figures, predictions, plots and one page that needs no network."""
+"""The report: figures, predictions, plots, and one page that needs no network."""

@@ -1,4 +1,4 @@
-"""A few frames of a clip, small enough that a page of them can be sent by mail."""
+"""A few frames of a clip, small enough that a page full of them can be sent by mail."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import numpy as np
 from violence_detection.errors import UnreadableVideo
 from violence_detection.video import decode, sampling, shown
 
-#: A frame fits into this box, and its JPEG into so many bytes as long as the lowest quality allows.
+#: The box that a frame is scaled to fit into.
 _BOX_WIDTH_PX, _BOX_HEIGHT_PX = 288, 162
+#: Most bytes of a frame's JPEG, unless even the lowest quality takes more.
 _FRAME_BYTES = 16_000
+#: JPEG qualities to try, in this order.
 _QUALITIES = (80, 65, 50, 35)
-#: Frames shown of a clip. Of these, one that divides the model's steps, so that each frame stands for whole steps.
+#: Numbers of frames to show of a clip, the preferred first. One that divides the number of the model's time steps is
+#: taken, so that each frame stands for a whole number of steps; the first, if none does.
 _COUNTS = (5, 6, 4, 7)
 
 
@@ -32,16 +35,16 @@ class StripFrame:
 
     @property
     def uri(self) -> str:
-        """The picture as an address that needs no request."""
+        """The picture as a data URI, which takes no request to load."""
         return data_uri(self.jpeg, "jpeg")
 
 
-#: Frames of the clip at a path of the predictions. May raise UnreadableVideo, or OSError.
+#: Returns frames of the clip at a path of the predictions. May raise UnreadableVideo or OSError.
 FramesMaker = Callable[[str], list[StripFrame]]
 
 
 def or_reason(frames: FramesMaker, path: str) -> tuple[list[StripFrame], str]:
-    """The frames of the clip at `path`, or why there are none: a file that is gone by now must not cost a report."""
+    """The frames of the clip at `path`, or why there are none: a file that is gone by now must not stop the report."""
     try:
         return frames(path), ""
     except UnreadableVideo as e:
@@ -51,18 +54,21 @@ def or_reason(frames: FramesMaker, path: str) -> tuple[list[StripFrame], str]:
 
 
 def frames_below(root: Path, window_s: float = float("inf"), steps: int = 0) -> FramesMaker:
-    """A maker of frames of clips whose paths are below `root`; see `clip_frames`."""
+    """A function from a clip's path, relative to `root`, to its frames; see `clip_frames` and `frame_count`."""
     count = frame_count(steps)
     return lambda path: clip_frames(root / path, count, window_s)
 
 
 def frame_count(steps: int) -> int:
-    """How many frames stand for a clip of which the model looks at `steps` moments (0: not known)."""
+    """How many frames to show of a clip that the model sees in `steps` time steps (0: unknown)."""
     return next((count for count in _COUNTS if steps and steps % count == 0), _COUNTS[0])
 
 
 def clip_frames(path: Path, count: int, window_s: float = float("inf")) -> list[StripFrame]:
-    """Evenly spaced frames of the window that is judged, the middle `window_s` seconds. Raises UnreadableVideo."""
+    """`count` evenly spaced frames of the window that is judged, the middle `window_s` seconds of the clip.
+
+    Raises UnreadableVideo.
+    """
 
     def chosen(info: decode.VideoInfo) -> list[int]:
         window = sampling.middle_window(info, window_s)
@@ -83,12 +89,12 @@ def clip_frames(path: Path, count: int, window_s: float = float("inf")) -> list[
 
 
 def data_uri(picture: bytes, kind: str = "png") -> str:
-    """A picture as an address that holds it. `kind`: png or jpeg."""
+    """A picture as a data URI. `kind`: png or jpeg."""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 def _shrink(frame: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 into the box, its shape kept."""
+    """Scale a frame, (H, W, 3) uint8, to fit into the box; its aspect ratio is kept."""
     height, width = frame.shape[:2]
     scale = min(_BOX_HEIGHT_PX / height, _BOX_WIDTH_PX / width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
@@ -96,12 +102,12 @@ def _shrink(frame: np.ndarray) -> np.ndarray:
 
 
 def _jpeg(frame: np.ndarray) -> bytes:
-    """An RGB frame at the best quality that fits into the budget, or the lowest."""
+    """An RGB frame as JPEG, at the highest quality that fits into _FRAME_BYTES, or at the lowest."""
     frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
     for quality in _QUALITIES:
         ok, encoded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
         if not ok:
-            raise ValueError(f"a frame of shape {frame.shape} cannot be written as JPEG")
+            raise ValueError(f"cannot encode a frame of shape {frame.shape} as JPEG")
         if len(encoded) <= _FRAME_BYTES:
             break
     return encoded.tobytes()

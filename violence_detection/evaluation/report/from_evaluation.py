@@ -1,4 +1,4 @@
-"""An evaluation written down: the report's folder, the JSON line, and a table for the log."""
+"""Write down an evaluation: the report's folder, the JSON line, and a table for the log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def write(scored: Evaluation, folder: Path, command: str) -> Path:
-    """Write metrics.json, predictions.csv, plots and index.html; returns the page's path."""
+    """Write the report, and what the audits found, into `folder`; return the path of its page, index.html.
+
+    `command`: the command line, for the record.
+    """
     from violence_detection.evaluation.report import film_strip
     from violence_detection.evaluation.report import report as report_page
 
@@ -86,9 +89,10 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
 
 
 def _seen(scored: Evaluation) -> tuple[float, str]:
-    """Seconds in the middle of a clip that frames are shown of, and what is to be said of the attention below them.
+    """The seconds in the middle of a clip to show frames of, and a note for the attention drawn below them, or "".
 
-    Below frames that no backbone looked at attention would be misplaced; without attention the whole window is shown.
+    Without attention the whole window is shown. With it only what the backbones see is shown, as bars below frames that
+    no backbone saw would be misplaced; if backbones see spans of different lengths, the whole window with a note.
     """
     window_s = scored.model.features.window_s
     backbones = scored.model.features.backbone
@@ -104,7 +108,7 @@ def _seen(scored: Evaluation) -> tuple[float, str]:
 
 
 def _write_audits(scored: Evaluation, folder: Path) -> None:
-    """What the audits found of single clips, beside the report."""
+    """Write what the audits found about single clips beside the report: nearest training clips and suspect labels."""
     from violence_detection.evaluation.report import film_strip
 
     if scored.nearest is not None:
@@ -129,7 +133,7 @@ def _write_audits(scored: Evaluation, folder: Path) -> None:
 
 
 def _facts(scored: Evaluation, run: run_records.RunRecords) -> checklist.Facts:
-    """What the roadmap's checklist is filled from."""
+    """The facts that fill in the roadmap's checklist."""
     clips, result = scored.clips, scored.result
     return checklist.Facts(
         run=run,
@@ -149,7 +153,7 @@ def _facts(scored: Evaluation, run: run_records.RunRecords) -> checklist.Facts:
 
 
 def _split(scored: Evaluation) -> str:
-    """Which clips these are, and whether the model knows their manifest."""
+    """Which clips were judged, and whether the model was trained on the same manifest, in words."""
     clips = scored.clips
     if not clips.manifest_sha256:
         return clips.split
@@ -159,18 +163,18 @@ def _split(scored: Evaluation) -> str:
 
 
 def _trained_on(record: Mapping[str, Any]) -> int:
-    """The number of clips that a member was trained on, each counted once."""
+    """The number of clips that a member was trained on, each counted once however often it is drawn."""
     return int(record.get(run_folder.DISTINCT_KEY, record["clips"]["train"]))
 
 
 def _each(records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], Any]) -> str:
-    """What the members' records have, once if all have the same."""
+    """The value in each member's record, in words; only once if all members have the same."""
     values = list(dict.fromkeys(str(value(record)) for record in records))
     return values[0] if len(values) == 1 else f"{', '.join(values)} (by member)"
 
 
 def summary(scored: Evaluation, page: Path) -> dict[str, Any]:
-    """The script's JSON line."""
+    """The summary that the script prints as a line of JSON."""
     result = scored.result
     figures = ("accuracy", "ci95", "n")
     return {
@@ -199,18 +203,18 @@ def summary(scored: Evaluation, page: Path) -> dict[str, Any]:
 
 
 def log_table(scored: Evaluation, page: Path) -> None:
-    """The same as a table for people."""
+    """Log the figures as a table."""
     result = scored.result
     rows = [(m["name"], m) for m in result["members"]] if len(result["members"]) > 1 else []
-    rows += [("all together, plain clips", result["plain"])] if "plain" in result else []
-    rows += [("all together", result)]
+    rows += [("overall, plain clips", result["plain"])] if "plain" in result else []
+    rows += [("overall", result)]
     rows += [(f"  {name}", r) for name, r in result["by_dataset"].items()]
     rows += [(f"elsewhere: {name}", one.result) for name, one in scored.elsewhere.items()]
     named = {"": scored, **{f"elsewhere: {name}: ": one for name, one in scored.elsewhere.items()}}
     for name, one in named.items():
         if one.sample_label and (one is scored or one.sample_label != scored.sample_label):
             log.info(
-                "%s%s: these figures say that the parts work together, nothing about real videos",
+                "%s%s: these figures show that the parts work together; they say nothing about real videos",
                 name,
                 one.sample_label.upper(),
             )
@@ -220,12 +224,12 @@ def log_table(scored: Evaluation, page: Path) -> None:
     for line in comparisons.lines(result["comparisons"], result["earlier_reports"]):
         log.info("%s", line)
     said = result["calibration"]
-    log.info("probabilities: %s; calibration error here %.3f", said["said"], said["ece_after"])
+    log.info("probabilities: %s; calibration error on these clips %.3f", said["said"], said["ece_after"])
     log.info("report: %s", page)
 
 
 def _row(r: Mapping[str, Any]) -> str:
-    """The figures of a row of the table."""
+    """The figures of one row of the table, as text."""
     if not r["n"]:
         return f"not judged, 0 of {r['asked']}"
     interval = " - ".join(map(percentage, r["ci95"]))

@@ -1,4 +1,4 @@
-"""What limits the figure of a report, read off the record that metrics.json holds: nothing here is computed anew."""
+"""The report's list of limits: what its figure does not show. Read from the record in metrics.json, never computed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation.report.page_filters import interval, listed, percent
 from violence_detection.system.figures import plural
 
-#: The gravest first: a fault that was found; what one must know; what was not looked for; what was and is well.
+#: The gravest first: a fault was found; something must be known; it was not checked; it was checked and is well.
 ALARM, NOTE, UNKNOWN, FINE = STATES = ("alarm", "note", "unknown", "fine")
 
-#: Fewer sources than this say little of others (the t quantile of the interval is 5 % above the normal one).
+#: Fewer sources than this say little about others. (At 30, the interval's t quantile is 4 % above the normal one.)
 _FEW_SOURCES = 30
+#: A calibration error above this is a note.
 _LARGE_CALIBRATION_ERROR = 0.1
 
 Record = Mapping[str, Any]
@@ -22,7 +23,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Limit:
-    """One line: `state` of STATES, what it is about, and what is said of it."""
+    """One line of the list. `state`: one of STATES; `name`: what it is about; `text`: what is said about it."""
 
     state: str
     name: str
@@ -32,8 +33,8 @@ class Limit:
 def limits(record: Record, sections: Sequence[str] = ()) -> list[Limit]:
     """All lines, the gravest first.
 
-    A section of the record, or of its `audits`, adds its own by a key `limit`: {state, name, text}. `sections`: keys
-    of the audits that can be made; what is absent of them is said not to have been looked for.
+    A section of the record, or of its `audits`, adds a line of its own by a key `limit`: {state, name, text}.
+    `sections`: keys of all audits that can be made; one line names those that this run has not made.
     """
     audits = record.get("audits") or {}
     own: list[Callable[[Record], Limit | None]] = [
@@ -71,7 +72,7 @@ def _overlap(record: Record) -> Limit:
 
 
 def _one_class(record: Record) -> Limit | None:
-    """A model that says the same of every video is right on all clips of one class."""
+    """A note if only one class was judged: a model that gives every video that label is right on all these clips."""
     judged = [name for name, part in record["coverage"].items() if part["predicted"]]
     if len(judged) != 1:
         return None
@@ -84,7 +85,7 @@ def _one_class(record: Record) -> Limit | None:
 
 
 def _elsewhere(record: Record) -> Limit | None:
-    """An alarm where a figure out of set is worse than chance can make it."""
+    """The accuracy out of set; an alarm if its interval lies wholly below that of the judged clips."""
     found, name = record.get("out_of_set") or {}, "Elsewhere"
     if found.get("measured_by") == "this":
         return None
@@ -106,14 +107,14 @@ def _elsewhere(record: Record) -> Limit | None:
     said += f" ({label})" if (label := found.get("sample_label")) else ""
     if found["n"] < found["asked"]:
         said += f"; {found['n']} of {found['asked']} clips could be judged"
-    # what another threshold costs cannot be told from what the videos do
+    # at another threshold, it cannot be told what is lost by the threshold and what by the videos
     comparable = record["ci95"] is not None and not found["other_threshold"]
     worse = comparable and found["ci95"][1] < record["ci95"][0]
     return Limit(ALARM if worse else NOTE, name, said)
 
 
 def _looks(record: Record) -> Limit | None:
-    """How often val was looked at, from its ledger."""
+    """How often val was looked at before, from its ledger."""
     ledger = record.get("val_ledger") or {}
     if "limit" in ledger or not ledger.get("text"):
         return None
@@ -122,7 +123,7 @@ def _looks(record: Record) -> Limit | None:
 
 
 def _shortcuts(record: Record) -> Limit | None:
-    """What small classifiers reach that see no violence."""
+    """Whether probes that see no violence tell the classes apart."""
     found, name = (record.get("audits") or {}).get("shortcuts") or {}, "Shortcuts"
     if not found or "limit" in found:
         return None
@@ -169,10 +170,10 @@ def _clips(row: Record) -> str:
 
 
 def _format_alone(record: Record) -> Limit | None:
-    """An alarm where a rule that sees no frame reaches the interval of the model.
+    """An alarm if a rule that sees no frame, only the file format, reaches the interval of the model's accuracy.
 
-    But for a rule with errors where the model has none: few sources then make the interval wide, wider than with an
-    error, which says nothing for the rule.
+    Only a note if the model makes no error and the rule does: with few sources the interval of a model without errors
+    is wide, wider than with one error, so that reaching it says nothing for the rule.
     """
     rule = (record["baselines"] or {}).get("metadata_only")
     if rule is None or record["ci95"] is None:
@@ -200,7 +201,7 @@ def _coverage(record: Record) -> Limit:
 def _calibration(record: Record) -> Limit | None:
     section = record.get("calibration") or {}
     if "limit" in section:
-        return None  # it knows more
+        return None  # the section's own line says more
     said = f"probabilities are off by {record['ece']:.3f} on average (calibration error)"
     large = record["ece"] > _LARGE_CALIBRATION_ERROR
     return Limit(NOTE if large else FINE, "Calibration", said)

@@ -1,4 +1,4 @@
-"""The figure out of set that stands beside the accuracy at the top of the page: one that was measured, or none."""
+"""The figure out of set that is shown beside the accuracy at the top of the page: one that was measured, or none."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ _BOTH = " that have both classes"
 
 
 def headline(record: Record) -> dict[str, Any]:
-    """What metrics.json says of videos from elsewhere, the worst where there are several.
+    """The figure out of set to show, from the record of metrics.json: the first of these kinds that was measured.
 
-    `measured_by`: elsewhere (a set that training had no part in; where that was not fully checked, `what` says so),
-    leave_one_dataset_out (models like this one, trained without that data set), data_sets (those of the judged clips
-    that training did not have), this (all judged clips are of such), or empty. If not empty or this, with `what`,
-    accuracy, ci95, n and n_groups, asked, the number of clips of which these n could be judged, and other_threshold,
-    whether they were called fights from another one than the judged clips (`what` gives it). `sample_label`: of a set
-    from elsewhere, as in elsewhere.record, or of left-out data sets; others have that of the judged clips, as have
-    records of left-out data sets of earlier versions, which do not say what they are. A set that shares
-    clips with training, or models made otherwise than this one, count for nothing here, nor do the judged clips where
-    any was met in training. Nor does a figure on clips of one class, on which a model that says the same of every video
-    is best; `one_class` names such sets where no other was measured, `met_in_training` those that share clips.
+    `measured_by` is its kind; where there are several figures of a kind, the lowest accuracy is taken:
+    - "this": all judged clips are of data sets that training did not have, so that the accuracy itself is out of set;
+    - "elsewhere": a set from elsewhere whose clips were not met in training (`what` says so if that was not fully
+      checked);
+    - "leave_one_dataset_out": models like this one, trained without that data set;
+    - "data_sets": those judged clips whose data sets training did not have;
+    - "": none. Then `one_class` names the sets from elsewhere with clips of one class only, and `met_in_training` those
+      that share clips with training, where there are any.
+
+    All kinds but "this" and "" come with `what`, in words; accuracy, ci95, n and n_groups; `asked`, the number of clips
+    of which n could be judged; and `other_threshold`, whether they were called fights from another threshold than the
+    judged clips (`what` gives it). `sample_label` is there for sets from elsewhere, as in elsewhere.record, and for
+    left-out data sets. Without it the label of the judged clips holds, as for records of left-out data sets by earlier
+    versions, which do not say whether their clips were generated.
+
+    Not taken are: sets that share clips with training; models that were not made like this one; the judged clips, if
+    any of them was met in training; and clips of one class only, on which a model that says the same of every video can
+    be best.
     """
     parts = {} if record["seen_in_training"]["touched"] else record.get("by_training") or {}
     if "out_of_set" in parts and "in_set" not in parts:
@@ -66,7 +74,7 @@ def headline(record: Record) -> dict[str, Any]:
 
 
 def _unseen(sets: Mapping[str, Record]) -> list[tuple[str, Record]]:
-    """Sets of which no clip is known to have been trained on, the lowest accuracy first."""
+    """The sets that are not known to share clips with training, the lowest accuracy first."""
     kept = [(name, row) for name, row in sets.items() if row.get("unseen") is not False and row["n"]]
     return sorted(kept, key=lambda item: (item[1]["accuracy"], item[0]))
 

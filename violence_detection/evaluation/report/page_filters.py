@@ -1,4 +1,4 @@
-"""How the page writes figures, names, and the little drawings beside them."""
+"""Filters of the page's template: they write figures and names, and the small drawings beside them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NEAR_ONE = 0.95
 
 
 def percent(share: float | None) -> str:
-    """0.8 as 80.0 %."""
+    """A share in per cent: 0.8 as 80.0 %."""
     return UNDEFINED if share is None else f"{percentage(share)}\u00a0%"
 
 
 def similarity(cosine: float | None) -> str:
-    """Two decimals; near 1 as many as tell how far it is from 1, by which limits differ: 0.9989."""
+    """A cosine with two decimals; above 0.95 with as many as show how far it is from 1, where limits differ: 0.9989."""
     if cosine is None:
         return UNDEFINED
     digits = 2 if not _NEAR_ONE < cosine < 1 else min(1 - math.floor(math.log10(1 - cosine)), MOST_DIGITS)
@@ -28,28 +28,28 @@ def similarity(cosine: float | None) -> str:
 
 
 def interval(ci95: Sequence[float] | None) -> str:
-    """(0.5, 0.75) as 50.0–75.0 %."""
+    """An interval in per cent: (0.5, 0.75) as 50.0–75.0 %."""
     return "–" if ci95 is None else f"{percentage(ci95[0])}–{percentage(ci95[1])}\u00a0%"
 
 
 def moment(iso: str) -> str:
-    """2026-01-02T03:04:05+0000 as 2026-01-02 03:04:05 +0000."""
+    """An ISO time as people read it: 2026-01-02T03:04:05+0000 as 2026-01-02 03:04:05 +0000."""
     return re.sub(r"(\d)T(\d\d:\d\d:\d\d)", r"\1 \2 ", iso)
 
 
 def listed(names: Sequence[str], what: str, most: int = 5) -> str:
-    """The names, or how many of `what` they are where they are more than fit into a sentence."""
+    """The names, or, if there are more than `most`, how many of `what` they are."""
     return ", ".join(names) if len(names) <= most else plural(len(names), what)
 
 
 def breakable(name: str) -> markupsafe.Markup:
-    """The escaped name, with places where a narrow screen may break it."""
+    """The escaped name, which a narrow screen may break after _ and /."""
     escaped = str(markupsafe.escape(name))
     return markupsafe.Markup(escaped.replace("_", "_<wbr>").replace("/", "/<wbr>"))  # escaped above
 
 
 def interval_bar(row: Mapping[str, Any]) -> markupsafe.Markup:
-    """An accuracy and its interval on a line from 0 to 100 %, with a mark at a half: drawn, said in words beside it."""
+    """An accuracy and its interval, drawn on a line from 0 to 100 % with a mark at 50 %; the page also says them."""
     if row.get("accuracy") is None:
         return markupsafe.Markup("")
     low, high = (100 * v for v in row["ci95"])
@@ -64,7 +64,7 @@ def interval_bar(row: Mapping[str, Any]) -> markupsafe.Markup:
 
 
 def score_bar(p: float, threshold: float) -> markupsafe.Markup:
-    """A probability as a bar from 0 to 1, with a mark at the threshold."""
+    """A probability, drawn as a bar on a line from 0 to 1 with a mark at the threshold."""
     return markupsafe.Markup(
         '<svg class="score" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="track" x="0" y="2" width="100" height="6"/>'
@@ -74,10 +74,11 @@ def score_bar(p: float, threshold: float) -> markupsafe.Markup:
 
 
 def attention_part(shares: Sequence[float], frame: int, frames: int) -> markupsafe.Markup:
-    """The bars of the time steps that one of several equal frames stands for, as an SVG as wide as the frame.
+    """Attention bars of the time steps that one frame of a film strip stands for, as an SVG as wide as the frame.
 
-    A bar that reaches the dashed line counts as much as if all steps counted alike. The drawing is twice as high at
-    least.
+    `shares`: those of all steps of the clip, 1 in sum. `frame`: the number of the frame, of `frames`, from 0. A bar
+    that reaches the dashed line counts as much as it would if all steps counted alike. The drawing is at least twice as
+    high as that line.
     """
     steps = len(shares)
     width = steps / frames

@@ -23,42 +23,46 @@ from violence_detection.system import pages, storage
 METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.csv"
 PAGE_NAME = "index.html"
-#: What each of them has in it, so that it is known as one of a report.
+#: Text in each of these files, by which it is recognised as part of a report.
 MARKS = {METRICS_NAME: '"accuracy"', PREDICTIONS_NAME: "clip_id", PAGE_NAME: "what the model is worth"}
 _FAILURES_SHOWN = 50
 _TEMPLATES = Path(__file__).with_name("templates")
 
-#: What stands in place of the trivial baselines where there is nothing to fit them on.
+#: Shown in place of the trivial baselines if there are no clips to fit them on.
 NO_BASELINES = "not computed: no training clips in this set"
 
 #: Keys of `audits` in metrics.json; the page says which are absent.
 AUDITS = ("leakage", "shortcuts", "labels")
 
-#: Which judged set a row of predictions.csv is of: val (or train), or the name of own clips or of a set from elsewhere.
+#: Column of predictions.csv with the set that a row is of: val (or train), or the name of own clips or of a set from
+#: elsewhere.
 SET_COLUMN = "set"
-_PUBLISHED_AS = "source_path"  # shown where the predictions have it
+#: Column with the path that a clip was published under; written if the predictions have it.
+_PUBLISHED_AS = "source_path"
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What the figures cannot tell: where they come from.
+    """What a report says besides the figures: where they come from.
 
-    `sample_label`: what figures are labelled with, as the clips, or those trained on, are generated samples; `overlap`
-    says what was looked for and found of them in training; `split` says which clips they are; `created` is an ISO date;
-    `model` are (name, value) lines that identify it; `failures` are {path, reason} of all sets, `n_failures` of them of
-    the judged one; `baselines` come from metrics.trivial_baselines, and are None where there are no training clips to
-    fit them on, as `no_baselines` says; `data` says what the clips are; `attention` says where members looked in the
-    worst mistakes; `by_training` are the figures of by_training.figures; `sections` are further keys of metrics.json,
-    each shown by a partial of the page; `frames` gives some frames of the clip at a path
-    (see film_strip.frames_below), and `bars_note` what is to be said of the attention below them.
+    The run: `command`, the command line; `created`, an ISO time; `seeds`, those of the training runs; `title`, of the
+    page.
 
-    `set_name`: what the judged set is called in predictions.csv; `elsewhere` (see elsewhere.record) and
-    `elsewhere_predictions` are of further sets, by name; `selected_by`: the rules that chose epoch and threshold;
-    `false_alarms`: of the judged set;
-    `leave_one_dataset_out`: see elsewhere.left_out; `groups`: set -> tables of clip_groups; `audits`: by name.
-    `averaged`: what several members say together, in words. `trained_on_all`: whether training had every labelled
-    clip.
-    `val_ledger` is the record of val_ledger.Looks, `checklist` what checklist.fill made.
+    The model: `model`, (name, value) lines that identify it; `averaged`, in words how several members are averaged;
+    `trained_on_all`, whether training had every labelled clip; `selected_by`, the rules that chose epoch and threshold;
+    `attention`, where members looked in the worst mistakes.
+
+    The judged clips: `set_name`, what they are called in predictions.csv; `split`, which clips they are; `data`, of
+    what kind; `sample_label`, the label of all figures if these clips, or those trained on, are generated samples, else
+    empty; `overlap`, what of them was looked for and found in training; `failures`, {path, reason} of all sets, of
+    which `n_failures` are of this one; `false_alarms`, see clip_groups.false_alarms; `by_training`, see
+    by_training.figures; `frames`, which returns frames of the clip at a path (see film_strip.frames_below), and
+    `bars_note`, a note for the attention drawn below them; `val_ledger`, the record of val_ledger.Looks.
+
+    Beside them: `baselines`, from metrics.trivial_baselines, or None and `no_baselines`, which says why; `elsewhere`
+    (see elsewhere.record) and `elsewhere_predictions`, of further sets, by name; `leave_one_dataset_out`, see
+    elsewhere.left_out; `groups`, set -> tables of clip_groups; `audits`, by name; `checklist`, from checklist.fill;
+    `sections`, further keys of metrics.json, each of which a partial of the page shows.
     """
 
     command: str
@@ -101,11 +105,11 @@ class ReportContext:
 def write_report(
     folder: Path, result: Mapping[str, Any], predictions: pd.DataFrame, context: ReportContext
 ) -> Path:
-    """Write the whole report and return the page's path. metrics.json comes last: without it, it is not done.
+    """Write the whole report and return the page's path. metrics.json comes last: a report without it is not complete.
 
-    `result` is what metrics.figures gave for `predictions`.
+    `result`: what metrics.figures returned for `predictions`.
     """
-    # files of two runs under one record would be worse than none
+    # an interrupted run must not leave its files beside the record or the page of an earlier one
     for name in (METRICS_NAME, PAGE_NAME):
         (folder / name).unlink(missing_ok=True)
     note = context.sample_label
@@ -132,7 +136,7 @@ def write_report(
 def metrics_record(
     result: Mapping[str, Any], predictions: pd.DataFrame, context: ReportContext
 ) -> dict[str, Any]:
-    """The figures with all that is needed to believe them; JSON-able. The page shows nothing else."""
+    """The record for metrics.json: the figures, and what is needed to believe them. The page shows nothing else."""
     record = {
         **result,
         "wrong": _wrong_count(result),
@@ -179,7 +183,8 @@ def render_page(
 ) -> str:
     """The page as HTML; everything that comes from outside is escaped.
 
-    `record` is that of metrics_record, `film` the frames of each of its mistakes.
+    `record`: from metrics_record. `images`: each plot with its data URI by theme. `film`: the frames of each mistake in
+    the record.
     """
     failures = record["failures"]
     from_elsewhere = elsewhere.worst_first(context.elsewhere)
@@ -201,12 +206,12 @@ def render_page(
 
 @functools.cache
 def _template() -> jinja2.Template:
-    """The page's, compiled once for all pages of a process."""
+    """The page's template, compiled once per process."""
     return pages.environment(_TEMPLATES, page_filters.FILTERS).get_template("report.html.j2")
 
 
 def _film(mistake: dict[str, Any], frames: FramesMaker | None) -> list[StripFrame]:
-    """The frames of a mistake, whose record gets their times, or why there are none."""
+    """The frames of a mistake. Its record gets their times, `frames_s`, or why there are none, `frames_missing`."""
     mistake |= {"frames_s": [], "frames_missing": ""}
     if frames is None:
         return []
@@ -221,7 +226,7 @@ def _wrong_count(result: Mapping[str, Any]) -> int:
 
 
 def _write_predictions(path: Path, sets: Mapping[str, pd.DataFrame]) -> None:
-    """Rows of all sets, sorted by path within each; a clip that was not predicted has an empty score."""
+    """Write the rows of all sets, sorted by path within each; the score of a clip that was not judged is empty."""
     first = next(iter(sets.values()))
     others = [c for c in metrics.REQUIRED_COLUMNS if c != metrics.ENSEMBLE_COLUMN]
     published = [_PUBLISHED_AS] if _PUBLISHED_AS in first.columns else []

@@ -1,4 +1,4 @@
-"""The plots of the report, as PNG bytes in a light and a dark version."""
+"""The plots of the report, as PNG bytes in a light and a dark theme."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import calibration, metrics
 from violence_detection.system.figures import number, percentage
 
-#: Plots that not all predictions allow: those of an earlier report in a folder are not those of a later one.
+#: Plots that not all predictions allow; a report first removes those that an earlier one left in its folder.
 NOT_ALWAYS = ("roc",)
 _WIDTH_INCHES, _HEIGHT_INCHES = 5.0, 3.75
-#: Height that rows of names need: the first few have room in the usual height.
+#: Height of a row of names, by which a plot grows for each row beyond those that fit into the usual height.
 _ROW_INCHES, _ROWS_IN_HEIGHT = 0.45, 6
-_LEGEND_LINE_INCHES, _MOST_WITHIN_AXES = 0.18, 6
+#: Height of a line of a legend below the axes.
+_LEGEND_LINE_INCHES = 0.18
+#: Members from which on the legend is below the axes.
+_LEGEND_BELOW_FROM = 6
+#: Most characters of a name; of a longer one the middle is left out.
 _LONGEST_NAME = 26
 _DPI = 150
 _LINE_STYLES = ("-", "--", ":", "-.")
@@ -30,9 +34,9 @@ _LINE_STYLES = ("-", "--", ":", "-.")
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a plot, `faint` for lines of reference.
+    """Colours of a plot. `faint`: reference lines. `others`: the members.
 
-    fight and nonfight differ in lightness too, for readers who see hues alike.
+    `fight` and `nonfight` differ in lightness too, for readers who cannot tell their hues apart.
     """
 
     ground: str
@@ -56,7 +60,7 @@ Drawing = Callable[[Axes, Theme], None]
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot: its file name without suffix, what it is called and what it says in words."""
+    """One plot. `name`: its file name without suffix; `description`: what it shows, in words."""
 
     name: str
     title: str
@@ -71,9 +75,9 @@ class Plot:
 
 
 def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plot]:
-    """The plots that these predictions allow; those that need both classes are left out where there is one.
+    """The plots that these predictions allow; the ROC curve only if there are clips of both classes.
 
-    `result` is what metrics.figures gave for `predictions`.
+    `result`: what metrics.figures returned for `predictions`.
     """
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
     is_fight = (known["label"] == metrics.FIGHT).to_numpy()
@@ -122,16 +126,17 @@ def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plo
 
 
 def render(plot: Plot, theme: Theme, note: str = "") -> bytes:
-    """Draw a plot. `note` (that the clips were generated, say) stands on it, so that it stays with it when
-    copied."""
+    """Draw a plot as PNG. `note`, such as that the clips are generated, is drawn on it, so that copies keep it."""
     buffer = io.BytesIO()
     canvas = FigureCanvasAgg(drawn(plot, theme, note))
-    canvas.print_png(buffer, metadata={"Software": None})  # Figure.savefig draws twice, for the layout first
+    canvas.print_png(
+        buffer, metadata={"Software": None}
+    )  # Figure.savefig would draw it twice, first for the layout
     return buffer.getvalue()
 
 
 def drawn(plot: Plot, theme: Theme, note: str = "") -> Figure:
-    """The plot in the theme's colours, as `render` saves it."""
+    """The figure of a plot in the theme's colours, as `render` saves it."""
     figure = Figure(
         figsize=(_WIDTH_INCHES, plot.height_inches), dpi=_DPI, layout="constrained", facecolor=theme.ground
     )
@@ -153,12 +158,12 @@ def drawn(plot: Plot, theme: Theme, note: str = "") -> Figure:
 
 
 def _has_many(result: Mapping[str, Any]) -> bool:
-    """Whether a legend of all members within the axes would hide the curves."""
-    return len(result["members"]) >= _MOST_WITHIN_AXES
+    """Whether there are so many members that a legend inside the axes would hide the curves."""
+    return len(result["members"]) >= _LEGEND_BELOW_FROM
 
 
 def _shortened(name: str) -> str:
-    """Both ends of a name that would take the plot's room."""
+    """The name, or only both ends of one so long that it would take the plot's room."""
     half = _LONGEST_NAME // 2 - 1
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]} … {name[-half:]}"
 
@@ -174,7 +179,7 @@ def _datasets_in_words(result: Mapping[str, Any]) -> str:
 
 
 def _draw_datasets(ax: Axes, theme: Theme, result: Mapping[str, Any]) -> None:
-    """Accuracy and interval of each data set, the whole at the bottom."""
+    """Draw accuracy and interval of each data set, and those of all clips at the bottom."""
     rows = [("all", result), *sorted(result["by_dataset"].items(), reverse=True)]
     shown = [(name, row) for name, row in rows if row["accuracy"] is not None]
     for y, (name, row) in enumerate(shown):
@@ -225,14 +230,14 @@ def _draw_roc(ax: Axes, theme: Theme, predictions: pd.DataFrame) -> None:
     ax.set(
         xlabel="peaceful clips called fights", ylabel="fights found", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02)
     )
-    if len(members) < _MOST_WITHIN_AXES:
+    if len(members) < _LEGEND_BELOW_FROM:
         ax.legend(title=None, loc="lower right", fontsize=8)
     else:
         ax.figure.legend(loc="outside lower center", fontsize=8)
 
 
 def _draw_confusion(ax: Axes, theme: Theme, matrix: np.ndarray) -> None:
-    """Counts, shaded by their share of the row; rows are the truth."""
+    """Draw the counts, shaded by their share of the row; rows are the labels."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     for row in range(2):
         for column in range(2):
@@ -251,7 +256,7 @@ def _draw_confusion(ax: Axes, theme: Theme, matrix: np.ndarray) -> None:
 def _draw_reliability(
     ax: Axes, theme: Theme, is_fight: np.ndarray, p: np.ndarray, before: np.ndarray | None
 ) -> None:
-    """Observed against predicted share of fights; `before`: the probabilities without the temperature."""
+    """Draw the observed against the predicted share of fights; `before`: probabilities before temperature scaling."""
     bins = calibration.calibration_bins(is_fight, p)
     ax.plot([0, 1], [0, 1], color=theme.faint, linestyle=":", linewidth=1.5, label="perfect")
     if before is not None:

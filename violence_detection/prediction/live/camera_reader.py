@@ -218,7 +218,7 @@ class CameraReader(Generic[W]):
         except _OutOfTime as e:
             return str(e), True
         except Exception as e:  # an error in one camera must not end the run for the others
-            log.exception("%s: a fault of these scripts", self.state.name)
+            log.exception("%s: internal error, please report it", self.state.name)
             return redaction.redact(f"{type(e).__name__}: {e}"), self._may_be_back(source)
         finally:
             if source is not None:

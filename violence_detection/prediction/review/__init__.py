@@ -1,1 +1,1 @@
-"""What was found, looked at by a person: a page a run, the marks made on it, and what is learnt from them."""
+"""Review by a person: a page for each run, the marks made on that page, and what is learnt from the marks."""

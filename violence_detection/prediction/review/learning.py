@@ -1,9 +1,10 @@
-"""What marks teach of one camera: its threshold, and an offset of the logit, each only where it helps on other videos.
+"""Learning a threshold and a logit offset for one camera from marks.
 
-The threshold is the one with the fewest wrong events and missed fights in the marked videos. The offset is the one of
-Platt's two numbers that a few marks can carry (Platt 1999; the slope stays the model's): it is fitted by log loss, held
-near 0 by a Gaussian prior, on the windows of videos that were looked at from end to end, since marks alone are of the
-highest windows. Both are tried on one video after another, learnt from the others, and kept if those get better.
+The threshold is the one with the fewest false events and missed fights in the marked videos. The logit offset is that
+one of Platt's two numbers for which a few marks are enough (Platt 1999; the slope stays the model's). It is fitted by
+log loss, with a Gaussian prior around 0, on the windows of videos that were looked at from end to end, because marks
+alone are of the highest windows. Each of the two is tested on every video in turn, learnt from the others, and changed
+only if the others' values are better than the present one.
 """
 
 from __future__ import annotations
@@ -38,28 +39,35 @@ from violence_detection.video import sampling
 
 log = logging.getLogger(__name__)
 
+#: The logit offset is fitted only with this many videos that have a fight and were looked at from end to end.
 _MIN_VIDEOS_WITH_FIGHTS = 2
-#: An event with so much time outside of every fight, and three times what it has inside, is a false one, too: or one
-#: event over a whole night would be right.
-_MOST_OUTSIDE_S, _MOST_OUTSIDE = 10.0, 3.0
+#: An event with a fight in it is false, too, if more than this many seconds of it are outside of fights and more than
+#: _MOST_OUTSIDE_SHARE times its seconds inside fights. Otherwise one event over a whole night would be right.
+_MOST_OUTSIDE_S = 10.0
+#: See _MOST_OUTSIDE_S.
+_MOST_OUTSIDE_SHARE = 3.0
 #: Logits of the thresholds that are tried.
 _LOGITS = np.arange(-50, 71) / 10
+#: Standard deviation of the Gaussian prior of the logit offset.
 _PRIOR_SD = 2.0
+#: Added to P and to 1 - P before their logarithms are taken.
 _TINY = 1e-12
+#: At most this many videos are named in a log line.
 _SHOWN = 3
+#: Durations that differ by less than this count as equal.
 _SAME_LENGTH_S = 0.05
 
 
 @dataclass(frozen=True)
 class Mistakes:
-    """What events get wrong in marked videos: events that are no fight, and fights without an event."""
+    """What events get wrong in marked videos: events that are not fights, and fights without an event."""
 
     false_events: int = 0
     missed_fights: int = 0
 
     @property
     def count(self) -> int:
-        """Both together, each as bad as the other."""
+        """Their sum: both count the same."""
         return self.false_events + self.missed_fights
 
     def __add__(self, other: Mistakes) -> Mistakes:
@@ -68,8 +76,10 @@ class Mistakes:
 
 @dataclass(frozen=True)
 class Learned:
-    """`profile` None: nothing was learnt, and `why_not` says why. `figures`: what was measured, for JSON. `too_few`:
-    there are not enough marks to learn from.
+    """The outcome of `learn`.
+
+    `profile`: None: nothing was learnt, and `why_not` says why. `figures`: what was measured, for JSON. `too_few`:
+    whether there were too few marks to learn from.
     """
 
     profile: CameraProfile | None
@@ -85,11 +95,11 @@ def learn(
     model: str,
     now: CameraProfile | None = None,
 ) -> Learned:
-    """Learn from the marks of videos whose windows were kept.
+    """Learn a camera profile from the marks of videos whose windows were kept.
 
-    `verdicts`: with the model's own probabilities. `settings`: of events; `now`: the profile that was used so far,
-    whose threshold then counts. `model`: identity of the model that judged. Raises UserError for marks of another model
-    or of other videos, also where those have the names of these.
+    `verdicts`: with the model's own probabilities, without a camera profile. `settings`: of events. `model`: identity
+    of the model that judged. `now`: the profile used so far, whose threshold then replaces that of `settings`. Raises
+    UserError if the marks are of another model or of other videos, even of others with the same names.
     """
     marks = _of_these(marks, verdicts)
     marked = _marked(verdicts, marks, model)
@@ -101,8 +111,8 @@ def learn(
         return Learned(
             None,
             found,
-            f"too few marks: {n_marks} in {plural(len(marked), 'video')}; {LEAST_MARKS} in {LEAST_VIDEOS} are needed, "
-            "for what is learnt is tried on videos that it was not learnt from",
+            f"too few marks: {n_marks} in {plural(len(marked), 'video')}; at least {LEAST_MARKS} in {LEAST_VIDEOS} "
+            "videos are needed, because what is learnt is tested on videos that it was not learnt from",
             too_few=True,
         )
     before_offset = now.logit_offset if now else 0.0
@@ -134,7 +144,7 @@ def learn(
 
 
 def _of_model(settings: EventConfig, present: float, before_offset: float) -> EventConfig:
-    """The settings of events as they are of the model's own probabilities: the threshold is `present` of these."""
+    """The settings of events for the model's own probabilities, of which `present` is the threshold."""
     ends = settings.offset
     if ends is not None:
         ends = camera_profile.shifted(ends, -before_offset)
@@ -142,10 +152,11 @@ def _of_model(settings: EventConfig, present: float, before_offset: float) -> Ev
 
 
 def _of_these(marks: Marks, verdicts: Sequence[Verdict]) -> Marks:
-    """With the paths that videos have here, without what was marked of other recordings of their names.
+    """The marks with the paths of `verdicts`, without marks of other recordings of the same names.
 
-    Marks may have other paths, made from another folder. Files are known by their real paths; where nobody knows these,
-    by any name of theirs that is of no other. Raises UserError where nothing is left.
+    Paths in the marks may differ, as when they were made from another folder. Files are recognised by their real paths
+    or, if these are not known, by any of their names that no other file has. Raises UserError if all marks are of other
+    recordings.
     """
     of_path = {v.path: v for v in verdicts}
     names = [(name, v.path) for v in verdicts for name in (v.given_as, v.real_path) if name]
@@ -166,46 +177,49 @@ def _of_these(marks: Marks, verdicts: Sequence[Verdict]) -> Marks:
         name, was = min(others.items())
         judged = of_path[path_of.get(name, name)]
         what = (
-            f"marked was {was.real_path} of {was.duration_s:g} s, judged {judged.real_path or judged.path} of "
-            f"{judged.duration_s:g} s. Give --rejudge the output of the run whose page was marked. Where recordings "
-            "were only moved, load the marks into the page of this run, and save them there"
+            f"marked was {was.real_path} of {was.duration_s:g} s, judged was {judged.real_path or judged.path} of "
+            f"{judged.duration_s:g} s. Give --rejudge the output of the run whose page was marked. If the recordings "
+            "were only moved, load the marks into the page of this run and save them there"
         )
         if others.keys() >= marks.by_video.keys():
-            raise UserError(f"the marks are of other recordings of the same names: {what}")
-        log.warning("%d of %d marked videos are other recordings of the same names, and their marks do not count: %s",
+            raise UserError(f"the marks are of other recordings with the same names: {what}")
+        log.warning("%d of %d marked videos are other recordings with the same names, so their marks do not count: %s",
                     len(others), len(marks.by_video), what)  # fmt: skip
     told = path_by_real and [n for n in marks.by_video if not os.path.isabs(n)]  # noqa: PTH117
     if unknown := len(set(told) - marks.videos.keys()):
         log.warning(
-            "the marks do not say where %d of %d marked videos lay, as those of earlier versions do not: whether they "
-            "are of recordings of the same names elsewhere cannot be checked",
+            "the marks, made by an earlier version, do not say where %d of %d marked videos were: whether they are of "
+            "other recordings with the same names cannot be checked",
             unknown, len(marks.by_video),
         )  # fmt: skip
     return marks.without(others.keys()).of_paths(path_of)
 
 
 def _is_of(verdict: Verdict, marked: MarkedVideo) -> bool:
-    """Whether the file that was marked is the one that was judged, as far as is known."""
+    """Whether the file that was marked is the one that was judged, by real path (if known) and duration."""
     is_there = not verdict.real_path or verdict.real_path == marked.real_path
     return is_there and math.isclose(verdict.duration_s, marked.duration_s, abs_tol=_SAME_LENGTH_S)
 
 
 def _marked(verdicts: Sequence[Verdict], marks: Marks, model: str) -> list[Verdict]:
-    """The verdicts on videos that are marked; of marks without one the log tells. Raises UserError as `learn`."""
+    """The verdicts on marked videos. Marks of videos without a verdict are logged.
+
+    Raises UserError if the marks are of another model, or all of them of videos without a verdict.
+    """
     if marks.model and marks.model != model:
         raise UserError(
             "the marks were made on events of another model. Name the --model that judged them, or mark the events of "
-            "this one"
+            "this model"
         )
     marked = [v for v in verdicts if v.path in marks.by_video]
     if not marked and marks.by_video:
         raise UserError(
-            f"none of the marked videos is among those judged: marked {next(iter(marks.by_video))}, judged "
-            f"{verdicts[0].path}. Give --rejudge the output of the run whose page was marked"
+            f"none of the marked videos is among those judged (marked, for example: {next(iter(marks.by_video))}; "
+            f"judged: {verdicts[0].path}). Give --rejudge the output of the run whose page was marked"
         )
     if left_out := sorted(marks.by_video.keys() - {v.path for v in marked}):
         log.warning(
-            "%d of %d marked videos are not among those judged, and their marks do not count: %s%s. Give --rejudge the "
+            "%d of %d marked videos are not among those judged, so their marks do not count: %s%s. Give --rejudge the "
             "output of the run whose page was marked",
             len(left_out), len(marks.by_video), ", ".join(left_out[:_SHOWN]), " ..." if left_out[_SHOWN:] else "",
         )  # fmt: skip
@@ -213,36 +227,36 @@ def _marked(verdicts: Sequence[Verdict], marks: Marks, model: str) -> list[Verdi
 
 
 def say(learned: Learned, path: Path) -> None:
-    """Log what was learnt, before and after, for people. `path`: of the profile."""
+    """Log what was learnt and what it was tested with. `path`: of the profile."""
     found = learned.figures
     log.info("marks: %d in %s, %d of them looked at from end to end", found["marks"],
              plural(found["videos"], "video"), found["reviewed"])  # fmt: skip
     if "before" in found:
         before, after = found["before"], found["on_others"]
         log.info(
-            "on videos that it was not learnt from (%.2f h, %d fights): before, at threshold %s, %d false events and "
-            "%d fights missed; with the threshold that the others give, %d and %d",
+            "on videos that it was not learnt from (%.2f h, %d fights): with the present threshold, %s, %d false "
+            "events and %d missed fights; with the threshold learnt from the other videos, %d and %d",
             found["hours"], found["fights"], number(before["threshold"]), before["false_events"],
             before["missed_fights"], after["false_events"], after["missed_fights"],
         )  # fmt: skip
         if learned.profile and not found["fights"]:
-            log.warning("no fight is marked: how many the new threshold would miss, nobody knows")
+            log.warning("no fight is marked, so nobody knows how many fights the new threshold would miss")
         calibration = found["calibration"]
         if "log_loss_before" in calibration:
             log.info(
-                "log loss of their windows: before %.4f, after %.4f",
+                "log loss of the windows of videos looked at from end to end: before %.4f, after %.4f",
                 calibration["log_loss_before"], calibration["log_loss_after"],
             )  # fmt: skip
         if "why_not" in calibration:
-            log.info("calibration stays as it is: %s", calibration["why_not"])
+            log.info("calibration is unchanged: %s", calibration["why_not"])
     if learned.profile:
         if (ends := learned.profile.events["offset"]) == learned.profile.threshold:
-            log.warning("events end where they begin, the threshold lies no higher than the --offset that was given: "
-                        "for later runs give it --offset %g", ends)  # fmt: skip
-        log.info("threshold %s, logit offset %+.2f: %s, for --profile", number(learned.profile.threshold),
-                 learned.profile.logit_offset, path)  # fmt: skip
+            log.warning("the learnt threshold is not above the given --offset, so events end at the probability at "
+                        "which they begin: for later runs give --offset %g", ends)  # fmt: skip
+        log.info("threshold %s, logit offset %+.2f: written to %s, for use with --profile",
+                 number(learned.profile.threshold), learned.profile.logit_offset, path)  # fmt: skip
     else:
-        log.info("nothing is changed: %s", learned.why_not)
+        log.info("nothing was changed: %s", learned.why_not)
 
 
 # ---- the threshold
@@ -251,10 +265,11 @@ def say(learned: Learned, path: Path) -> None:
 def mistakes_of(
     events: Sequence[Event], marks: Sequence[Mark], reviewed: bool, before: Sequence[Event]
 ) -> Mistakes:
-    """What these events get wrong. `before`: the events that the marks were made on.
+    """What these events get wrong. `before`: the events at the present threshold, which the marks were made on.
 
-    A stretch marked wrong that has an event counts as a false event. So does an event without any mark where the video
-    was looked at from end to end, or where there was none before; and one that reaches far beyond the fights in it.
+    False events are: a stretch marked wrong that overlaps an event; an event that overlaps no mark, if the video was
+    looked at from end to end (`reviewed`) or no event of `before` is there; and an event that reaches far beyond the
+    fights in it. Missed is a fight that overlaps no event.
     """
     missed = sum(m.is_fight and not _any(events, m) for m in marks)
     false = sum(m.mark == WRONG and _any(events, m) for m in marks)
@@ -264,7 +279,7 @@ def mistakes_of(
             fights = [(m.start_s, m.end_s) for m in touched if m.is_fight]
             inside_s = sampling.overlap_s([(event.start_s, event.end_s)], sorted(fights))
             outside_s = event.duration_s - inside_s
-            far = outside_s > max(_MOST_OUTSIDE_S, _MOST_OUTSIDE * inside_s)
+            far = outside_s > max(_MOST_OUTSIDE_S, _MOST_OUTSIDE_SHARE * inside_s)
             false += far and any(m.is_fight for m in touched)
         elif reviewed or not any(b.start_s < event.end_s and event.start_s < b.end_s for b in before):
             false += 1
@@ -282,7 +297,11 @@ def _threshold(
     settings: EventConfig,
     present: float,
 ) -> tuple[float, dict[str, Any]]:
-    """The threshold for the model's own probabilities: another than `present` only where that is better on others."""
+    """The threshold for the model's own probabilities, and its figures for JSON.
+
+    It stays `present` unless thresholds make fewer mistakes on videos that they were not learnt from: on each video in
+    turn, learnt from the others, in sum.
+    """
     tried = sorted({*(1 / (1 + np.exp(-_LOGITS))).tolist(), present})
     at = tried.index(present)
     table = [
@@ -320,16 +339,17 @@ def _mistakes_at(
 
 
 def _at(settings: EventConfig, threshold: float) -> EventConfig:
-    """The settings with this threshold; an offset that was given lies no higher."""
+    """The settings with this threshold; a given offset is lowered to it if it is higher."""
     offset = None if settings.offset is None else min(settings.offset, threshold)
     return replace(settings.at(settings.threshold), threshold=threshold, offset=offset)
 
 
 def _best(counts: np.ndarray, present: int, with_fights: bool) -> int:
-    """The number of the best threshold: the present one where none is better, else the middle of the best nearest it.
+    """The index of the threshold with the fewest mistakes; the present one if none has fewer.
 
-    Without a fight (`with_fights`) nothing bounds these from above, and it is the lowest of them. `counts`:
-    (thresholds,) mistakes of each.
+    Of the runs of best thresholds the one nearest to the present threshold counts, and of that its middle; without a
+    marked fight (`with_fights` false) its lowest, since then nothing bounds the run from above. `counts`:
+    (thresholds,), the mistakes of each.
     """
     best = counts == counts.min()
     if best[present]:
@@ -352,28 +372,30 @@ def _offset(
     settings: EventConfig,
     before: float,
 ) -> tuple[float, dict[str, Any]]:
-    """The offset: another than `before` only where log loss falls by it on videos that it was not fitted on."""
+    """The logit offset, and its figures for JSON.
+
+    It stays `before` if it cannot be fitted, or unless log loss falls on videos that it was not fitted on: on each
+    video in turn, fitted on the others, in sum. `why_not` among the figures then says why.
+    """
     if settings.offset is not None:
         return before, {
-            "why_not": "--offset is given, and would end events elsewhere once probabilities are moved"
+            "why_not": "--offset is given, and events would end elsewhere once probabilities are shifted"
         }
     if settings.smoothing_s:
         return before, {
-            "why_not": "probabilities are smoothed, and an offset would move each mean by another amount"
+            "why_not": "probabilities are smoothed, and a logit offset would shift each mean by a different amount"
         }
     whole = [v for v in verdicts if v.path in reviewed]
     with_fights = sum(any(m.is_fight for m in marks[v.path]) for v in whole)
     if len(whole) < LEAST_VIDEOS or with_fights < _MIN_VIDEOS_WITH_FIGHTS:
         return before, {
             "why_not": f"{len(whole)} videos were looked at from end to end, {with_fights} of them with fights; "
-            f"{LEAST_VIDEOS} and {_MIN_VIDEOS_WITH_FIGHTS} are needed"
+            f"at least {LEAST_VIDEOS} and {_MIN_VIDEOS_WITH_FIGHTS} are needed"
         }
     labelled = [_labelled(v, marks[v.path]) for v in whole]
     n = sum(len(labels) for _, labels in labelled)
     if not n:
-        return before, {
-            "why_not": "no window says anything of it: all are still, or have but the edge of a fight"
-        }
+        return before, {"why_not": "no window can be used: all are still or have only the edge of a fight"}
     losses = np.zeros(2)
     for i, (logits, labels) in enumerate(labelled):
         others = [pair for j, pair in enumerate(labelled) if j != i]
@@ -390,8 +412,9 @@ def _offset(
 
 
 def _labelled(verdict: Verdict, marks: Sequence[Mark]) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N,) and labels (N,) of the windows; those that have the edge of a fight alone are left out, and still
-    ones, which no offset moves.
+    """Logits (N,) and labels (N,) of windows, to fit the offset on. Labels are True if the middle is in a fight.
+
+    Left out are windows that overlap a fight only at its edge, and still windows, whose P(violent) no offset changes.
     """
     fights = [m for m in marks if m.is_fight]
     logits: list[float] = []
@@ -413,7 +436,7 @@ def _loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _fit(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The offset with the least log loss and a Gaussian prior around 0."""
+    """The offset with the lowest log loss plus penalty of the Gaussian prior around 0."""
     from scipy.optimize import minimize_scalar
 
     def cost(offset: float) -> float:

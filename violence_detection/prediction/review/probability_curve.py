@@ -1,4 +1,4 @@
-"""P(violent) over a video's time as the path of an SVG."""
+"""P(violent) over the time of a video, as an SVG path."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from violence_detection.prediction.events import JudgedWindow, stretches
 
-#: The drawing is so wide and high, whatever it is stretched to.
+#: Size of the SVG's coordinate system, whatever size it is shown at.
 WIDTH, HEIGHT = 1000.0, 100.0
-#: More steps than a screen has columns show nothing more; of those in one column the highest is drawn.
+#: More steps than a screen has columns cannot be seen; beyond this, the highest step of each column is drawn.
 _MOST_STEPS = 2000
+#: Stretches with a gap up to this count as touching: their times are rounded to hundredths of a second.
 _TOUCHING_S = 0.011
 
 
 def path(windows: Sequence[JudgedWindow], duration_s: float) -> str:
-    """Steps, one a window, each as wide as the stretch that the window stands for; gaps where nothing was judged.
+    """The path: a step for each window, as wide as the window's stretch, with gaps where nothing was judged.
 
-    `windows` in order of time. The path can be filled: each part begins and ends at the bottom.
+    `windows`: in order of time. The path can be filled: each part begins and ends at the bottom. Empty without windows.
     """
     parts: list[str] = []
     end_before = -1.0
@@ -31,12 +32,12 @@ def path(windows: Sequence[JudgedWindow], duration_s: float) -> str:
 
 
 def x_of(time_s: float, duration_s: float) -> float:
-    """Where a moment stands, from 0 to WIDTH."""
+    """The x coordinate of a time, from 0 to WIDTH."""
     return round(WIDTH * min(max(time_s / duration_s, 0.0), 1.0), 2) if duration_s > 0 else 0.0
 
 
 def steps(windows: Sequence[JudgedWindow], duration_s: float) -> list[tuple[float, float, float]]:
-    """(start_s, end_s, P) of each step: a window, or of a long video the highest of a column."""
+    """(start_s, end_s, P) of each step: that of a window or, in a long video, of a column with its highest P."""
     every = [(a, b, w.p_violent) for w, (a, b) in zip(windows, stretches(windows), strict=True)]
     if len(every) <= _MOST_STEPS:
         return every

@@ -1,4 +1,4 @@
-"""What the review page shows of a video: the file itself or a copy that browsers play, and pictures of its events."""
+"""The media of the review page: each video or a copy of it that browsers can play, and pictures of its events."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import browser_video, decode, sampling, shown, writer
 
 _PICTURE_HEIGHT = 180
-#: Written last: without it, what is there is made again.
+#: Ending of the record, which is written last: media without a record are made again.
 _RECORD_ENDING = ".made.json"
-#: To be given another value whenever copies look different, so that old ones are made anew.
+#: Increase it whenever copies come to look different, so that old copies are made again.
 _COPY_VERSION = 1
+#: Size of each of the three parts of a file that content_of hashes.
 _LOOKED_AT_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class ReviewMedia:
-    """Addresses relative to the page. `picture`: of the most violent moment; `events`: of each event's; `why`: of the
-    picture that explains each event, empty where there is none.
+    """The addresses of a video's media, relative to the page.
 
-    `missing`: why there is nothing to be seen; empty where there is. `is_copy`: what is played is a copy without sound.
+    `video`: what is played. `is_copy`: whether that is a copy without sound. `picture`: a picture of the most violent
+    moment. `events`: a picture of each event's most violent moment. `why`: the picture that explains each event; empty
+    if there is none. `missing`: why there are no media; empty if there are.
     """
 
     video: str = ""
@@ -43,11 +45,12 @@ class ReviewMedia:
 def write(
     verdict: Verdict, page_folder: Path, name: str, made_of: str, written: WrittenFiles | None = None
 ) -> list[Path]:
-    """Write pictures, and a copy of a video that browsers do not play; returns what was written.
+    """Write the pictures, and a copy if browsers cannot play the video; return what was written.
 
-    Nothing is written where what is there is `made_of` the same, and no copy where that is there of the video as it is
-    now: it shows nothing of the verdict. `written`: what is known of the folder of all that, else its record is read.
-    Raises UnreadableVideo, or UserError where something cannot be written or a file is not this video's.
+    `name`: the beginning of the files' names. `made_of`: a hash of what the media depend on; nothing is written if all
+    media with the same one are there. An existing copy of the video as it is now is kept even if the verdict changed,
+    as it shows nothing of the verdict. `written`: the record of the media folder, which is otherwise read. Raises
+    UnreadableVideo, or UserError if a file cannot be written or one of that name belongs to something else.
     """
     folder = page_folder / MEDIA_FOLDER
     record = folder / f"{name}{_RECORD_ENDING}"
@@ -77,7 +80,7 @@ def write(
 def read(
     verdict: Verdict, page_folder: Path, name: str, explained: Path | None = None, explained_name: str = ""
 ) -> ReviewMedia:
-    """What `write` made, as the page names it. `explained`: the folder of --explain, with the video's name there."""
+    """The media that `write` made. `explained`: the folder of --explain; `explained_name`: the video's name there."""
     record = own_files.json_object(page_folder / MEDIA_FOLDER / f"{name}{_RECORD_ENDING}")
     if not record:
         return ReviewMedia(missing="its pictures could not be made; the failures say why")
@@ -92,7 +95,7 @@ def read(
 
 
 def content_of(video: Path) -> str:
-    """A hash of a file's size, beginning, middle and end, which tells it from others of its name; empty: none there."""
+    """A hash of a file's size, beginning, middle and end, to tell it from others of its name; empty if unreadable."""
     try:
         size = video.stat().st_size
         found = hashlib.sha256(str(size).encode())
@@ -106,13 +109,13 @@ def content_of(video: Path) -> str:
 
 
 def _copy_of(video: Path) -> str:
-    """What a copy carries as its comment, by which it is known as one of the video as it is now."""
+    """The comment in a copy's metadata, by which it is recognised as made of the video as it is now."""
     stat = video.stat()
     return storage.stable_hash([_COPY_VERSION, stat.st_size, stat.st_mtime_ns], digits=32)
 
 
 def _why(event: Event, number: int, page_folder: Path, name: str, explained: Path | None) -> str:
-    """The address of the picture that explains an event; empty where there is none of this one."""
+    """The address of the picture that explains an event; empty if there is none, or it explains another event."""
     if explained is None:
         return ""
     picture = explained / explanation_name(name, f"event{number:03d}")
@@ -124,12 +127,12 @@ def _why(event: Event, number: int, page_folder: Path, name: str, explained: Pat
 
 
 def _picture_names(verdict: Verdict, name: str) -> list[str]:
-    """That of the whole video, and that of each event."""
+    """The picture of the whole video, then that of each event."""
     return [f"{name}.jpg", *(f"{name}.event{n:03d}.jpg" for n in range(1, len(verdict.events) + 1))]
 
 
 def _moments(verdict: Verdict) -> list[float]:
-    """When they are taken, in seconds: the middle of the most violent window."""
+    """The times of the pictures in seconds: the middle of the video's, then of each event's most violent window."""
     most = max(verdict.windows, key=lambda window: window.p_violent)
     return [most.middle_s, *(event.peak_s for event in verdict.events)]
 
@@ -147,8 +150,8 @@ def _write_pictures(
 
 
 def _beside(video: Path, page_folder: Path) -> str:
-    """The video's address as the page has it: relative, but on another drive."""
-    whole = os.path.abspath(video)  # noqa: PTH100 - as it is named, not where links lead
+    """A file's address on the page: relative, or absolute if it is on another drive."""
+    whole = os.path.abspath(video)  # noqa: PTH100 - the path as given, without resolving links
     try:
         return _address(os.path.relpath(whole, os.path.abspath(page_folder)))  # noqa: PTH100
     except ValueError:
@@ -156,5 +159,5 @@ def _beside(video: Path, page_folder: Path) -> str:
 
 
 def _address(relative: str) -> str:
-    """A relative path as an address; "./" so that no name is taken for a protocol."""
+    """A relative path as an address. "./" keeps the browser from taking a name with a colon for a protocol."""
     return "./" + quote(os.fsencode(relative.replace(os.sep, "/")))

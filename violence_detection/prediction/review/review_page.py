@@ -1,7 +1,7 @@
-"""The page of a run: each video with its player, P(violent) over time, its events, and what a person says of them.
+"""The review page of a run: each video with its player, P(violent) over time, its events, and the marks on them.
 
-It needs no network and no server: pictures lie beside it, videos are linked where they lie. Marks are kept by the
-browser, and saved as the file that marks.py reads.
+It needs neither network nor server: pictures are in a folder beside it, and videos are linked where they are. The
+browser keeps the marks and saves them to the file that marks.py reads.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _TICKS = 5
 
 
 def check(folder: Path, flag: str) -> None:
-    """Raise UserError where the page would replace one that is none of this kind. `flag`: what names the folder."""
+    """Raise UserError if the page would replace a file that is not a review page. `flag`: what names `folder`."""
     own_files.check_file(
         folder / PAGE_NAME,
         f"{flag}:",
-        "a page of this kind",
+        "a review page of a run",
         lambda page: marks.FORMAT in page.read_text(encoding="utf-8", errors="replace"),
         "Name another folder, or move it away",
     )
@@ -45,10 +45,10 @@ def write(
     failures: Sequence[UnreadableVideo] = (),
     model: str = "",
 ) -> Path:
-    """Write the page and return its path. `media`: what is shown of each video, by its path.
+    """Write the page and return its path. `media`: the media of each video, by the path of its verdict.
 
-    `failures`: videos without a verdict. `model`: identity of the model that judged, which the marks then name; empty:
-    the one that all verdicts name, if they do.
+    `failures`: videos without a verdict, and why. `model`: identity of the model that judged, which is stored with the
+    marks; empty: the one that all verdicts name, if they name the same.
     """
     page = folder / PAGE_NAME
     storage.write_text(page, _render(verdicts, media, failures, model or _model_of(verdicts)))
@@ -56,7 +56,7 @@ def write(
 
 
 def _model_of(verdicts: Sequence[Verdict]) -> str:
-    """The one model that judged all of them; empty where that is not known."""
+    """The identity of the model that judged all of them; empty if they name several, or none."""
     models = {verdict.model for verdict in verdicts}
     return models.pop() if len(models) == 1 else ""
 
@@ -77,13 +77,13 @@ def _render(
         unjudged=len({f.path for f in failures} - {v.path for v in verdicts}),
         curve=probability_curve,
         data=pages.json_in_page(_data(verdicts, model)),
-        script=markupsafe.Markup(script),  # our own text
+        script=markupsafe.Markup(script),  # safe: our own text
         script_hash=pages.script_hash(script),
     )
 
 
 def _video(verdict: Verdict, media: ReviewMedia) -> dict[str, Any]:
-    """What the template shows of a video."""
+    """The template's variables for one video."""
     long_s = verdict.duration_s
 
     def band(start_s: float, end_s: float) -> dict[str, float]:
@@ -102,9 +102,11 @@ def _video(verdict: Verdict, media: ReviewMedia) -> dict[str, Any]:
 
 
 def _data(verdicts: Sequence[Verdict], model: str) -> dict[str, Any]:
-    """What the script knows. `run` names what the browser keeps of this page, one for each set of videos. By
-    `real_path`, `content` and `duration_s` the script tells recordings of one name apart, and finds what it kept of
-    them on pages of other sets.
+    """The data for the page's script.
+
+    `run`: the name under which the browser keeps the marks of this page, one for each set of videos. By `real_path`,
+    `content` and `duration_s` the script tells recordings with the same name apart, and finds marks that it kept on
+    pages of other sets.
     """
     return {
         "format": marks.FORMAT,
@@ -131,11 +133,11 @@ def _real_path(verdict: Verdict) -> str:
 
 
 def _steps(verdict: Verdict) -> list[tuple[float, float, str]]:
-    """(start_s, end_s, P) of each window's stretch, with P as the page writes it: a browser rounds otherwise."""
+    """(start_s, end_s, P) of each window's stretch; P is text, since a browser would round it differently."""
     each = zip(verdict.windows, stretches(verdict.windows), strict=True)
     return [(round(start_s, 4), round(end_s, 4), number(w.p_violent, 2)) for w, (start_s, end_s) in each]
 
 
 def _shown(name: object) -> str:
-    """A name as a page can have it: `_` for each byte that is no UTF-8."""
+    """A name as it can be shown on a page: with `_` for each byte that is not UTF-8."""
     return storage.utf8_name(str(name))
