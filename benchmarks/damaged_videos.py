@@ -1,4 +1,4 @@
-"""Damaged copies of real videos, as disks, downloads and recorders make them, in the containers that people have."""
+"""Make damaged copies of real videos in common containers, with faults as disks, downloads and recorders cause them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,23 @@ KINDS = ("cut", "flipped", "zeroed", "renamed", "lying")
 
 @dataclass(frozen=True)
 class Damaged:
-    """A damaged file, and what was done to it."""
+    """A damaged file, and what was done to it: one of KINDS."""
 
     path: Path
     kind: str
 
 
 def make(sources: Sequence[Path], folder: Path, count: int, seed: int) -> Iterator[Damaged]:
-    """`count` damaged files, of all containers and kinds in turn, from these videos."""
+    """Write `count` damaged copies of the videos `sources` to `folder` and yield each.
+
+    Containers (SUFFIXES), kinds of damage (KINDS) and sources take turns. The kinds:
+
+    cut      cut off after 1 to 19 twentieths of its bytes
+    flipped  1, 20 or 300 bits flipped
+    zeroed   0.3, 3 or 20 % of its bytes, in one stretch, set to 0
+    renamed  the suffix of another container
+    lying    a wrong length in the header; a .ts file has none there and remains as it was
+    """
     rng = random.Random(seed)
     whole: dict[tuple[Path, str], bytes] = {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +71,7 @@ def _damaged(data: bytes, kind: str, suffix: str, rng: random.Random) -> bytes:
 
 
 def _lie(data: bytearray, suffix: str, rng: random.Random) -> None:
-    """Another length, or number of frames, in the header than the file has."""
+    """Multiply the length (AVI: the number of frames) in the header by 0.3, 2 or 50, in place."""
     factor = rng.choice((0.3, 2.0, 50.0))
     if suffix == ".mp4":
         for name in (b"mvhd", b"mdhd"):
@@ -77,14 +86,14 @@ def _lie(data: bytearray, suffix: str, rng: random.Random) -> None:
             (count,) = struct.unpack_from("<I", data, at + skip)
             struct.pack_into("<I", data, at + skip, min(int(count * factor), 2**32 - 1))
     elif suffix in (".mkv", ".webm"):
-        at = data.find(b"\x44\x89\x88")  # the length, as a double
+        at = data.find(b"\x44\x89\x88")  # the element Duration, a double
         if at > 0:
             (duration,) = struct.unpack_from(">d", data, at + 3)
             struct.pack_into(">d", data, at + 3, duration * factor)
 
 
 def _converted(source: Path, target: Path) -> bytes:
-    """The video in the target's container, at its constant rate."""
+    """Encode the video into the container of `target`, at its average rate; return the file's bytes."""
     codec = {".avi": "mpeg4", ".webm": "libvpx"}.get(target.suffix, "libx264")
     options = {"movflags": "faststart"} if target.suffix == ".mp4" else {}
     count = 0
@@ -105,13 +114,16 @@ def _converted(source: Path, target: Path) -> bytes:
 
 
 def seconds_that_decode(path: Path) -> float:
-    """Of the first video track, by a plain loop over its packets: frames times the usual step between their stamps."""
+    """Seconds of the first video track that decode: number of frames times the usual step between their time stamps.
+
+    They are decoded by a plain loop over the packets that skips those with errors, independently of the package.
+    """
     times = _times(path)
     return len(times) * _usual_step_s(times)
 
 
 def usual_step_s(path: Path) -> float:
-    """Between the frames of the first video track, by their stamps; 0 where there are none."""
+    """The median step between the time stamps of the first video track's frames; 0 if there are fewer than two."""
     return _usual_step_s(_times(path))
 
 
@@ -125,7 +137,7 @@ def _times(path: Path) -> list[float | None]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"  # as ffmpeg does; errors fall on other packets then
+            stream.thread_type = "AUTO"  # like ffmpeg: it decides which packets fail
             packets = container.demux(stream)
             while True:
                 try:
