@@ -5,8 +5,8 @@
     python train_ensemble_models.py ... --members i3d_tuned --keep-pretrained 0.25 --output OTHER
 
 A head that is a whole network ends as the weighted mean of its trained weights and the published ones (Wortsman et al.
-2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903). From the mean and the published weights follows the
-mean with any other share. This script computes it for each i3d_tuned below RUN and writes it to the same folder below
+2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903). The mean with any other share follows from that mean
+and the published weights. This script computes it for each i3d_tuned below RUN and writes it to the same folder below
 OTHER as given weights (given_weights.npz), which the last command uses instead of training.
 """
 

@@ -9,8 +9,9 @@ DATA/combined_all is made by combine_all_datasets.py; missing features are extra
     data sets   the head judges each data set after it was fitted to one, two, ... of the others
 
 Each figure is the mean over the folds, or over the data sets, and over the draws. Of the first two curves there are
---seeds draws of sources; within a draw, a smaller share is contained in a larger one. Of the third curve, a draw is a
-choice of data sets, and every choice is made. Tables show the standard deviation of the accuracy over draws.
+--seeds draws of sources, in set each with its own folds; within a draw, a smaller share is contained in a larger one.
+Of the third curve, a draw is a choice of data sets, and every choice is made. Tables show the standard deviation of the
+accuracy over draws.
 
 `per_doubling`: the points of accuracy that the last step of a curve gave, twice as many sources or one more data set.
 Curves flatten, so the next such step gives at most that. Prints one JSON line; --output also writes tables.
