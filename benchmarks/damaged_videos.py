@@ -1,4 +1,4 @@
-"""Make damaged copies of real videos, as failing disks, downloads and recorders leave them, in common containers."""
+"""Make damaged copies of real videos in common containers, with faults as disks, downloads and recorders cause them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ from pathlib import Path
 import av
 
 SUFFIXES = (".mp4", ".avi", ".mkv", ".ts", ".webm")
-#: Cut short; bits flipped; a stretch zeroed; another container's suffix; a header that states another length.
 KINDS = ("cut", "flipped", "zeroed", "renamed", "lying")
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """A damaged file, and the kind of damage."""
+    """A damaged file, and what was done to it: one of KINDS."""
 
     path: Path
     kind: str
 
 
 def make(sources: Sequence[Path], folder: Path, count: int, seed: int) -> Iterator[Damaged]:
-    """Yield `count` damaged copies of these videos, written to `folder`, of all containers and kinds in turn."""
+    """Write `count` damaged copies of the videos `sources` to `folder` and yield each.
+
+    Containers (SUFFIXES), kinds of damage (KINDS) and sources take turns. The kinds:
+
+    cut      cut off after 1 to 19 twentieths of its bytes
+    flipped  1, 20 or 300 bits flipped
+    zeroed   0.3, 3 or 20 % of its bytes, in one stretch, set to 0
+    renamed  the suffix of another container
+    lying    a wrong length in the header; a .ts file has none there and remains as it was
+    """
     rng = random.Random(seed)
     whole: dict[tuple[Path, str], bytes] = {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +71,7 @@ def _damaged(data: bytes, kind: str, suffix: str, rng: random.Random) -> bytes:
 
 
 def _lie(data: bytearray, suffix: str, rng: random.Random) -> None:
-    """Change the length, or the number of frames, that the header states; nothing in .ts, which states neither."""
+    """Multiply the length (AVI: the number of frames) in the header by 0.3, 2 or 50, in place."""
     factor = rng.choice((0.3, 2.0, 50.0))
     if suffix == ".mp4":
         for name in (b"mvhd", b"mdhd"):
@@ -78,14 +86,14 @@ def _lie(data: bytearray, suffix: str, rng: random.Random) -> None:
             (count,) = struct.unpack_from("<I", data, at + skip)
             struct.pack_into("<I", data, at + skip, min(int(count * factor), 2**32 - 1))
     elif suffix in (".mkv", ".webm"):
-        at = data.find(b"\x44\x89\x88")  # the duration, as an 8-byte float
+        at = data.find(b"\x44\x89\x88")  # the element Duration, a double
         if at > 0:
             (duration,) = struct.unpack_from(">d", data, at + 3)
             struct.pack_into(">d", data, at + 3, duration * factor)
 
 
 def _converted(source: Path, target: Path) -> bytes:
-    """Convert the video to the container of `target`, at a constant rate, its average; return the file's bytes."""
+    """Encode the video into the container of `target`, at its average rate; return the file's bytes."""
     codec = {".avi": "mpeg4", ".webm": "libvpx"}.get(target.suffix, "libx264")
     options = {"movflags": "faststart"} if target.suffix == ".mp4" else {}
     count = 0
@@ -106,16 +114,16 @@ def _converted(source: Path, target: Path) -> bytes:
 
 
 def seconds_that_decode(path: Path) -> float:
-    """Seconds of the first video track that a plain loop over its packets decodes.
+    """Seconds of the first video track that decode: number of frames times the usual step between their time stamps.
 
-    That is the number of frames times the median step between their time stamps.
+    They are decoded by a plain loop over the packets that skips those with errors, independently of the package.
     """
     times = _times(path)
     return len(times) * _usual_step_s(times)
 
 
 def usual_step_s(path: Path) -> float:
-    """Median seconds between the time stamps of the first video track's frames; 0 for fewer than two stamps."""
+    """The median step between the time stamps of the first video track's frames; 0 if there are fewer than two."""
     return _usual_step_s(_times(path))
 
 
@@ -129,7 +137,7 @@ def _times(path: Path) -> list[float | None]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"  # as ffmpeg does; it changes the packets at which errors are raised
+            stream.thread_type = "AUTO"  # like ffmpeg: it decides which packets fail
             packets = container.demux(stream)
             while True:
                 try:

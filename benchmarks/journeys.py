@@ -1,11 +1,14 @@
-"""How many modules a raw file calls on its way to a row of features, and a video on its way to a verdict.
+"""Count the modules that are involved in turning a raw file into features, and a video into a verdict.
 
     python benchmarks/journeys.py --clips FOLDER [--model MODEL] [--backbone efficientnet_lite0]
 
-FOLDER holds a data set as it is published (a few clips are enough). Every call of a function of the package is counted,
-in all threads, by the module it stands in; work that goes to other processes is done in this one instead, so that it
-counts too. Prints one JSON line: modules called, and pairs (caller, called) of different modules. What is set up once
-for all files (catalogue, backbone, weights, engine, room on the disk) is shown apart: no file passes there.
+FOLDER contains a data set as it is published; a few clips are enough. With --model, one of its clips is also judged.
+
+Prints one JSON line. For each of the two ways it has the number of modules of the package whose functions were called
+(`called`), the number of pairs of different modules of which one called the other (`pairs`), and the modules' names.
+Calls in all threads count. Work that would go to other processes is done in this one, so that it counts, too. What is
+set up once for all files (settings, catalogue, folders of other programs, backbone, weights, engine, free disk space)
+is reported separately, because no file passes through it.
 """
 
 from __future__ import annotations
@@ -28,14 +31,14 @@ _PREFIX = str(ROOT / "violence_detection") + os.sep
 
 
 class Calls:
-    """The modules of the package that are called while it is on."""
+    """The modules of the package that were called, and the pairs (caller, called) of different modules."""
 
     def __init__(self) -> None:
         self.modules: set[str] = set()
         self.pairs: set[tuple[str, str]] = set()
 
     def during(self, work: Callable[[], Any]) -> Any:
-        """Do the work and count."""
+        """Do the work, count its calls in all threads, and return its result."""
         sys.setprofile(self._note)
         threading.setprofile(self._note)
         try:
@@ -51,7 +54,7 @@ class Calls:
         caller = frame.f_back
         while caller is not None:
             if caller.f_code.co_name == "<module>" and _module(caller.f_code):
-                return  # what a module does while it is imported is no call of the journey
+                return  # importing a module is not a step of the journey
             caller = caller.f_back
         if frame.f_code.co_name == "<module>":
             return
@@ -70,10 +73,11 @@ def _module(code: CodeType) -> str | None:
 
 
 def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Calls]:
-    """Combine and extract as the scripts do: the calls of the files' journey, and those of what is set up before.
+    """Combine and extract as the scripts do; return the calls of the files' journey and those of the set-up.
 
-    Set up once for all files: settings are checked, the catalogue is read, other programs' folders are looked for, the
-    backbone is found, its weights read and its network built, the room on the disk compared with what is needed.
+    The set-up is done once for all files: check the settings, read the catalogue, look for the folders of other
+    programs, find the backbone, read its weights, build its network, and compare the free disk space with what is
+    needed.
     """
     from violence_detection.combine import combine, manifest
     from violence_detection.combine.config import CombineConfig
@@ -82,7 +86,7 @@ def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Call
     from violence_detection.features.config import ExtractConfig, FeatureConfig
     from violence_detection.find import kaggle_folders
     from violence_detection.system import processes, settings
-    from violence_detection.training import training_data  # noqa: F401 - all imports before the journey
+    from violence_detection.training import training_data  # noqa: F401 - everything is imported before the journey
 
     def here(function: Any, items: Any, workers: int, on_crash: Any, **_: Any) -> Iterator[tuple[Any, Any]]:
         processes.worker_count(workers)
@@ -115,7 +119,7 @@ def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Call
 
 
 def _apart(function: Callable[..., Any], journey: Calls, set_up: Calls) -> Callable[..., Any]:
-    """The same function, whose calls count as set-up, also where set-up calls it."""
+    """Wrap `function` so that its calls, and all calls that it makes, count as set-up and not as journey."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         before = sys.getprofile()
@@ -132,8 +136,8 @@ def _apart(function: Callable[..., Any], journey: Calls, set_up: Calls) -> Calla
 
 
 def video_to_verdict(video: Path, model: Path) -> Calls:
-    """Load a model and judge a video."""
-    import violence_detection.prediction.detector  # noqa: F401 - imports before the journey
+    """Load a model and judge a video; return the calls of both."""
+    import violence_detection.prediction.detector  # noqa: F401 - everything is imported before the journey
 
     calls = Calls()
     calls.during(lambda: __import__("violence_detection").load(model).judge(video))
@@ -144,9 +148,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--clips", type=Path, required=True, help="a data set as published")
-    parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: efficientnet_lite0)")
-    parser.add_argument("--model", type=Path, help="a trained folder, to judge a clip of --clips with")
+    parser.add_argument("--clips", type=Path, required=True, help="folder with a data set as it is published")
+    parser.add_argument(
+        "--backbone",
+        default="efficientnet_lite0",
+        help="backbone to extract with (default: efficientnet_lite0)",
+    )
+    parser.add_argument(
+        "--model", type=Path, help="trained model to judge a clip of --clips with (default: judge none)"
+    )
     args = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

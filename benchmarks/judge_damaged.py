@@ -1,12 +1,20 @@
-"""Judge damaged videos with a real model: does any crash or hang it, and does it say rightly how much it judged?
+"""Judge damaged videos with a real model: does one crash or hang the process, and is the judged length right?
 
     python benchmarks/judge_damaged.py --clips CLIPS --model MODEL --count 300
 
-Damaged files are made of real clips in MP4, AVI, MKV, TS and WebM: cut at twentieths, bits flipped, stretches zeroed,
-wrong suffix, wrong lengths in the header. Each is judged as the scripts do it. What was judged is compared with what
-the ffmpeg program decodes of the file (frames times their usual step). Prints one JSON line: `judged`, `failures`;
-`crashed` and `hung` (over 20 s without progress); `without_seconds`; `apart`: files where the seconds differ by more
-than 10 %.
+Real clips are converted to MP4, AVI, MKV, TS and WebM and damaged (damaged_videos.py): cut off after some twentieths,
+bits flipped, a stretch zeroed, a wrong suffix, a wrong length in the header. They are judged as the scripts judge
+videos. The seconds judged are compared with what the ffmpeg program decodes: its number of frames times the usual step
+between their time stamps.
+
+Prints one JSON line:
+    judged           files with a verdict
+    failures         files without one
+    with_warning     verdicts with a warning
+    crashed, hung    failures because the process died, or made no progress for 20 s
+    without_seconds  verdicts on 0 s
+    apart            the files whose seconds differ by more than 10 % plus 0.06 s, and the failures of which ffmpeg
+                     decodes more than 0.5 s
 """
 
 from __future__ import annotations
@@ -28,12 +36,14 @@ from violence_detection.prediction.config import PredictConfig
 from violence_detection.video import video_files
 from violence_detection.video.video_files import VideoSearch
 
+#: Allowed difference of the judged length, as a share of the length that ffmpeg decodes.
 _ALLOWED = 0.1
-_STEP_S = 0.06  # a frame or two more or less at the end of a file is no difference
+#: Allowed difference beyond that share: a frame or two at the end of a file.
+_STEP_S = 0.06
 
 
 def by_ffmpeg(path: Path, step_s: float) -> float:
-    """Seconds of the largest video track that the ffmpeg program decodes."""
+    """Seconds of the first video track that the ffmpeg program decodes: number of frames times `step_s`."""
     command = ["ffmpeg", "-v", "error", "-nostdin", "-i", f"file:{path}", "-map", "0:v:0", "-fps_mode", "passthrough",
                "-f", "null", "-", "-progress", "pipe:1"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, errors="replace")
@@ -46,11 +56,13 @@ def main() -> int:
     p.add_argument("--clips", type=Path, required=True, help="folder with videos, searched below")
     p.add_argument("--model", type=Path, required=True)
     p.add_argument("--count", type=int, default=300)
-    p.add_argument("--sources", type=int, default=12, help="real clips that the damaged ones are made of")
+    p.add_argument("--sources", type=int, default=12, help="real clips to damage (default: 12)")
     p.add_argument("--seed", type=int, default=0)
     args = cli.parse(p)
     if not shutil.which("ffmpeg"):
-        raise UserError("the ffmpeg program is needed to compare with. Install the package ffmpeg")
+        raise UserError(
+            "the ffmpeg program is not installed; lengths are compared with it. Install the package ffmpeg"
+        )
     found = sorted(VideoSearch().below(args.clips))
     sources = found[:: max(1, len(found) // args.sources)][: args.sources]
     batch.SILENCE_LIMIT_S = 20.0

@@ -1,15 +1,20 @@
-"""What more sources, and more data sets, are worth: the kernel head fitted to part of the clips, judged on the rest.
+"""Measure what more sources and more data sets are worth, by fitting the kernel head to growing parts of the clips.
 
     python benchmarks/learning_curve.py --data-root DATA --backbone i3d_steady,i3d_actions --streams rgb
 
-DATA/combined_all is what combine_all_datasets.py makes; features that are missing are extracted. Three curves:
-    in set      sources kept apart by five folds; the head is fitted to a growing share of the sources of the other four
-    elsewhere   a data set left out; the head is fitted to a growing share of the sources of all others
-    data sets   a data set left out; the head is fitted to one, two, ... of the others, over every choice of them
-Shares are nested within a --seeds draw. Each figure is the mean over data sets (elsewhere) or folds (in set) and draws,
-with the standard deviation between draws. `per doubling`: points of accuracy that twice as many sources, or one more
-data set, gave in the last step: what the next may give at most, since curves flatten. One JSON line; with
---output also tables for reading.
+DATA/combined_all is made by combine_all_datasets.py; missing features are extracted. There are three curves:
+    in set      five folds by source: the head judges each after it was fitted to 1/8, 1/4, 1/2 or all of the sources of
+                the other four
+    elsewhere   the head judges each data set after it was fitted to such a share of the sources of all the others
+    data sets   the head judges each data set after it was fitted to one, two, ... of the others
+
+Each figure is the mean over the folds, or over the data sets, and over the draws. Of the first two curves there are
+--seeds draws of sources, in set each with its own folds; within a draw, a smaller share is contained in a larger one.
+Of the third curve, a draw is a choice of data sets, and every choice is made. Tables show the standard deviation of the
+accuracy over draws.
+
+`per_doubling`: the points of accuracy that the last step of a curve gave, twice as many sources or one more data set.
+Curves flatten, so the next such step gives at most that. Prints one JSON line; --output also writes tables.
 """
 
 from __future__ import annotations
@@ -33,15 +38,16 @@ from violence_detection.system import storage
 from violence_detection.system.console import log
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
-_FEWEST = 2  # clips of each class, without which nothing can be fitted
+#: Least number of clips of each class that are fitted to, per data set.
+_FEWEST = 2
 
 
 def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--seeds", type=int, default=3, help="draws of sources, and cuts into folds (default: 3)"
+        "--seeds", type=int, default=3, help="draws of sources, and divisions into folds (default: 3)"
     )
-    parser.add_argument("--output", type=Path, help="tables to read, .md")
+    parser.add_argument("--output", type=Path, help="write the tables to this file, .md")
     args, probe, failures = opened(parser)
     curves = Curves(probe)
     found = {
@@ -59,14 +65,17 @@ def main() -> int:
 
 
 class Curves:
-    """Learning curves of all inputs of a probe."""
+    """The learning curves of a kernel head on all inputs of a probe."""
 
     def __init__(self, probe: Probe):
         self.probe = probe
         self.inputs = tuple(probe.points)
 
     def over_sources(self, cuts: Sequence[Parts]) -> list[dict[str, Any]]:
-        """A row for each of SHARES: of each draw's parts, fitted to so many of the sources."""
+        """Make a row for each of SHARES: the figures if only that share of the sources is fitted to.
+
+        `cuts`: for each draw, its parts.
+        """
         rows = []
         for share in SHARES:
             drawn = [self._thinned(parts, share, draw) for draw, parts in enumerate(cuts)]
@@ -84,7 +93,7 @@ class Curves:
         return rows
 
     def over_datasets(self) -> list[dict[str, Any]]:
-        """A row for each number of data sets that the left-out one is judged from."""
+        """Make a row for each number of data sets that the head is fitted to before it judges another one."""
         names = sorted(set(self.probe.datasets))
         rows = []
         for count in range(1, len(names)):
@@ -109,7 +118,10 @@ class Curves:
         ]
 
     def _some_sources(self, clips: np.ndarray, share: float, seed: int) -> np.ndarray:
-        """The clips of a share of the sources, of every data set and class alike; smaller shares lie in larger ones."""
+        """The clips of a share of each data set's sources, or of as many more as give _FEWEST clips of each class.
+
+        With the same seed, a smaller share is contained in a larger one.
+        """
         rng = np.random.default_rng(seed)
         kept: list[np.ndarray] = []
         for dataset in sorted(set(self.probe.datasets[clips])):
@@ -126,7 +138,7 @@ class Curves:
         return bool(np.min(np.bincount(labels, minlength=2)) >= _FEWEST)
 
     def _figures(self, drawn: Sequence[Parts]) -> dict[str, Any]:
-        """Mean over the parts of each draw, then mean and deviation over the draws."""
+        """Average over each draw's parts, then over draws; with the standard deviation of the accuracy over draws."""
         accuracy, auc = [], []
         for parts in drawn:
             judged = [self._judged(part) for part in parts]
@@ -146,12 +158,12 @@ class Curves:
 
 
 def gain(rows: Sequence[dict[str, Any]]) -> float:
-    """Points of accuracy that the last step of a curve gave."""
+    """The percentage points of accuracy that the last step of a curve gave."""
     return round(100 * (rows[-1]["accuracy"] - rows[-2]["accuracy"]), 2)
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """The curves as Markdown."""
+    """The curves as Markdown tables."""
     lines = []
     for name, rows in found.items():
         heads = [k for k in rows[0] if k != "accuracy_sd"]

@@ -1,9 +1,11 @@
-"""Sends a video again and again at the speed at which it plays, as a camera would: MPEG-TS over TCP on the loopback.
+"""Imitate a camera: send a video in real time, over and over, as MPEG-TS over TCP on the loopback interface.
 
     python benchmarks/loopback_camera.py VIDEO.mp4 PORT [--cut-at 10,25.5 --away-s 2]
 
-One viewer at a time; a viewer that comes back finds the camera where it is by then. VIDEO is H.264 with a key frame a
-second, as `prepared` makes it. Each `cut` breaks the connection, so many seconds after the first viewer came.
+VIDEO is H.264 with a key frame every second, as the function `prepared` makes it. The camera starts when the first
+viewer connects, serves one viewer at a time, and keeps running while there is none: a viewer that reconnects sees what
+is shown by then. The camera breaks the first connection at the first time of --cut-at, the next one at the next time,
+and so on (in seconds since its start). After each it serves nobody for --away-s seconds.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import av
 import numpy as np
 
-#: Fine enough for any rate, and what MPEG-TS counts in.
+#: Time base of the packets sent, in seconds: the clock of MPEG-TS, fine enough for any frame rate.
 _BASE = Fraction(1, 90_000)
 
 
 def prepared(video: Path, path: Path, seconds: float, height: int) -> Path:
-    """The first seconds of a video as a camera would send it."""
+    """Encode the first `seconds` of a video to `path` as a camera would, and return `path`.
+
+    H.264 for low latency, `height` pixels high, at a constant rate, with a key frame every second.
+    """
     with av.open(str(video)) as source, av.open(str(path), "w") as out:
         (track,) = source.streams.video[:1]
         rate = Fraction(track.average_rate or 25).limit_denominator(1001)
@@ -47,7 +52,7 @@ def prepared(video: Path, path: Path, seconds: float, height: int) -> Path:
 
 
 class _Viewer:
-    """A connection as a file that FFmpeg writes to."""
+    """A connection, as a file that FFmpeg can write to."""
 
     def __init__(self, connection: socket.socket):
         self._connection = connection
@@ -58,7 +63,7 @@ class _Viewer:
 
 
 def _packets(video: Path, from_s: float) -> Iterator[tuple[float, av.Packet]]:
-    """Packets from a key frame on, with the time of each since the camera began, without an end."""
+    """Yield (seconds since the camera started, packet) for ever, from the first key frame at or after `from_s`."""
     round_s = 0.0
     with av.open(str(video)) as source:
         length_s = float((source.duration or 0) / av.time_base)
@@ -78,7 +83,10 @@ def _packets(video: Path, from_s: float) -> Iterator[tuple[float, av.Packet]]:
 
 
 def _send(video: Path, viewer: socket.socket, began_s: float, until_s: float) -> None:
-    """Send to one viewer until it goes, or the camera is cut."""
+    """Send to one viewer until `until_s`. Both times are in seconds since the epoch.
+
+    Raises av.FFmpegError or OSError if the viewer leaves.
+    """
     with av.open(video) as source, av.open(_Viewer(viewer), "w", format="mpegts") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         for time_s, packet in _packets(video, time.time() - began_s):
@@ -92,7 +100,11 @@ def _send(video: Path, viewer: socket.socket, began_s: float, until_s: float) ->
 
 
 def serve(video: Path, port: int, cut_at_s: Sequence[float], away_s: float) -> None:
-    """Wait for viewers, until the process is ended."""
+    """Serve viewers on 127.0.0.1, one after another, until the process ends.
+
+    `cut_at_s`: when each connection is broken, in seconds since the first viewer connected. `away_s`: how long nobody
+    is served after that.
+    """
     with socket.create_server(("127.0.0.1", port)) as listening:
         began_s: float | None = None
         cuts = list(cut_at_s)
@@ -110,7 +122,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("video", type=Path)
     p.add_argument("port", type=int)
-    p.add_argument("--cut-at", default="", help="seconds, comma separated")
+    p.add_argument("--cut-at", default="", help="when to break connections, in seconds, comma separated")
     p.add_argument("--away-s", type=float, default=2.0)
     args = p.parse_args()
     serve(args.video, args.port, [float(s) for s in args.cut_at.split(",") if s], args.away_s)

@@ -1,20 +1,21 @@
-"""Recordings with fights at known times, made of clips that a model was not trained on, for bench_recordings.py.
+"""Make recordings with fights at known times, from clips that a model was not trained on, for bench_recordings.py.
 
     python benchmarks/make_recordings.py --data-root DATA --models MODEL --parts 2 --quiet QUIET --output recordings
     python benchmarks/make_recordings.py --data-root DATA --models FOLD_0 FOLD_1 --quiet QUIET --output recordings
 
-DATA/combined_all is what combine_all_datasets.py makes. Left out is every source with a clip that the model was
-trained, selected or tuned on, or with a copy of one (evaluation/training_overlap.py). Sources are divided into parts,
-and no two parts show the same source. With several models each has a part of its own, of sources that are new to it.
+DATA/combined_all is made by combine_all_datasets.py. A source is left out if the model was trained, selected or tuned
+on one of its clips or on a copy of one (evaluation/training_overlap.py). The other sources are divided into parts; no
+source is shown in two of them. With several models, each has its own part, whose sources are all new to it.
 
-Each recording keeps to one data set: fights of 2 to 20 s, clips of one source each, among quiet scenes, also of one
-source each. Videos below --quiet are a data set of their own, in which nobody fights; each folder there is a source.
-Recordings differ in size, rate and quality; pictures are stretched to the size, as networks squeeze them anyway; light
-jumps now and then; a scene may be mirrored.
+A recording shows clips of one data set: fights of 2 to 20 s among quiet scenes. Each fight and each scene is made of
+clips of one source and may be mirrored. The videos below --quiet are a data set of their own, in which nobody fights;
+each of its folders is a source. Recordings differ in picture size, frame rate and quality. Pictures are stretched to
+the size, because networks do not keep the proportions either. The light changes abruptly now and then.
 
-Writes into --output the MP4 files, truth.csv (file, start_s, end_s of each fight), footage.csv (which clip is shown
-when) and recordings.csv. Killed, or asked for more hours, the same command goes on where it was. The plan depends on
-the clips and the seed alone. Prints one JSON line.
+Writes to --output the MP4 files, truth.csv (file, start, end, data set and source of each fight), footage.csv (which
+clip is shown when) and recordings.csv (how each was recorded). After it was killed, or with more --hours, the same
+command continues where it stopped. What is shown depends only on the clips, the models, --minutes, --fights-an-hour,
+--parts and --seed. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from violence_detection.system.console import log
 from violence_detection.video import decode, writer
 from violence_detection.video.video_files import VideoSearch
 
-#: To be given another value whenever the same plan gives other pictures.
+#: Raise it whenever the same plan results in other pictures, so that existing files are made again.
 VERSION = 1
 TRUTH = ("file", "start_s", "end_s", "dataset", "source")
 FOOTAGE = ("file", "start_s", "end_s", "label", "dataset", "source", "clip")
@@ -51,23 +52,34 @@ RECORDINGS = ("file", "style", "part", "duration_s", "fights", "width", "height"
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--data-root", type=Path, required=True, help="with combined_all/manifest.csv")
+    p.add_argument("--data-root", type=Path, required=True, help="folder with combined_all/manifest.csv")
     p.add_argument(
-        "--models", type=Path, nargs="+", default=[], help="whose clips are not shown (default: any are)"
+        "--models",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="models whose training clips are not shown (default: none)",
     )
-    p.add_argument("--quiet", type=Path, help="folder with videos in which nobody fights")
-    p.add_argument("--output", type=Path, required=True, help="folder of the recordings")
-    p.add_argument("--hours", type=float, default=10.0, help="of all recordings together (default: 10)")
-    p.add_argument("--minutes", type=float, default=12.0, help="of each recording (default: 12)")
+    p.add_argument("--quiet", type=Path, help="folder of videos in which nobody fights")
+    p.add_argument("--output", type=Path, required=True, help="folder for the recordings")
     p.add_argument(
-        "--fights-an-hour", type=float, default=30.0, help="in recordings with fights (default: 30)"
+        "--hours", type=float, default=10.0, help="length of all recordings together (default: 10)"
     )
-    p.add_argument("--parts", type=int, help="of sources (default: one a model)")
+    p.add_argument("--minutes", type=float, default=12.0, help="length of each recording (default: 12)")
+    p.add_argument(
+        "--fights-an-hour",
+        type=float,
+        default=30.0,
+        help="fights per hour, in recordings with fights (default: 30)",
+    )
+    p.add_argument(
+        "--parts", type=int, help="parts that the sources are divided into (default: one per model)"
+    )
     p.add_argument("--seed", type=int, default=0)
     args = cli.parse(p, argv)
     count = args.parts or max(len(args.models), 1)
     if len(args.models) > 1 and count != len(args.models):
-        raise UserError("several models have a part each: leave --parts out")
+        raise UserError("--parts is given, but several models have a part each. Leave --parts out")
     clips = labelled(args.data_root)
     quiet, failures = quiet_clips(args.quiet) if args.quiet else ([], [])
     known = [known_sources(model, args.data_root) for model in args.models]
@@ -113,9 +125,9 @@ def labelled(data_root: Path) -> list[Clip]:
 
 
 def known_sources(model: Path, data_root: Path) -> set[str]:
-    """Sources with a clip that the model was trained, selected or tuned on, or with a copy of one.
+    """The sources with a clip that the model was trained, selected or tuned on, or with a copy of one.
 
-    Raises UserError where the model does not say all that it was trained on.
+    Raises UserError if the model's list of its clips is incomplete.
     """
     from violence_detection.combine import manifest
     from violence_detection.evaluation import training_overlap
@@ -126,7 +138,7 @@ def known_sources(model: Path, data_root: Path) -> set[str]:
     loaded = trained_model.load(shipped.find(model))
     trained_on, lost = training_overlap.known_clips(loaded)
     if lost or (trained_on.role == "").any():
-        raise UserError(f"{model} does not say all that it was trained on. {lost}".strip())
+        raise UserError(f"{model} does not list all clips that it was trained on. {lost}".strip())
     touched = training_overlap.compare(
         loaded, rows, storage.sha256_file(combined / manifest.FILE_NAME)
     ).by_clip
@@ -134,7 +146,7 @@ def known_sources(model: Path, data_root: Path) -> set[str]:
 
 
 def quiet_clips(folder: Path) -> tuple[list[Clip], list[dict[str, str]]]:
-    """The videos below a folder as a data set of its name, and those that cannot be read."""
+    """The videos below a folder, as clips of a data set with the folder's name, and those that cannot be read."""
     clips, failures = [], []
     for path in sorted(VideoSearch(everywhere=True).below(folder)):
         name = path.relative_to(folder)
@@ -148,19 +160,23 @@ def quiet_clips(folder: Path) -> tuple[list[Clip], list[dict[str, str]]]:
     return clips, failures
 
 
-#: Begins the path of a clip that lies below --quiet.
+#: First part of the path of a clip below --quiet.
 _QUIET = "quiet"
 
 
 def divided(
     clips: Sequence[Clip], known: Sequence[Collection[str]], parts: int, seed: int
 ) -> list[list[Clip]]:
-    """The clips in parts by source. `known`: of each part, or of all, the sources that it may not show.
+    """Divide the clips into parts by source; return the clips of each part.
 
-    What may be shown in every part is divided so that each has its share of every data set and class; what may be shown
-    in one alone is there, with all of its data set that no other part alone may show: data sets that were left out of a
-    training. A data set without a quiet clip in a part is not shown there. Raises UserError where too few sources are
-    left.
+    `known`: for each part, the sources that it may not show; a single collection applies to all parts. A source that
+    every part may show goes to any, so that each part has its share of every data set and class. A source that only one
+    part may show goes there. If all such sources of a data set belong to one part, as with a data set that was left out
+    of one model's training, the sources of it that every part may show go there, too. A source that several but not all
+    parts may show goes to the first of these.
+
+    A data set without quiet clips in a part is not shown there. Raises UserError if a part has no clips, or if there
+    are fewer sources to divide than parts.
     """
     from violence_detection.combine import split
 
@@ -191,21 +207,24 @@ def divided(
     found = [_with_quiet([c for c in clips if part_of.get(c.source) == i]) for i in range(parts)]
     if not all(found):
         raise UserError(
-            "the models were trained on every source, or on copies of their clips: none is left to show"
+            "no clips are left to show in one part: the models were trained on all sources or on copies of their "
+            "clips, or none of those left is quiet. Use other --models, or add clips of other sources"
         )
     return found
 
 
 def _with_quiet(clips: Sequence[Clip]) -> list[Clip]:
-    """The clips of the data sets that have a quiet one."""
+    """The clips of the data sets that have a quiet clip among them; the others are named in a warning."""
     calm = {c.dataset for c in clips if not c.is_fight}
     if without := sorted({c.dataset for c in clips} - calm):
-        log.warning("no recordings of %s in one part: of it no quiet clip is left", ", ".join(without))
+        log.warning(
+            "no recordings of %s in one part, because no quiet clip of it is left there", ", ".join(without)
+        )
     return [c for c in clips if c.dataset in calm]
 
 
 def shown(quiet: Stock, fights: Stock | None) -> dict[str, Any]:
-    """Of a data set: its clips of both kinds, how often each was shown, and repeats in a recording."""
+    """Figures of a data set's clips of either kind: how many, how often shown, and how often twice in a recording."""
 
     def of(stock: Stock) -> dict[str, Any]:
         return {
@@ -220,7 +239,7 @@ def shown(quiet: Stock, fights: Stock | None) -> dict[str, Any]:
 
 
 def write_tables(output: Path, plans: Sequence[Sequence[Plan]]) -> None:
-    """truth.csv, footage.csv and recordings.csv."""
+    """Write truth.csv, footage.csv and recordings.csv to the folder `output`. `plans`: those of each part."""
     output.mkdir(parents=True, exist_ok=True)
     disks.check_writable(output, "--output")
     every = [plan for part in plans for plan in part]
@@ -257,11 +276,11 @@ def _footage(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def write_recording(plan: Plan, path: Path, data_root: Path, quiet: Path | None) -> None:
-    """Write a recording, unless the file is there that the same plan gave."""
+    """Write a recording to `path`, unless it already contains one of the same plan and VERSION."""
     made_by = storage.stable_hash([VERSION, asdict(plan)], 32)
     if writer.comment_of(path) == made_by:
         return
-    # ultrafast: a camera's own encoder does not try harder, and it takes a third of the time
+    # ultrafast takes a third of the time, and compresses no worse than the encoder in a camera
     with (
         storage.atomic_path(path) as temporary,
         writer.h264(temporary, plan.fps, made_by, plan.crf, "ultrafast") as put,
@@ -272,7 +291,7 @@ def write_recording(plan: Plan, path: Path, data_root: Path, quiet: Path | None)
 
 
 def pictures(plan: Plan, data_root: Path, quiet: Path | None) -> Iterator[decode.Frame]:
-    """The recording's frames, (height, width, 3) uint8 RGB, `plan.fps` a second."""
+    """Yield the recording's frames, (height, width, 3) uint8 RGB, `plan.fps` per second."""
     number = 0
     for piece in plan.pieces:
         is_quiet = piece.clip.path.startswith(f"{_QUIET}/")
@@ -297,7 +316,7 @@ def pictures(plan: Plan, data_root: Path, quiet: Path | None) -> Iterator[decode
 
 
 def lit(frame: decode.Frame, jumps: Sequence[Jump], time_s: float) -> decode.Frame:
-    """The picture as the light is at a moment."""
+    """The frame as it looks under the light of that moment."""
     for jump in jumps:
         if jump.start_s <= time_s < jump.end_s:
             return np.asarray(cv2.LUT(frame, _curve(jump)))

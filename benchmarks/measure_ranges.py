@@ -1,13 +1,15 @@
-"""How large what goes into the layers of a backbone is on real clips, so that it may judge in 8 bits.
+"""Measure the range of the inputs of a backbone's layers on real clips, so that the backbone can judge in 8 bits.
 
     python benchmarks/measure_ranges.py --clips ../data/raw --write
     python benchmarks/measure_ranges.py --clips ../data/raw --backbone dinov2_spread --write
 
-Writes <backbone's file>_ranges.json in violence_detection/backbones/networks (see backbones/eight_bits.py), and prints
-one JSON line: of clips that the ranges were not measured on, how far features are off in 8 and in 16 bits.
+With --write, writes i3d_ranges.json or dinov2_ranges.json to violence_detection/backbones/networks (see
+backbones/eight_bits.py). Prints one JSON line: how far features computed in 16 bits (`bfloat16`) and in 8 bits (`int8`)
+are from those in float32, on clips that the ranges were not measured on.
 
-    features     ||a - b|| / ||b|| of a clip's features and stream, b in float32: mean and largest
-    processor_s  of a clip and stream
+    features     ||a - b|| / ||b||, where a are the features of a clip and stream and b the same in float32: [mean,
+                 largest]
+    processor_s  processor seconds per clip and stream
 """
 
 from __future__ import annotations
@@ -38,22 +40,30 @@ from violence_detection.video.augment import PLAIN
 from violence_detection.video.video_files import VideoSearch
 
 TO = Path(__file__).resolve().parents[1] / "violence_detection/backbones/networks"
-#: A dense layer of whose inputs one is so many times their root mean square stays in 16 bits: steps would be too wide.
+#: A dense layer stays in 16 bits if an input of it is more than this many times their root mean square: with such an
+#: outlier in the range, the steps of 8 bits are too wide.
 OUTLIER = 25
 FILES = {"i3d_actions": "i3d_ranges.json", "dinov2_spread": "dinov2_ranges.json"}
 
 
 def main() -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--clips", type=Path, required=True, help="folder with videos, searched below")
-    p.add_argument("--model", default="accurate", help="with whose pictures (default: accurate)")
+    p.add_argument("--clips", type=Path, required=True, help="folder with videos, also in its subfolders")
+    p.add_argument("--model", default="accurate", help="model that defines the pictures (default: accurate)")
     p.add_argument("--backbone", choices=tuple(FILES), default="i3d_actions")
-    p.add_argument("--limit", type=int, default=48, help="clips, evenly spread; as many others are compared")
+    p.add_argument(
+        "--limit",
+        type=int,
+        default=48,
+        help="clips to measure, evenly spread; as many others are compared (default: 48)",
+    )
     p.add_argument("--write", action="store_true", help="write the ranges beside the backbone's code")
     args = cli.parse(p)
     paths = sorted(VideoSearch().below(args.clips))
     if len(paths) < 2 * args.limit:
-        raise UserError(f"{args.clips} has {len(paths)} videos, fewer than {2 * args.limit}")
+        raise UserError(
+            f"{args.clips} has {len(paths)} videos, but twice --limit are needed: {2 * args.limit}"
+        )
     some = [paths[i] for i in np.linspace(0, len(paths) - 1, 2 * args.limit).round().astype(int)]
     detector = load(args.model)
     (run,) = (r for r in detector.runs if r.name == args.backbone)
@@ -66,7 +76,7 @@ def main() -> int:
 
 
 def pictures(detector: Detector, run: BackboneRun, paths: Sequence[Path]) -> Iterator[np.ndarray]:
-    """What the backbone sees of the middle of each clip, (F, S, S, 3) uint8, one stream after the other."""
+    """Yield what the backbone sees of each clip's middle window, (F, S, S, 3) uint8, one stream after the other."""
     viewer = detector.runs.index(run)
     for path in paths:
         found = decode.packet_timing(path)
@@ -76,7 +86,7 @@ def pictures(detector: Detector, run: BackboneRun, paths: Sequence[Path]) -> Ite
 
 
 def measured(run: BackboneRun, shown: Iterator[np.ndarray]) -> list[ActivationRange]:
-    """The range over all the pictures of each convolution, and of dense layers but those with outliers."""
+    """The input range, over all pictures, of each convolution and of each dense layer without outliers."""
     import openvino as ov
     from openvino import opset13 as ops
 
@@ -101,7 +111,7 @@ def measured(run: BackboneRun, shown: Iterator[np.ndarray]) -> list[ActivationRa
 def compare(
     run: BackboneRun, ranges: Sequence[ActivationRange], shown: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """How far features are off, and what they cost."""
+    """Compare features in 16 and in 8 bits with those in float32: distance, and processor time per clip and stream."""
     backbone = replace(run.backbone, ranges=tuple(ranges))
     exact_runner = _runner(backbone, run, "float32")
     exact = [exact_runner(images) for images in shown]

@@ -1,4 +1,4 @@
-"""Peak memory of a process alone; what getrusage tells of one begins with that of the process that started it."""
+"""Measure the peak memory of a process alone. What getrusage reports starts at the memory of its parent process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Starts a command from a process so small that it adds nothing, and says behind its output what it took.
+#: Program that runs a command and prints its peak memory, in KiB, on a line after its output. It is so small that it
+#: does not raise that peak as the command's parent.
 _SMALL_PARENT = (
     "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
     "print('', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, sep='\\n'); sys.exit(code)"
@@ -15,14 +16,14 @@ _SMALL_PARENT = (
 
 
 def of_this_mb() -> int:
-    """Of this process so far, in MB."""
+    """The peak memory of this process so far, in MiB."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
 
 
 def of_command(
     command: Sequence[str], cwd: Path | None = None
 ) -> tuple[subprocess.CompletedProcess[str], int]:
-    """Run a command: how it ended with its stdout, and the peak of the largest of its processes in MB."""
+    """Run a command; return how it ended, with its stdout, and the peak memory in MiB of its largest process."""
     done = subprocess.run(
         [sys.executable, "-c", _SMALL_PARENT, *command],
         stdout=subprocess.PIPE,

@@ -1,18 +1,20 @@
-"""What features are worth on a data set that nobody trained on, and on unseen sources of one that was: in a minute.
+"""Measure in a minute what features are worth on unseen data sets, and on unseen sources of data sets that were seen.
 
     python benchmarks/probe_features.py --data-root DATA --backbone i3d,i3d_actions --streams rgb,crop,moving
 
-DATA/combined_all is what combine_all_datasets.py makes; features that are missing are extracted. The kernel head (see
-training/kernel_fit.py) is fitted to plain clips of train and val together
-    elsewhere   for each data set on the others, and judges it; the mean of the data sets, each counting alike
-    in set      for each of five folds by source on the other four, and judges it; the mean over --seeds cuts
-for every input alone, for all of them, and for all but one. Threshold 0.5, chosen beforehand. `without X` is compared
-with all clip by clip; the interval of the difference is by source. `at median`: had each data set's own median been the
-threshold. One JSON line; with --output also a table for reading.
+DATA/combined_all is made by combine_all_datasets.py; missing features are extracted. The kernel head (see
+training/kernel_fit.py) judges plain clips of train and val together in two ways:
+    elsewhere   each data set is judged by a head that was fitted to the others; data sets count equally in the mean
+    in set      each of five folds by source is judged by a head that was fitted to the other four; mean over --seeds
+                divisions into folds
+This is done for all inputs, for every input alone, and for all but one. An input is a backbone with a stream. Clips are
+judged by the sign of the head's margin, as if the threshold were 0.5. `without X` is compared with all inputs clip by
+clip; the interval of the difference is by source. `at median` is the accuracy if the median of each data set's own
+clips were its threshold. Prints one JSON line; --output also writes a table.
 
-`--beside FILE`: the same beside a network that is not fitted here, whose held-out logits FILE has (see held_out.py),
-and the network alone, and all inputs without it; figures are means over its fits. i3d_tuned_held_out.csv has those of
-`i3d_tuned`, the other member of `accurate`.
+--beside FILE averages the head with a network that is not fitted here. FILE contains the network's held-out logits (see
+held_out.py); i3d_tuned_held_out.csv has those of `i3d_tuned`, the other member of `accurate`. Two rows are added: the
+network alone, and all inputs without it. Figures are then means over the network's fits.
 """
 
 from __future__ import annotations
@@ -52,15 +54,15 @@ from violence_detection.training.training_data import Samples
 
 FOLDS = 5
 ALL, WITHOUT = "all", "without"
-#: What `--beside` brings, in the place of an input's name.
+#: Stands for the network of `--beside` where an input's name would be.
 NETWORK = "the network"
 MEASURES = ("accuracy", "roc_auc", "at_median")
 
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="cuts into folds by source (default: 3)")
-    parser.add_argument("--output", type=Path, help="a table to read, .md")
+    parser.add_argument("--seeds", type=int, default=3, help="divisions into folds by source (default: 3)")
+    parser.add_argument("--output", type=Path, help="write the table to this file, .md")
     args, probe, failures = opened(parser)
     rows = [probe.row(name, inputs) for name, inputs in probe.choices()]
     note_look(probe, rows)
@@ -75,13 +77,11 @@ def main() -> int:
 
 
 def opened(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Probe, Sequence[Any]]:
-    """The arguments, with the settings of features and head added, the probe of what they name, and failed clips.
+    """Parse the arguments and read the features: return (arguments, probe, clips whose features failed).
 
-    `parser` has --seeds.
+    `parser` already has --seeds; this adds --beside and the flags of features and head.
     """
-    parser.add_argument(
-        "--beside", type=Path, help="held-out logits of a network that judges beside it, .csv"
-    )
+    parser.add_argument("--beside", type=Path, help="held-out logits of a network to average with, .csv")
     cli.add_config(parser, FeatureConfig)
     cli.add_config(parser, ExtractConfig, skip=("augment", "features_only", "preview", "prune"))
     cli.add_config(parser, HeadConfig)
@@ -95,7 +95,7 @@ def opened(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Probe, 
 
 
 def note_look(probe: Probe, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Note in val's ledger that its clips were judged, with those of train, before anybody sees how well."""
+    """Record in val's ledger that its clips were judged, together with those of train, before the result is shown."""
     judged = set(probe.samples.rows.clip_id) & set(val_ledger.val_of(probe.combined))
     seen = {"accuracy": max(row["elsewhere"]["accuracy"] for row in rows), "n": len(probe.samples)}
     settings = storage.stable_hash([asdict(probe.head), [row["name"] for row in rows]], 64)
@@ -106,9 +106,11 @@ def note_look(probe: Probe, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 class Probe:
-    """Plain clips, (N, 1, T, C) an input, and the cuts that every choice of inputs is judged by.
+    """N plain clips, and the parts by which every choice of inputs is fitted and judged.
 
-    `beside`: a network that judges with it, if any.
+    `points`: for each input, the clips' mean features, (N, C). `left_out`: a part for each data set, judged after
+    fitting to the others. `cuts`: for each of `seeds` divisions, a part for each fold. `beside`: a network to average
+    with, if any.
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class Probe:
         ]  # fmt: skip
 
     def choices(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Named sets of inputs: all, each alone, all but one."""
+        """Yield (name, inputs) of each row: all inputs, each alone, all but one, and what `beside` adds."""
         names = tuple(self.points)
         yield ALL, names
         if len(names) > 1:
@@ -140,7 +142,11 @@ class Probe:
             yield f"{WITHOUT} {NETWORK}", names
 
     def row(self, name: str, inputs: Sequence[str]) -> dict[str, Any]:
-        """Both figures of these inputs, and what was right, on average: `right_elsewhere` and `right_in_set` (N,)."""
+        """Judge the clips by these inputs, elsewhere and in set.
+
+        Beside the figures, the row has `right_elsewhere` and `right_in_set`, (N,): the share of judgements of each clip
+        that are right.
+        """
         beside = None if name == f"{WITHOUT} {NETWORK}" else self.beside
         elsewhere = self._judged(inputs, self.left_out, beside.elsewhere if beside else ())
         in_set = np.concatenate(
@@ -159,9 +165,9 @@ class Probe:
         }
 
     def _judged(self, inputs: Sequence[str], parts: Parts, fits: Sequence[np.ndarray]) -> np.ndarray:
-        """What is said of each clip, (fits, N), or (1, N) without a network beside; 0 is the threshold.
+        """The margin of each clip with each fit of the network, (fits, N), or (1, N) without a network; threshold 0.
 
-        Without inputs the network judges alone.
+        Without inputs they are the network's logits alone.
         """
         if not inputs:
             return np.array(fits)
@@ -169,7 +175,7 @@ class Probe:
         return np.array(list(held_out.averaged(margins, fits, parts, self.labels))) if fits else margins[None]
 
     def margins(self, inputs: Sequence[str], parts: Parts) -> np.ndarray:
-        """What the machine says of each clip, by the part that holds it out: (N,); 0 is the threshold."""
+        """The margin of each clip, (N,), from the support vector machine of the part that judges it; threshold 0."""
         margins = np.empty(len(self.labels))
         for fitted, judged in parts:
             alike = self.alike(inputs, fitted, np.arange(len(self.labels)), fitted)
@@ -182,7 +188,7 @@ class Probe:
     def alike(
         self, inputs: Sequence[str], fitted: np.ndarray, these: np.ndarray, those: np.ndarray
     ) -> np.ndarray:
-        """The kernel between clips, by index (len(these), len(those)), of a head that is fitted to `fitted`."""
+        """The kernel between clips, (len(these), len(those)), of a head that is fitted to `fitted`; all are indices."""
         mean: Any = 0.0
         for name in inputs:
             points, counts = self.points[name], registry.length_counts(key.backbone_of(name))
@@ -203,7 +209,7 @@ class Probe:
         return {**means, "by_dataset": by_dataset}
 
     def compared(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The row without its clips; of `without X` the gain of X, in points, with its interval by source."""
+        """Drop a row's figures per clip; add to `without X` what X gains, in points, with its interval by source."""
         if not row["name"].startswith(WITHOUT):
             return shown(row)
         whole = next(r for r in rows if r["name"] == ALL)
@@ -211,12 +217,12 @@ class Probe:
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row without its clips."""
+    """Drop a row's figures per clip."""
     return {k: v for k, v in row.items() if not k.startswith("right_")}
 
 
 def gain(row: Mapping[str, Any], less: Mapping[str, Any], groups: np.ndarray) -> dict[str, Any]:
-    """The row without its clips, and what it gains over one with `less`, in points with an interval by source."""
+    """Drop a row's figures per clip; add what it gains over the row `less`, in points, with an interval by source."""
     out = shown(row)
     for figure in ("elsewhere", "in_set"):
         more = row[f"right_{figure}"].astype(float) - less[f"right_{figure}"].astype(float)
@@ -229,7 +235,7 @@ def gain(row: Mapping[str, Any], less: Mapping[str, Any], groups: np.ndarray) ->
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as Markdown."""
+    """The rows as a Markdown table."""
     names = sorted(rows[0]["elsewhere"]["by_dataset"])
     lines = [
         f"| inputs | elsewhere: accuracy %, AUC | at median | {' | '.join(names)} | in set: accuracy %, AUC | "

@@ -1,21 +1,24 @@
-"""What each ingredient of the roadmap is worth: the same clips judged by every stage, and the gain of each.
+"""Measure what each ingredient of the roadmap is worth, by judging the same clips with every stage.
 
     python benchmarks/progression.py --data-root DATA --output progression
 
-DATA/combined_all is what combine_all_datasets.py makes. For each seed the clips of train and val together are cut anew
-by source; one of five parts is held out and judged by every stage:
-    baseline     one LSTM, plain clips              ultra     a wider one, 5 variants of each clip
-    ultimate     BiLSTM with attention, 10 variants            + motion  the same with the motion stream beside rgb
-    the five members, and the ensemble of them, on both streams with 10 variants
+DATA/combined_all is made by combine_all_datasets.py. For each seed, the clips of train and val together are divided
+into five parts by source; one part is held out and judged by every stage:
+    baseline     one LSTM, plain clips
+    ultra        a wider LSTM, 5 variants of each clip
+    ultimate     a BiLSTM with attention, 10 variants
+    + motion     the same, with the motion stream in addition to rgb
+    (members)    each of the five members of the ensemble, both streams, 10 variants
+    ensemble     the average of the members
     + TTA        the ensemble, averaged over views of each clip
-    + hard       its members fine-tuned on hard clips, mined out of fold from what they were trained on; with TTA
-    + folds      the members of the folds that mined them, averaged instead; with TTA
-Heads, their units, streams and variants are those of the presets; all stages share one backbone and the other settings.
-So ultra differs from baseline in units and variants, ultimate from ultra in the head, its units and the variants, and
-every later row from the one it is compared with in one thing.
+    + hard       the members fine-tuned on hard clips, which are found out of fold among the train clips; with TTA
+    + folds      the average of the members that were trained in the folds to find hard clips; with TTA
+Heads, units, streams and variants are those of the presets; the backbone and all other settings are the same in all
+stages. So ultra differs from baseline in units and variants, ultimate from ultra in head, units and variants, and every
+later stage from the one that it is compared with in one thing.
 
-Writes <output>/predictions.csv (a row a clip, seed and stage), table.md, and prints one JSON line. A gain's interval is
-over sources. Killed, the same command goes on where it was.
+Writes <output>/predictions.csv (a row per clip, seed and stage) and table.md, and prints one JSON line. The interval of
+a gain is by source. After it was killed, the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTER_FOLDS = 5
-#: Stage -> the stage that it is compared with.
+#: For each stage, the stage that its gain is measured against.
 COMPARED = {
     "baseline": None,
     "ultra": "baseline",
@@ -68,7 +71,7 @@ COMPARED = {
     "+ hard": "+ TTA",
     "+ folds": "+ TTA",
 }
-#: The stages of one model that need not both streams: preset, streams.
+#: The preset and the streams of each stage that is a single model, except for the members.
 _SINGLE = {
     "baseline": ("baseline", ("rgb",)),
     "ultra": ("ultra", ("rgb",)),
@@ -80,11 +83,26 @@ _FOLDER = {"+ motion": "motion"}
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("--output", type=Path, default=Path("progression"), help="(default: progression)")
-    parser.add_argument("--seeds", type=int, default=3, help="cuts, each with other weights (default: 3)")
-    parser.add_argument("--views", type=int, default=4, help="of TTA, the plain clip included (default: 4)")
     parser.add_argument(
-        "--inner-folds", type=int, default=3, help="that mine hard clips and make + folds (default: 3)"
+        "--output",
+        type=Path,
+        default=Path("progression"),
+        help="folder for models and results (default: progression)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        help="divisions by source, each with other initial weights (default: 3)",
+    )
+    parser.add_argument(
+        "--views", type=int, default=4, help="views for TTA, the plain clip included (default: 4)"
+    )
+    parser.add_argument(
+        "--inner-folds",
+        type=int,
+        default=3,
+        help="folds that find hard clips and are the stage + folds (default: 3)",
     )
     parser.add_argument("--parallel", type=int, default=2, help="models trained at once (default: 2)")
     cli.add_config(parser, FeatureConfig, skip=("streams",), defaults={"backbone": ("efficientnet_lite0",)})
@@ -129,7 +147,7 @@ def main() -> int:
 
 
 def open_pool(config: FeatureConfig, where: ExtractConfig) -> Pool:
-    """All clips as one train part, with the variants of training in the cache."""
+    """Open all clips as one train part, with the variants for training in the cache."""
     where = replace(where, augment=_variants("ultimate"))
     names = set(manifest.read(where.data_root / "combined_all").dataset)
     choice = pools.Choice(names, all_clips=True)
@@ -137,7 +155,7 @@ def open_pool(config: FeatureConfig, where: ExtractConfig) -> Pool:
 
 
 def extract_views(runs: Sequence[Seed], config: FeatureConfig, where: ExtractConfig) -> None:
-    """See that the cache holds the views of what is held out."""
+    """Make sure that the cache has the views of the held-out clips."""
     for run in runs:
         rows = run.pool.rows(run.fold.held_out)
         names = augment.variant_names(augment.VIEW, run.views)
@@ -146,7 +164,7 @@ def extract_views(runs: Sequence[Seed], config: FeatureConfig, where: ExtractCon
 
 
 def note_look(combined: Path, runs: Sequence[Seed], ensemble_figures: dict[str, Any]) -> None:
-    """Note in val's ledger that its clips were judged, with those of train, before anybody sees how well."""
+    """Record in val's ledger that its clips were judged, together with those of train, before the result is shown."""
     judged = {clip_id for run in runs for clip_id in run.fold.held_out} & set(val_ledger.val_of(combined))
     seen = {
         "accuracy": ensemble_figures["accuracy"],
@@ -189,7 +207,7 @@ class Seed:
 
     @cached_property
     def inner(self) -> CrossValidation:
-        """Folds of what is not held out."""
+        """The folds of the clips that are not held out."""
         frame = self.pool.frame
         rest = replace(self.pool, frame=frame[~frame.clip_id.isin(self.fold.held_out)])
         target = frozenset(frame.dataset)
@@ -198,7 +216,7 @@ class Seed:
         return CrossValidation(MEMBERS, tuple(folds_), rest, self.settings, self.folder / "inner")
 
     def jobs(self) -> list[TrainingJob]:
-        """All models but the fine-tuned ones, which need the others."""
+        """Make the jobs of all models except the fine-tuned ones, which need the others first."""
         singles = [self._single(name) for name in _SINGLE]
         members = ensemble.jobs(MEMBERS, self.pool, self.fold, self.settings, self.folder, overwrite=False)
         return [*singles, *members, *self.inner.jobs()]
@@ -218,10 +236,10 @@ class Seed:
         )
 
     def predictions(self, at_once: int) -> pd.DataFrame:
-        """P(fight) of the held-out clips by every stage; fine-tunes the ensemble on the way."""
+        """Judge the held-out clips with every stage, after fine-tuning the ensemble; return P(fight) per clip."""
         log.info(
-            "seed %d: %d clips train, %d select, %d of %d sources are held out", self.seed, len(self.fold.train),
-            len(self.fold.selection), len(self.fold.held_out),
+            "seed %d: %d train clips, %d selection clips, %d clips of %d sources held out", self.seed,
+            len(self.fold.train), len(self.fold.selection), len(self.fold.held_out),
             self.pool.rows(self.fold.held_out).source_group.nunique(),
         )  # fmt: skip
         trained = member_jobs.run(self.jobs())
@@ -231,7 +249,7 @@ class Seed:
         ensemble.write(self.folder, parts, self.pool.plain(self.fold.selection), self.seed)
         cross_validation.finish(self.inner, trained[-len(self.inner.jobs()) :])
         oof = earlier_folds.out_of_fold(self.inner.folder, lambda *_: self.inner)
-        assert oof is not None  # written by the line before
+        assert oof is not None  # written by the call above
         hard.fine_tune(
             EnsembleConfig(), self.pool, self.fold, self.settings, oof, self.folder,
             lambda jobs, before: member_jobs.run(jobs, at_once=at_once, before=before), overwrite=False,
@@ -251,7 +269,7 @@ class Seed:
 
 
 def _with_streams(pool: Pool, config: FeatureConfig) -> Pool:
-    """The pool with the inputs of the configured streams only."""
+    """The pool with only the inputs of the configured streams."""
     names = {key.input_name(b, s) for b in config.backbone for s in key.for_backbone(config, b).streams}
     return replace(
         pool,
@@ -261,14 +279,14 @@ def _with_streams(pool: Pool, config: FeatureConfig) -> Pool:
 
 
 def _average(model: Path, samples: training_data.Samples) -> np.ndarray:
-    """P(fight) of a model, averaged over its members and the views of each clip: (n,)."""
+    """P(fight), (n,), of a model, averaged over its members and the views of each clip."""
     loaded = trained_model.load(model)
     inputs = {name: np.asarray(v[:]) for name, v in samples.inputs.items()}
     return loaded.average(loaded.average_views(inputs))
 
 
 def figures(predictions: pd.DataFrame, stage: str) -> dict[str, Any]:
-    """Accuracy of a stage over all seeds, its spread over them, and the gain over what it is compared with."""
+    """The figures of a stage over all seeds: accuracy, also by seed, and the gain over the stage in COMPARED."""
     from sklearn.metrics import roc_auc_score
 
     rows = predictions[predictions.stage == stage]
@@ -296,7 +314,7 @@ def figures(predictions: pd.DataFrame, stage: str) -> dict[str, Any]:
 
 
 def _right(rows: pd.DataFrame) -> np.ndarray:
-    """Which clips a stage judges right: (n,) bool, in the same order for every stage."""
+    """Which clips are judged right, (n,) bool, in the order of `rows`, which is the same for every stage."""
     return ((rows.p_violent >= trained_model.DEFAULT_THRESHOLD) == (rows.label == CLASS_NAMES[1])).to_numpy()
 
 

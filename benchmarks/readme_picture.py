@@ -1,12 +1,12 @@
-"""The README's picture: what a trained model makes of a video with a fight in the middle.
+"""Make the README's picture: how a trained model judges a video with a fight in the middle.
 
     python benchmarks/readme_picture.py --model demo/models_ensemble --output docs/verdict.png
 
 `make demo` trains that model. The video is about 40 s of generated scenes of one source that the demo's data do not
-hold: peaceful, then fights, then peaceful again. `test_violence_model.py` judges it as any other file. On the left is
-the frame of the annotated video at the height of the event, on the right the page of the run as Chromium shows it
-(playwright and an installed Chromium are needed). Nothing of a real video is in the picture, and it says nothing
-about real videos. Prints one JSON line.
+contain: peaceful, then fights, then peaceful again. `test_violence_model.py` judges it like any other file. The picture
+shows, on the left, the frame of the annotated video at the event's highest P(violent) and, on the right, the page of
+the run in Chromium, so playwright and Chromium must be installed. It contains no real video, and says nothing about
+real videos. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -34,20 +34,25 @@ from violence_detection.video import decode, writer
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Scenes of about 2 s before, in and after the fight.
+#: Label and number of scenes, of about 2 s each, before, in and after the fight.
 _SCENES = (("nonfight", 7), ("fight", 6), ("nonfight", 7))
-#: The page is shown at this size, and shrunk to the height of the picture with the frame beside it.
+#: Size at which the page is shown before it is scaled to _HEIGHT: width, height.
 _PAGE_SIZE = (860, 640)
-_HEIGHT, _GAP = 480, 12
+#: Height of the picture in pixels.
+_HEIGHT = 480
+#: Gap between the frame and the page in pixels.
+_GAP = 12
+#: Time for the player to go to the event before the screenshot.
 _UNTIL_SHOWN_MS = 2000
+#: Names that Chromium may have on the PATH.
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> int:
     p = cli.parser(__doc__)
-    p.add_argument("--model", type=Path, required=True, help="a trained ensemble or model folder")
-    p.add_argument("--output", type=Path, required=True, help="the picture, .png")
-    p.add_argument("--seed", type=int, default=0, help="seed of place and people (default: 0)")
+    p.add_argument("--model", type=Path, required=True, help="folder of a trained ensemble or model")
+    p.add_argument("--output", type=Path, required=True, help="write the picture to this file, .png")
+    p.add_argument("--seed", type=int, default=0, help="seed of the place and the people (default: 0)")
     args = cli.parse(p)
     frames, fps, fight = make_frames(args.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -58,7 +63,9 @@ def main() -> int:
         verdict = judged(folder, args.model)
         event = max(verdict["events"], key=lambda e: e["p_violent"], default=None)
         if event is None:
-            raise UserError(f"{args.model} finds no event in the generated scenes. Train it again: make demo")
+            raise UserError(
+                f"{args.model} finds no event in the generated scenes. Train the model again (make demo)"
+            )
         frame = frame_at(folder / "annotated", event["peak_s"])
         page = screenshot(folder / "page" / "index.html")
     picture = beside(frame, page)
@@ -69,18 +76,23 @@ def main() -> int:
 
 
 def judged(folder: Path, model: Path) -> dict[str, Any]:
-    """Judge `folder`/street.mp4 as users do, with annotated video and page: the verdict."""
+    """Judge `folder`/street.mp4 with the script that users run, and return the verdict.
+
+    Also writes the annotated video to `folder`/annotated, and the page to `folder`/page.
+    """
     command = [sys.executable, str(ROOT / "test_violence_model.py"), "street.mp4", "--model", str(model.resolve()),
                "--annotate", "annotated", "--timeline", "page", "--merge-gap-s", "2.5"]  # fmt: skip
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"judging ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise UserError(
+            f"test_violence_model.py failed with exit code {done.returncode}:\n{done.stderr[-2000:]}"
+        )
     verdict: dict[str, Any] = json.loads(done.stdout)["videos"][0]
     return verdict
 
 
 def frame_at(folder: Path, time_s: float) -> np.ndarray:
-    """The frame that the one video of a folder shows at that moment, (H, W, 3) uint8 RGB."""
+    """The frame, (H, W, 3) uint8 RGB, that the only video of a folder shows at `time_s`."""
     (path,) = folder.glob("*.mp4")
     info = decode.timing(path)
     number = min(round(time_s * info.fps), info.n_frames - 1)
@@ -89,12 +101,12 @@ def frame_at(folder: Path, time_s: float) -> np.ndarray:
 
 
 def screenshot(page: Path) -> np.ndarray:
-    """The page with its player at the begin of the first event, (H, W, 3) uint8 RGB."""
+    """Take a picture, (H, W, 3) uint8 RGB, of the page with its player at the start of the first event."""
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
     if chromium is None:
-        raise UserError("no Chromium is installed: apt install chromium")
+        raise UserError("Chromium is not installed. Install it with: apt install chromium")
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         view = browser.new_page()
@@ -110,7 +122,7 @@ def screenshot(page: Path) -> np.ndarray:
 
 
 def beside(*pictures: np.ndarray) -> np.ndarray:
-    """Pictures of any size beside each other, of one height, on white."""
+    """Scale pictures of any size to one height, and place them beside each other on white."""
     scaled = []
     for picture in pictures:
         width = round(picture.shape[1] * _HEIGHT / picture.shape[0])
@@ -121,7 +133,10 @@ def beside(*pictures: np.ndarray) -> np.ndarray:
 
 
 def make_frames(seed: int) -> tuple[list[np.ndarray], float, tuple[float, float]]:
-    """Scenes of one source, joined: frames (H, W, 3) uint8 BGR, their rate, and the fight's start and end in s."""
+    """Render scenes of one source in a row: frames (H, W, 3) uint8 BGR, frames per second, (start, end) of the fight.
+
+    Start and end are in seconds.
+    """
     source = scenes.make_source("street", stable_seed("readme picture", seed))
     frames: list[np.ndarray] = []
     borders = [0]

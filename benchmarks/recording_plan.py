@@ -1,6 +1,6 @@
-"""What a made recording shows when: fights at known times among quiet clips of the same data set.
+"""Plan what a made recording shows when: fights at known times among quiet clips of the same data set.
 
-Pure: clips in, a plan out; make_recordings.py writes the video. The same clips and seed give the same plan.
+Nothing is read or written here; make_recordings.py makes the video. The same clips and seed give the same plan.
 """
 
 from __future__ import annotations
@@ -13,14 +13,26 @@ from typing import TypeVar
 
 import numpy as np
 
-#: How long a fight is, log-uniformly drawn, and how long one place is shown without a fight, in seconds.
-FIGHT_S, SCENE_S = (2.0, 20.0), (8.0, 40.0)
-#: So long it is quiet at the beginning, between two fights and at the end, at least.
+#: Shortest and longest fight, in seconds. Lengths are drawn log-uniformly.
+FIGHT_S = (2.0, 20.0)
+#: Shortest and longest scene without a fight that is asked for, in seconds. Drawn uniformly.
+SCENE_S = (8.0, 40.0)
+#: Least time without a fight at the beginning, between two fights and at the end, in seconds.
 QUIET_S = 15.0
-#: What recordings differ in: lines and columns, frames a second, x264's constant rate factor (higher: coarser).
-SIZES, RATES, QUALITIES = ((640, 360), (480, 360), (320, 240)), (10.0, 12.5, 15.0, 25.0), (21, 26, 31)
-#: Light changes at once about so often, for so long, by such a gain and offset (of 255).
-JUMP_EVERY_S, JUMP_LASTS_S, JUMP_GAIN, JUMP_OFFSET = 90.0, (4.0, 60.0), (0.65, 1.4), (-25.0, 25.0)
+#: Picture sizes, (width, height).
+SIZES = ((640, 360), (480, 360), (320, 240))
+#: Frames per second.
+RATES = (10.0, 12.5, 15.0, 25.0)
+#: Constant rate factors of x264; higher is coarser.
+QUALITIES = (21, 26, 31)
+#: Mean time from the end of one abrupt change of the light to the next, in seconds. Drawn exponentially.
+JUMP_EVERY_S = 90.0
+#: Shortest and longest change of the light, in seconds.
+JUMP_LASTS_S = (4.0, 60.0)
+#: Smallest and largest factor of the brightness.
+JUMP_GAIN = (0.65, 1.4)
+#: Smallest and largest number that is then added to it; brightness goes up to 255.
+JUMP_OFFSET = (-25.0, 25.0)
 
 
 T = TypeVar("T")
@@ -28,7 +40,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Clip:
-    """A labelled clip. `path` below the data root, or of quiet footage; clips of one source follow one another."""
+    """A labelled clip. `path`: relative to the data root, or, behind `quiet/`, to the folder of quiet footage.
+
+    A source's clips follow one another in the natural order of their paths.
+    """
 
     path: str
     is_fight: bool
@@ -39,7 +54,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a recording that shows the beginning of a clip, mirrored or not."""
+    """A stretch of a recording that shows a clip, or its beginning, mirrored or not."""
 
     clip: Clip
     start_s: float
@@ -49,7 +64,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Jump:
-    """A change of light: pictures * gain + offset between two moments."""
+    """A change of light from `start_s` to `end_s`: pixel values (0 to 255) become value * gain + offset."""
 
     start_s: float
     end_s: float
@@ -59,7 +74,11 @@ class Jump:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recording: what it shows, in order and without gaps, and how it is recorded. `fights`: (start, end) in s."""
+    """A recording: what it shows, in order and without gaps, and how it is recorded.
+
+    `style`: the data set whose clips it shows. `size`: (width, height). `crf`: x264's constant rate factor. `fights`:
+    (start, end) of each, in seconds.
+    """
 
     name: str
     style: str
@@ -77,8 +96,10 @@ class Plan:
 
 @dataclass
 class Stock:
-    """Clips of one kind. Those that were shown least often come first, and none comes twice in a recording if it can be
-    avoided.
+    """The clips of one kind, and how often each was shown.
+
+    Clips shown least often are chosen first. No clip is shown twice in a recording if that can be avoided; `repeats`
+    counts how often it was.
     """
 
     clips: Sequence[Clip]
@@ -95,13 +116,15 @@ class Stock:
         self._in_recording.clear()
 
     def scene(self, wanted_s: float, least_s: float, rng: np.random.Generator) -> list[Clip]:
-        """Clips of one source that follow one another, of `wanted_s` if the source has so many, and at least `least_s`.
+        """Choose successive clips of one source, and count them as shown.
 
-        Raises ValueError where no source has that.
+        They last at least `wanted_s` seconds in all. If the next clip would repeat in the recording more often than the
+        first, or the source has no more, they last less, but at least `least_s`. Raises ValueError if no source has
+        clips of `least_s` seconds.
         """
         fits = [c for c in self.clips if self._length_s(c.source) >= least_s]
         if not fits:
-            raise ValueError(f"no source has clips of {least_s:g} s together")
+            raise ValueError(f"no source has clips of {least_s:g} s in total")
         rarest = min(self._rank(c) for c in fits)
         first = _drawn(sorted((c for c in fits if self._rank(c) == rarest), key=lambda c: c.path), rng)
         row = self._sources[first.source]
@@ -131,7 +154,10 @@ def plan(
     name: str, style: str, quiet: Stock, fights: Stock | None, minutes: float, fights_an_hour: float,
     rng: np.random.Generator,
 ) -> Plan:  # fmt: skip
-    """A recording of `minutes`, a scene more or less. `fights`: None for a recording in which nobody fights."""
+    """Plan a recording of `minutes`, or up to a scene longer. `fights`: None for one in which nobody fights.
+
+    The time between fights is drawn such that there are about `fights_an_hour`.
+    """
     quiet.begin_recording()
     if fights:
         fights.begin_recording()
@@ -158,7 +184,7 @@ def plan(
 def _show(
     pieces: list[Piece], clips: Sequence[Clip], at_s: float, most_s: float, rng: np.random.Generator
 ) -> float:
-    """Add the clips, `most_s` of them; returns where they end."""
+    """Append the clips to `pieces`, cut off after `most_s` in all; return when the last one ends."""
     end_s, mirrored = at_s + most_s, bool(rng.integers(2))
     for clip in clips:
         stop_s = min(at_s + clip.duration_s, end_s)
@@ -182,21 +208,21 @@ def _drawn(values: Sequence[T], rng: np.random.Generator) -> T:
 
 
 def _natural(path: str) -> list[tuple[int, str]]:
-    """So that fi9 comes before fi10."""
+    """A key for sorting by the numbers in a path, so that fi9 comes before fi10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def stocks_of(clips: Sequence[Clip]) -> dict[str, tuple[Stock, Stock | None]]:
-    """By data set, sorted, its quiet clips and its fights, None where it has none.
+    """For each data set, sorted by name: its quiet clips and its fights, which are None if it has none.
 
-    Raises ValueError for a data set without quiet clips.
+    Raises ValueError if a data set has no quiet clips.
     """
     found: dict[str, tuple[Stock, Stock | None]] = {}
     for style in sorted({c.dataset for c in clips}):
         quiet = [c for c in clips if c.dataset == style and not c.is_fight]
         fights = [c for c in clips if c.dataset == style and c.is_fight]
         if not quiet:
-            raise ValueError(f"no quiet clip of {style}")
+            raise ValueError(f"data set {style} has no quiet clips")
         found[style] = Stock(quiet), Stock(fights) if fights else None
     return found
 
@@ -205,7 +231,10 @@ def plans(
     stocks: Mapping[str, tuple[Stock, Stock | None]], minutes: float, hours: float, fights_an_hour: float, seed: int,
     prefix: str = "",
 ) -> list[Plan]:  # fmt: skip
-    """Recordings of about `hours` together, the data sets in turn. A set without fights gives recordings without."""
+    """Plan recordings of at least `hours` in all, the data sets taking turns. Names begin with `prefix`.
+
+    The recordings of a data set without fights have none.
+    """
     rng = np.random.default_rng(seed)
     styles = list(stocks)
     made: list[Plan] = []

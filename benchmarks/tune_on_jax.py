@@ -1,18 +1,22 @@
-"""Trains the head `i3d_tuned` on Keras' JAX backend, for a GPU that TensorFlow does not reach.
+"""Train the head `i3d_tuned` on Keras' JAX backend, for a GPU that TensorFlow cannot use.
 
     python benchmarks/tune_on_jax.py pack --data-root DATA --models MODELS --member kernel --output PICTURES
     KERAS_BACKEND=jax python benchmarks/tune_on_jax.py fit --pictures PICTURES --weights FILE --output OUT [FIT ...]
     python benchmarks/tune_on_jax.py give --fits OUT --weights FILE --models MODELS --share 0.75
 
-Network, augmentation, optimiser, mixing of clips, schedule and average are the package's own; only the loop that makes
-the steps is here. MODELS is a folder that train_ensemble_models.py has made with a quicker member: its folds, left-out
-data sets and final fit are the runs, and each is fitted to the clips of that member's run. `pack` writes a small video
-of each clip (at most 5.12 s from its middle, 176 pixels, H.264) and pictures.json. `fit` writes OUT/<run>.npz: what was
-added to the published weights, in steps of 1/LEVELS of each channel's largest, and the logits of the clips held out and
-of quiet footage (--quiet) with several shares of the change. `give` puts them into MODELS, each into the folder of the
-member i3d_tuned of its run, where train_ensemble_models.py takes them as trained.
+Network, augmentation, optimiser, mixing of clips, learning rate schedule and averaging of weights are those of the
+package; only the training loop is here. MODELS is a folder that train_ensemble_models.py made with a quicker member
+(--member). Its folds, trainings without a data set, and final fit are the runs; each is repeated here with i3d_tuned on
+the same train clips.
 
-`fit` needs the packages jax and keras, but no TensorFlow, PyAV or FFmpeg. Fits that are there are not made again.
+pack    writes to PICTURES a small video of each clip (H.264, 176 x 176 pixels, at most 5.12 s from the middle) and of
+        each video below --quiet (whole, 12.5 frames per second), and pictures.json.
+fit     trains a network per run and writes OUT/<run>.npz: the change from the published weights, rounded to steps of
+        1/LEVELS of the largest change of each output channel; and the logits, with several shares of the change, of the
+        clips whose sources the run did not see and of windows of the quiet videos. Needs the packages jax and keras,
+        but not TensorFlow, PyAV or FFmpeg. A run whose file exists is not trained again.
+give    writes given_weights.npz to the folder of the member i3d_tuned of each run in MODELS, with the given share of
+        the change. train_ensemble_models.py uses these weights instead of training.
 """
 
 from __future__ import annotations
@@ -31,8 +35,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cv2
 import numpy as np
 
-SIDE, FRAMES, SPAN_S, LONGEST_S, MOST_FRAMES = 176, 32, 2.56, 5.12, 80
-SHARES = (0.5, 0.75, 1.0)  # of what was learnt, beside the published weights
+#: Width and height of the pictures that the network gets.
+SIDE = 176
+#: Frames that the network gets of a clip.
+FRAMES = 32
+#: Seconds that these frames are spread over.
+SPAN_S = 2.56
+#: Seconds that are packed of a clip, from its middle.
+LONGEST_S = 5.12
+#: Frames that are packed of a clip, at most.
+MOST_FRAMES = 80
+#: Shares of the change from the published weights with which held-out clips and quiet windows are judged.
+SHARES = (0.5, 0.75, 1.0)
+#: Batches that are prepared while the GPU computes.
 _BATCHES_AHEAD = 12
 
 
@@ -42,37 +57,46 @@ def main() -> int:
     )
     modes = parser.add_subparsers(dest="mode", required=True)
     p = modes.add_parser("pack")
-    p.add_argument("--data-root", type=Path, required=True, help="with combined_all")
-    p.add_argument("--models", type=Path, required=True, help="folder with the runs")
-    p.add_argument("--member", default="kernel", help="whose clips each run is fitted to (default: kernel)")
+    p.add_argument("--data-root", type=Path, required=True, help="folder with combined_all")
+    p.add_argument("--models", type=Path, required=True, help="folder with the runs of a trained ensemble")
+    p.add_argument("--member", default="kernel", help="member whose train clips are used (default: kernel)")
     p.add_argument("--quiet", type=Path, help="folder of videos in which nobody fights")
     p.add_argument("--output", type=Path, required=True)
     p = modes.add_parser("fit")
     p.add_argument(
-        "--pictures", type=Path, nargs="+", required=True, help="what `pack` wrote; may lie in parts"
+        "--pictures",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="folders that `pack` wrote; videos may be in any",
     )
     p.add_argument("--weights", type=Path, required=True, help="the published weights")
     p.add_argument("--output", type=Path, required=True)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--steps", type=int, default=300)
     p.add_argument("--batch-size", type=int, default=32)
-    p.add_argument("--levels", type=int, default=15, help="steps between 0 and a channel's largest change")
     p.add_argument(
-        "--window", choices=("middle", "any"), default="any", help="2.6 s of a train clip (default: any)"
+        "--levels", type=int, default=15, help="steps from 0 to a channel's largest change (default: 15)"
     )
-    p.add_argument("fits", nargs="*", help="names of runs (default: all)")
+    p.add_argument(
+        "--window",
+        choices=("middle", "any"),
+        default="any",
+        help="place of the 2.56 s of a train clip (default: any)",
+    )
+    p.add_argument("fits", nargs="*", help="names of the runs to fit (default: all)")
     p = modes.add_parser("give")
-    p.add_argument("--fits", type=Path, required=True, help="what `fit` wrote")
+    p.add_argument("--fits", type=Path, required=True, help="folder that `fit` wrote")
     p.add_argument("--weights", type=Path, required=True, help="the published weights")
     p.add_argument("--models", type=Path, required=True)
-    p.add_argument("--share", type=float, default=0.75, help="of the change (default: 0.75)")
+    p.add_argument("--share", type=float, default=0.75, help="share of the change (default: 0.75)")
     args = parser.parse_args()
     {"pack": pack, "fit": fit_all, "give": give}[args.mode](args)
     return 0
 
 
 def pack(args: argparse.Namespace) -> None:
-    """Write the clips' pictures, and which clips each run was fitted to."""
+    """Write a small video of each clip and quiet video, and pictures.json with the clips of each run."""
     import pandas as pd
 
     from violence_detection.combine import manifest
@@ -105,7 +129,11 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def _packed_video(path: Path, target: Path, row: dict[str, Any]) -> dict[str, Any]:
-    """Its frames evenly spaced over the middle of a clip, or 12.5 a second of quiet footage."""
+    """Write a small video and return its row.
+
+    It has the frames of up to LONGEST_S from the middle of a clip, at their own rate or, if that gives more than
+    MOST_FRAMES, evenly spaced; of quiet footage it has 12.5 frames per second.
+    """
     import av
 
     from violence_detection.video.pictures import resize
@@ -133,7 +161,7 @@ def _packed_video(path: Path, target: Path, row: dict[str, Any]) -> dict[str, An
 
 
 def give(args: argparse.Namespace) -> None:
-    """Put the weights of each fit into the member's folder of its run."""
+    """Write the weights of each fit to the folder of the member i3d_tuned of its run."""
     from violence_detection.backbones import numpy_pickle
     from violence_detection.backbones.networks import i3d
 
@@ -149,7 +177,7 @@ def give(args: argparse.Namespace) -> None:
 
 
 class Pictures:
-    """Packed clips: `data` (N, 80, S, S, 3) uint8, `count` (N,) frames of each, `span_s` (N,)."""
+    """The packed clips: `data` (N, 80, S, S, 3) uint8; per clip, its frames `count` (N,) and seconds `span_s` (N,)."""
 
     def __init__(self, folders: list[Path]):
         listed = [f / "pictures.json" for f in folders if (f / "pictures.json").is_file()]
@@ -170,14 +198,14 @@ class Pictures:
             self.data[i, : len(video)] = video
 
     def moments(self, i: Any, start: float) -> np.ndarray:
-        """Frame numbers (32,) of 2.56 s; `start`: share of what the clip is longer."""
+        """The numbers (32,) of the frames of 2.56 s of clip `i`; `start`: 0 for its first 2.56 s, 1 for its last."""
         span = min(self.span_s[i], SPAN_S)
         rate = self.count[i] / self.span_s[i]
         at = (self.span_s[i] - span) * start + (np.arange(FRAMES) + 0.5) * span / FRAMES
         return np.clip((at * rate).astype(np.int32), 0, self.count[i] - 1)
 
     def quiet_windows(self) -> tuple[list[tuple[str, float]], np.ndarray]:
-        """Every 2.5 s of the quiet videos: where, and frames (N, 32, S, S, 3)."""
+        """A window every 2.5 s of each quiet video: (its id, start in s) of each, and frames (N, 32, S, S, 3)."""
         where, windows = [], []
         for row, video in self.quiet:
             rate, start = len(video) / row["span"], 0.0
@@ -198,7 +226,7 @@ def _frames(paths: list[Path]) -> np.ndarray:
 
 
 def fit_all(args: argparse.Namespace) -> None:
-    """Make the fits, one after another."""
+    """Fit the runs one after another; those whose file exists are left out."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     cv2.setNumThreads(1)
     pictures = Pictures(args.pictures)
@@ -211,7 +239,7 @@ def fit_all(args: argparse.Namespace) -> None:
 
 
 class Fitter:
-    """The network once compiled, for any number of fits."""
+    """The network, compiled once for any number of fits."""
 
     def __init__(self, pictures: Pictures, args: argparse.Namespace):
         import jax
@@ -273,7 +301,7 @@ class Fitter:
         self.quiet_at, self.quiet = pictures.quiet_windows()
 
     def fit(self, name: str) -> dict[str, Any]:
-        """One run: steps, the logits of what it did not see, and the change of the weights."""
+        """Train one run; return losses, logits of clips of sources that it did not see, and the change of weights."""
         import jax.numpy as jnp
 
         pictures, args, number = self.pictures, self.args, self.args.seed
@@ -281,7 +309,8 @@ class Fitter:
         train = np.flatnonzero(np.isin(pictures.ids, run["train"]))
         held_out = np.flatnonzero(np.isin(pictures.ids, run["held_out"]))
         tv, ntv, ov = ([jnp.asarray(v) for v in part] for part in self.start)
-        ntv = [v + jnp.asarray(number * 1000 + 1, v.dtype) for v in ntv]  # the seeds of what is drawn
+        # they are the seeds of all that is random in training
+        ntv = [v + jnp.asarray(number * 1000 + 1, v.dtype) for v in ntv]
         order = self._drawn(train, number)
         rng = np.random.default_rng([number, 1])
         starts = rng.random(order.shape) if args.window == "any" else np.full(order.shape, 0.5)
@@ -323,7 +352,7 @@ class Fitter:
         return {**result, **self._packed(averaged)}
 
     def _drawn(self, train: np.ndarray, number: int) -> np.ndarray:
-        """Clips of each step, as often from each pair of data set and class."""
+        """The clips of each step, (steps, batch size): every pair of data set and class is drawn equally often."""
         pair = np.char.add(self.pictures.datasets[train], self.pictures.labels[train].astype(str))
         rng = np.random.default_rng(number)
         members = [train[pair == p] for p in np.unique(pair)]
@@ -335,7 +364,7 @@ class Fitter:
         return order[: self.args.steps * self.args.batch_size].reshape(self.args.steps, -1)
 
     def _with(self, averaged: list[np.ndarray], share: float) -> list[np.ndarray]:
-        """The network's weights between the published ones and the tuned; the last layer is the tuned one's."""
+        """The published weights plus `share` of the change from them; the last layer is the tuned one in full."""
         trunk = len(averaged) - 2
         return [
             p + share * (a - p) if i < trunk else a
@@ -354,7 +383,7 @@ class Fitter:
                 np.concatenate([some, some[:1].repeat(missing)]),
                 np.concatenate([when, when[:1].repeat(missing, 0)]),
             )
-            if data is not self.data:  # only those of the batch travel
+            if data is not self.data:  # `data` is on the CPU: only the batch goes to the device
                 found.append(
                     np.asarray(self.judged(weights, data[some_], np.arange(size), when_))[: len(some)]
                 )
@@ -363,7 +392,7 @@ class Fitter:
         return np.concatenate(found)
 
     def _packed(self, averaged: list[np.ndarray]) -> dict[str, Any]:
-        """Changes of the network's weights: int8 with a scale an output channel; the last layer as it is."""
+        """The change of the weights as int8 with a scale per output channel; the last layer and vectors as they are."""
         levels = self.args.levels
         values, scales = [], []
         for after, before in list(zip(averaged, self.start[0], strict=True))[:-2]:
@@ -381,7 +410,7 @@ class Fitter:
 
 
 def _unpacked(fit: Any, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-    """What `_packed` packed, as float32 arrays of these shapes."""
+    """The reverse of `Fitter._packed`: the changes of the weights as float32 arrays of these shapes."""
     values, scales, found = fit["values"], fit["scales"], []
     at = scale_at = 0
     for shape in shapes:
@@ -394,7 +423,9 @@ def _unpacked(fit: Any, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
         found.append(values[at : at + size].reshape(shape).astype(np.float32) * scale)
         at += size
     if at != len(values) or scale_at != len(scales):
-        raise SystemExit("a fit is of another network")
+        raise SystemExit(
+            "the weights in a fit have other sizes than those of the network. Make the fit again with this version"
+        )
     return found
 
 

@@ -109,7 +109,7 @@ def test_each_model_has_sources_that_it_does_not_know_and_parts_share_none() -> 
     # known to both models
     assert "set:fight0" not in first | second
     assert {"set:fight4", "set:fight5"} <= first
-    with pytest.raises(UserError, match="none is left"):
+    with pytest.raises(UserError, match="no clips are left to show"):
         make_recordings.divided(given, [{c.source for c in given}], 1, 0)
 
 

@@ -29,11 +29,14 @@ def test_logits_come_in_the_order_of_the_clips_asked_for(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (None, "is not there"),
-        ("id,elsewhere_a,in_set_a\nx,1,1\n", "no CSV file with a column clip_id"),
-        ("clip_id,elsewhere_a,in_set_a\nw,1,1\n", "lacks 1 of 1 clips, such as x"),
-        ("clip_id,elsewhere_a\nx,1\n", "needs a column in_set_"),
-        ("clip_id,elsewhere_a,in_set_a\nx,,1\n", "needs a column elsewhere_<name>, and a number in each row"),
+        (None, "does not exist"),
+        ("id,elsewhere_a,in_set_a\nx,1,1\n", "not a CSV file with a column clip_id"),
+        ("clip_id,elsewhere_a,in_set_a\nw,1,1\n", "has no row for 1 of 1 clips, such as x"),
+        ("clip_id,elsewhere_a\nx,1\n", "needs at least one column in_set_"),
+        (
+            "clip_id,elsewhere_a,in_set_a\nx,,1\n",
+            "needs at least one column elsewhere_<name>, with a number in each row",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_named_with_the_reason(
