@@ -1,4 +1,4 @@
-"""Splits keep sources whole and official sides, give each side its share of both classes, and ignore order and names."""
+"""Splits keep sources whole and official sides, give each side its share of both classes, whatever the order and names."""
 
 from __future__ import annotations
 
