@@ -1,4 +1,7 @@
-"""Splits keep sources whole and official sides, give each side its share of both classes, whatever the order and names."""
+"""Splits keep sources whole, have the wanted share of both classes on each side, and keep official sides.
+
+The order of the clips and the names of the groups do not matter.
+"""
 
 from __future__ import annotations
 
