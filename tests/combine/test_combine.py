@@ -1,4 +1,4 @@
-"""Combining small real files: copies, conflicts, damage, interruption, official splits, and the real clips."""
+"""Combining small real files: copies, label conflicts, damage, interruption, official splits, and the real clips."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def flows_clip(seed: int, label: str) -> str:
 
 
 def rwf_id(seed: int) -> str:
-    """An id as YouTube gives it."""
+    """Return a made-up video id of 11 characters, the length of YouTube's ids."""
     return f"Video-{seed:05d}"
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with three data sets and each of the faults; tests copy it."""
+    """A data root with three data sets, copies, a label conflict and damaged files; tests copy it."""
     root = tmp_path_factory.mktemp("published")
     for seed in range(10):
         write(root / flows_clip(seed, "Violence"), seed)
@@ -60,9 +60,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in range(first, first + 4):
             write(root / RWF / side / "Fight" / f"{rwf_id(seed)}_0.avi", seed)
             write(root / RWF / side / "NonFight" / f"{rwf_id(seed + 50)}_0.avi", seed + 50)
-    copy(root, f"{HOCKEY}/no1_xvid.avi", f"{HOCKEY}/no14_xvid.avi")  # exact copy
-    copy(root, f"{HOCKEY}/fi26_xvid.avi", f"{HOCKEY}/no77_xvid.avi")  # the same under both labels
-    write(root / HOCKEY / "no102_xvid.avi", 304, width=192, height=128, brightness=8)  # better copy of no101
+    copy(root, f"{HOCKEY}/no1_xvid.avi", f"{HOCKEY}/no14_xvid.avi")  # an exact copy
+    copy(root, f"{HOCKEY}/fi26_xvid.avi", f"{HOCKEY}/no77_xvid.avi")  # the same content under both labels
+    # no101 with more pixels
+    write(root / HOCKEY / "no102_xvid.avi", 304, width=192, height=128, brightness=8)
     (root / HOCKEY / "fi130_xvid.avi").write_bytes(b"RIFF but no video" * 50)
     copy(root, f"{RWF}/val/Fight/{rwf_id(500)}_0.avi", f"{RWF}/train/Fight/planted_0.avi")
     write(root / RWF / "train/Fight/recoded_0.avi", 501, width=192, height=128, brightness=8)
@@ -85,7 +86,7 @@ def root(published: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def done(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root on which combine has run once; read only."""
+    """A data root that was combined once; tests only read it."""
     root = Path(shutil.copytree(published, tmp_path_factory.mktemp("done") / "root"))
     combine.run(CombineConfig(data_root=root, workers=2))
     return root
@@ -99,7 +100,7 @@ def table(path: Path) -> dict[str, dict[str, str]]:
 
 
 def rows(root: Path) -> dict[str, dict[str, str]]:
-    """The manifest's rows by source path."""
+    """Return the rows of the manifest by source path."""
     return {r["source_path"]: r for r in table(root / "combined_all" / "manifest.csv").values()}
 
 
@@ -139,12 +140,13 @@ def test_of_altered_copies_the_best_stays(done: Path) -> None:
 
 
 def test_of_many_copies_with_one_picture_one_stays(root: Path) -> None:
-    """Each of them is paired with its neighbours only, in an order that says nothing."""
+    """Clips with equal fingerprints are only paired in a chain, whose order (by clip id) is arbitrary."""
     flows = "raw/flows/1"
     first = write(root / flows / "Violence" / "crowd__TitleA__someone__idA.avi", 600)
     for n in range(9):
         other = first.with_name(f"crowd__TitleB{n}__someone__idB{n}.avi")
-        other.write_bytes(first.read_bytes() + bytes([n]))  # as when a file is only packed anew
+        # another file with the same pictures, as after remuxing
+        other.write_bytes(first.read_bytes() + bytes([n]))
     combine.run(CombineConfig(data_root=root, workers=1))
     kept = first.relative_to(root).as_posix()
     assert [name for name in rows(root) if "__TitleA" in name or "__TitleB" in name] == [kept]
@@ -157,7 +159,7 @@ def test_of_many_copies_with_one_picture_one_stays(root: Path) -> None:
 def test_a_mirrored_copy_stays_in_the_source_of_its_original(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where an earlier version, which looked at no mirror image, has combined the same files."""
+    """An earlier version, which did not compare mirrored clips, combined the files first; now they are joined."""
     folder = root / "raw/flows/1/Violence"
     write(folder / "crowd__TitleA__someone__idA.avi", 600)
     write(folder / "crowd__TitleB__someone__idB.avi", 600, width=192, height=128, brightness=8, mirrored=True)
@@ -232,7 +234,7 @@ def test_of_copies_one_whose_side_is_settled_stays() -> None:
 
 
 def drawn(dataset: str, number: int, scene: int, *, motion: float, side: str = "") -> ScannedClip:
-    """A clip of a source of its own with a made-up fingerprint: a scene, and a motion that only it has."""
+    """Make a clip with its own source and a made-up fingerprint: the picture of `scene`, and a motion of its own."""
     rng = np.random.default_rng([scene, number])
     path = np.cumsum(rng.normal(size=(fingerprint.N_FRAMES, fingerprint.N_COEFFICIENTS)), axis=0) * motion
     still = np.random.default_rng(scene).normal(size=fingerprint.N_COEFFICIENTS)
@@ -268,7 +270,9 @@ def test_what_one_fixed_camera_has_filmed_is_not_lost_to_val(
 def test_one_fixed_camera_is_not_halved_so_that_train_has_none_of_it(
     tmp_path: Path, n: int, fraction: float
 ) -> None:
-    """As many clips as are joined at most, twice: one half was val, and the other showed it."""
+    """Of 200 clips, at most half are joined into one group. One half once went to val, and as the other half shows the
+    same footage, all of it was dropped from train.
+    """
     unique = dedupe.deduplicate([drawn("yard", k, 0, motion=0.05) for k in range(n)])
     rows, dropped = combine.divide(unique, CombineConfig(data_root=tmp_path, val_fraction=fraction))
     assert ({row["split"] for row in rows}, dropped) == ({"train"}, [])
@@ -290,7 +294,7 @@ def test_what_shows_val_leaves_train_though_a_search_pairs_each_clip_with_few_of
 
 
 def ends_of_one_beginning(one: bytes, other: bytes) -> tuple[bytes, bytes]:
-    """What makes the SHA-256 of both begin with the same eight digits where it is added to them."""
+    """Find an ending for each content so that the SHA-256 of both begin with the same eight hexadecimal digits."""
     begun, known = hashlib.sha256(one), {}
     for k in range(1 << 17):
         (digest := begun.copy()).update(end := k.to_bytes(4, "big"))
@@ -366,7 +370,7 @@ def test_a_second_run_changes_nothing_and_says_the_same(root: Path, caplog: pyte
     assert "nothing has changed since" in caplog.text
     assert again == first
     assert manifest_bytes(root) == before
-    # an earlier version's, which counted wrong annotations as unreadable videos
+    # records of earlier versions have no such count: wrong annotations counted as unreadable videos
     path = root / "combined_all" / combine.RECORD_NAME
     record = storage.read_json(path)
     del record["summary"]["wrong_annotations"]
@@ -480,7 +484,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: Pat
         f.write(b'{"key": "torn')
     assert not (root / "combined_all" / "manifest.csv").exists()
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert again.returncode == 1, again.stderr  # done, with failures named
+    assert again.returncode == 1, again.stderr  # done, but some files were left out
     assert f"{known} known" in again.stderr
     summary = json.loads(again.stdout)
     assert summary["unreadable"] == 1
@@ -489,7 +493,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: Pat
     third = subprocess.run(
         [*command, "--seed", "1"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
-    assert ", 0 to read" in third.stderr  # the torn line took no other with it
+    assert ", 0 to read" in third.stderr  # the line after the torn one is not lost
 
 
 def test_another_seed_leaves_no_stale_link(root: Path, done: Path) -> None:
@@ -512,8 +516,8 @@ def test_other_ways_of_placing_give_the_same_manifest(root: Path, done: Path, li
 
 
 def test_a_copied_root_is_made_right_by_the_next_run(done: Path, tmp_path: Path) -> None:
-    """The same files and settings; but what were links are files, or links into the other root."""
-    root = shutil.copytree(done, tmp_path / "copied")  # which makes files of hard links
+    """Files and settings are the same, but hard links have become separate files, and symbolic links lead elsewhere."""
+    root = shutil.copytree(done, tmp_path / "copied")  # copytree turns hard links into separate files
     combine.run(CombineConfig(data_root=root, workers=1))
     placed = {root / "combined_all" / r["path"]: root / name for name, r in rows(root).items()}
     assert all(clip.samefile(source) for clip, source in placed.items())
@@ -633,7 +637,7 @@ def test_every_video_below_raw_is_counted_once(root: Path) -> None:
     windows = sum(1 for p in rows(root) if p.startswith("windows/"))
     assert files["kept"] == result.summary["train"] + result.summary["val"] - windows
     assert {kind: files[kind] for kind in ("unlabelled", "excluded", "wrong_rows", "cut", "not_cut")} == {
-        "unlabelled": 4,  # the beach, the two that no rule names, and the one that the CSV file does not list
+        "unlabelled": 4,  # beach.avi, more.avi and extra.avi, which no rule matches, and not_listed.avi
         "excluded": 1,
         "wrong_rows": 1,
         "cut": 1,
@@ -669,7 +673,7 @@ def test_names_that_are_no_utf_8_stop_nothing_and_come_back_as_they_are(root: Pa
 
 
 def unlistable(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
-    """Root may list everything, so the refusal is played."""
+    """Make listing these folders fail. Permissions would not stop tests that run as root."""
     scandir = os.scandir
 
     def refuse(path: str = ".") -> object:
@@ -683,7 +687,7 @@ def unlistable(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
 def test_a_folder_that_cannot_be_listed_is_a_named_failure(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that no data set is known to need."""
+    """The folder is part of no recognised data set, so the run does not stop."""
     closed = root / "raw" / "closed"
     closed.mkdir()
     unlistable(monkeypatch, closed)
@@ -698,7 +702,7 @@ def test_a_folder_that_cannot_be_listed_is_a_named_failure(
 def test_a_class_folder_that_cannot_be_listed_ends_it_before_anything_is_read(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though other data sets have clips of that class."""
+    """Other data sets have clips of that class, but those of this data set would be missing unnoticed."""
     fights = root / "raw" / "flows" / "1" / "Violence"
     unlistable(monkeypatch, fights)
     monkeypatch.setattr(scan, "scan_file", None)
@@ -732,7 +736,7 @@ def test_a_class_without_a_clip_ends_it_before_anything_is_read(
 
 
 def test_a_class_without_a_clip_is_looked_for_where_ones_own_clips_lie(tmp_path: Path) -> None:
-    """With no data root yet, as with the first command of the guide to one's own clips."""
+    """The data root does not exist yet, as with the first command in docs/guides/own_clips.md."""
     mine = tmp_path / "mine"
     for folder in ("fights", "noFights"):
         (mine / folder).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Untrimmed videos become clips: the right frames, surely of their class, once, and whatever interrupts it."""
+"""Untrimmed videos are cut into clips with the right frames of the right class, once, even after an interruption."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All untrimmed data sets; tests copy it."""
+    """A data root with all untrimmed data sets; tests copy it."""
     root = tmp_path_factory.mktemp("published")
     publish(root)
     return root
@@ -71,7 +71,8 @@ def root(published: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(published, tmp_path / "root"))
 
 
-#: CCTV-Fights' video has 25 frames a second, for MPEG-1 knows no 8; so its windows are of 1.6 s, 40 frames, too.
+#: The video of CCTV-Fights has 25 frames a second, because MPEG-1 does not allow 8. With windows of 1.6 s and a margin
+#: of 0.64 s, its windows are 40 frames and its margin is 16 frames, like those of the other videos.
 CONFIG = CutConfig()
 CCTV_CONFIG = CutConfig(window_s=1.6, margin_s=0.64)
 
@@ -84,15 +85,15 @@ def cut(root: Path, config: CutConfig = CONFIG, below: str = "raw") -> CutResult
 
 @pytest.fixture(scope="module")
 def done(published: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CutResult]:
-    """A root that was cut once, and what that gave; read only."""
+    """A data root whose videos were cut once, and the result; tests only read it."""
     root = Path(shutil.copytree(published, tmp_path_factory.mktemp("done") / "root"))
     return root, cut(root)
 
 
 def running(session: int) -> bool:
-    """Whether any process of the session is left."""
+    """Return whether any process of the session still runs."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended meanwhile
             state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
             if int(of) == session and state != "Z":
                 return True
@@ -100,7 +101,7 @@ def running(session: int) -> bool:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """All windows with their content."""
+    """Return the content of all windows by path."""
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in (root / "windows").rglob("*.mp4")}
 
 
@@ -228,7 +229,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tup
     first.wait()
     known = journal.read_bytes().count(b"\n")
     assert known < len(FIGHTS)
-    while running(first.pid):  # workers follow their parent shortly after
+    while running(first.pid):  # workers end shortly after their parent
         time.sleep(0.01)
     (root / "windows" / "xd_violence").mkdir(exist_ok=True)
     half = root / "windows" / "xd_violence" / f".{Path(FILM).stem}__0-5000.{storage.machine()}.1-1.tmp.mp4"
@@ -358,7 +359,9 @@ def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_t
     unknown_then: set[str],
     version: str,
 ) -> None:
-    """And get their ids anew, for their pictures may be others. Those of a constant rate stay as they are."""
+    """The windows of a video of variable frame rate may show other pictures today, so they also get new ids. Those of a
+    video of constant rate are kept with the ids in the journal.
+    """
     slow_then_fast = [*evenly(100, 5), *evenly(500, 25, start_s=20.0)]
     videos = {"v": timed_videos.write(tmp_path / "v.mkv", slow_then_fast),
               "c": timed_videos.write(tmp_path / "c.mkv", evenly(1000, 25))}  # fmt: skip
@@ -381,7 +384,7 @@ def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_t
     assert [line["by_time"] for line in lines].count(True) == 1
     jobs, _ = cutting._jobs(find.discover(config, CONFIG), CONFIG, config.data_root)
     then = {cutting._key(j, config.data_root): cutting._key(j, config.data_root, version) for j in jobs}
-    for line in lines:  # as they were written before
+    for line in lines:  # rewrite the lines as that version wrote them
         line["key"] = then[line["key"]]
         for name in unknown_then:
             del line[name]
@@ -448,7 +451,7 @@ def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: 
     cut(tmp_path, CutConfig(normal_windows=8))
     windows = spans(tmp_path)[name]["nonfight"]
     assert len(windows) == 4
-    # nothing is left of those placed by the header
+    # no file is left of windows that were placed by the header's frame count
     assert len(list((tmp_path / "windows").rglob("*.mp4"))) == 4
     assert all(w == list(range(w[0], w[0] + 40)) for w in windows)
 
@@ -516,7 +519,7 @@ def test_an_unwritable_folder_is_a_mistake_with_a_remedy_not_a_damaged_video(roo
 
 
 def textured(root: Path) -> None:
-    """Twelve videos of each untrimmed kind whose pictures tell them apart, for the whole of combine."""
+    """Write untrimmed UCF-Crime videos with distinct pictures, so that combining takes none for a copy of another."""
     lines = []
     for k in range(12):
         small_videos.write(root / UCF / "Fighting" / f"Fighting{k:03}_x264.mp4", 10 + k, n_frames=360)
@@ -569,7 +572,7 @@ def test_windows_are_not_taken_for_published_clips_where_there_is_no_raw(tmp_pat
 def test_a_windows_id_says_what_was_cut_not_how_it_was_encoded(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Builds of OpenCV encode differently; the split must be the same on all of them."""
+    """Builds of OpenCV encode differently, but the split, which depends on the ids, must be the same with all."""
     clips = cut(root).clips
     ids = {c.path.name: c.clip_id for c in clips}
     assert len(set(ids.values())) == len({storage.sha256_file(c.path) for c in clips}), "copies have one id"

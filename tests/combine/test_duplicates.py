@@ -15,7 +15,7 @@ from violence_detection.combine.duplicates import Pair
 
 
 def spectra(seed: int, *, motion: float = 0.2, n_frames: int = 8) -> np.ndarray:
-    """A clip's spectra, (n_frames, 24): one scene and, from the same seed, its motion."""
+    """Return the spectra of a made-up clip, (n_frames, 24): the seed sets both its scene and its motion."""
     rng = np.random.default_rng(seed)
     scene = rng.normal(size=(1, 24))
     path = np.cumsum(rng.normal(size=(n_frames, 24)), axis=0) * motion
@@ -149,7 +149,7 @@ def test_clips_too_short_for_a_later_window_are_still_compared(n_frames: int) ->
     clips.append(clips[2] + rng.normal(size=clips[2].shape) * 0.1)
     pairs = duplicates.find_pairs([fingerprint.encode(c) for c in clips])
     assert [(p.i, p.j) for p in pairs] == [(2, 6)]
-    assert pairs[0].same_clip == (n_frames >= 3)  # with fewer frames there is no motion to tell
+    assert pairs[0].same_clip == (n_frames >= 3)  # with fewer common frames, motion is not compared
 
 
 def test_clusters_join_chains_and_name_them_by_their_first_clip() -> None:
@@ -179,7 +179,9 @@ def test_pairs_that_are_named_are_joined_as_if_they_had_been_found() -> None:
 
 @pytest.mark.parametrize("chunk", [7, duplicates._CHUNK])
 def test_all_against_all_is_joined_as_pair_by_pair(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    """Of one camera through a day, and of clips, copies of them that begin later, and both in a mirror."""
+    """The clips: one camera whose picture changes gradually over a day, unrelated clips, copies that begin later, and
+    shortened copies, a third of them mirrored.
+    """
     rng = np.random.default_rng(0)
     night, day = rng.normal(0, 20, (2, 24))
     clips = [

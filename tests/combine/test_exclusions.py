@@ -1,4 +1,4 @@
-"""Clips left out by a list: the manifest lacks them, all others stay where they were, nothing is decoded again."""
+"""Clips on an exclusion list leave the manifest; all others keep their side, and nothing is decoded again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOCKEY = "raw/hockey/data"
 
 @pytest.fixture(scope="module")
 def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root that was combined without a list; tests copy it."""
+    """A data root that was combined without a list; tests copy it."""
     root = tmp_path_factory.mktemp("root")
     for block in range(6):
         write(root / HOCKEY / f"fi{block * 25 + 1}_xvid.avi", 200 + block)
@@ -66,7 +66,7 @@ def test_marked_lines_go_and_all_others_stay_where_they_are(root: Path) -> None:
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_line_that_ends_before_the_column_of_marks_is_not_marked(root: Path, delimiter: str) -> None:
-    """Excel leaves the separators away that would stand at the end of a line, behind its sixteenth row."""
+    """From the seventeenth row on, Excel omits separators at the end of a line."""
     before = frame(root)
     gone, cut_off, empty = before.clip_id[:3]
     lines = [f"clip_id{delimiter}confirmed", f"{gone}{delimiter}x", cut_off, f"{empty}{delimiter}"]
@@ -75,7 +75,7 @@ def test_a_line_that_ends_before_the_column_of_marks_is_not_marked(root: Path, d
 
 
 def test_a_mark_does_not_outlive_the_mending_of_the_label(root: Path, tmp_path: Path) -> None:
-    """A clip is named by its content, which stays the same in the folder of the other class."""
+    """A clip's id comes from its content, so a list still names a clip that was moved to the other class's folder."""
     mine = tmp_path / "mine"
     wrong = write(mine / "fight" / "1.avi", 500)
     write(mine / "nonfight" / "2.avi", 501)
@@ -108,7 +108,7 @@ def test_a_list_that_leaves_one_class_only_is_refused_as_such(root: Path) -> Non
 
 
 def test_a_table_names_clips_and_copies_that_have_a_carriage_return_in_their_name(tmp_path: Path) -> None:
-    """Line ends in a list are all alike when it is read."""
+    """Reading a list turns every line end into \\n, so such a name in it no longer equals the file's."""
     source_paths = [f"/mine/{name}\rb.avi" for name in ("clip", "kept", "other")]
     rows: list[dict[str, Any]] = [{"clip_id": p, "source_path": p, "path": p} for p in source_paths]
     copy, unreadable = "/mine/copy\r\nb.avi", "/mine/unreadable\rb.avi"
@@ -152,9 +152,9 @@ def test_a_listed_copy_takes_out_the_clip_that_was_kept_in_its_stead(root: Path)
 
 @pytest.mark.parametrize("by", ["source_path", "clip_id"])
 def test_a_listed_copy_of_a_copy_takes_out_the_clip_that_was_kept(root: Path, by: str) -> None:
-    """An exact copy of an altered copy of the clip that stays."""
+    """The listed file is an exact copy of a clip that was itself dropped as an altered copy."""
     small, again = root / HOCKEY / "fi3_xvid.avi", root / HOCKEY / "fi4_xvid.avi"
-    write(small, 200, width=80, height=54)  # the same pictures, smaller
+    write(small, 200, width=80, height=54)  # an altered copy of fi1: the same pictures, smaller
     shutil.copy2(small, again)
     combine.run(CombineConfig(data_root=root, workers=1))
     before = frame(root)
@@ -232,7 +232,7 @@ def test_a_list_that_is_not_there_is_an_error_before_any_work(root: Path) -> Non
 
 
 def test_a_line_with_more_cells_than_columns_is_refused_not_read_askew(tmp_path: Path) -> None:
-    """A decimal comma would put what stands before a mark into the column of marks."""
+    """A decimal comma shifts the cells after it, so the digits behind the comma would be read as the mark."""
     path = tmp_path / "list.csv"
     path.write_text("clip_id,p_violent,confirmed,note\n" + "0" * 16 + ",0,1,,looked at\n")
     with pytest.raises(

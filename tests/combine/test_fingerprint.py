@@ -26,7 +26,7 @@ def write_frames(path: Path, frames: list[np.ndarray], fps: float = 12.0) -> Pat
 
 
 def moving_blobs(seed: int, n_frames: int = 50) -> list[np.ndarray]:
-    """A fixed background of coarse noise and three bright discs that wander, (128, 192, 3) uint8 BGR."""
+    """Draw BGR frames, (128, 192, 3) uint8: three bright moving discs on a fixed background of coarse noise."""
     rng = np.random.default_rng(seed)
     background = cv2.resize(
         rng.integers(0, 180, (6, 9, 3), np.uint8), (192, 128), interpolation=cv2.INTER_CUBIC
@@ -51,7 +51,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_an_altered_copy_is_paired_with_its_original_and_with_nothing_else(
     kind: str, clips: list[Path], tmp_path: Path
 ) -> None:
-    """Mirrored ones share footage, and are not the same clip."""
+    """A mirrored copy shares footage with its original, but does not count as the same clip."""
     rng, same = np.random.default_rng(0), kind in alterations.KINDS
     copies = [alterations.write(c, tmp_path / c.stem, alterations.draw(kind, rng), rng) for c in clips]
     pairs = duplicates.find_pairs([fingerprint.of_video(p)[1] for p in clips + copies])

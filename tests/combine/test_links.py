@@ -1,4 +1,4 @@
-"""At every moment a manifest stands whose clips all exist, and nothing goes that combining did not put there."""
+"""At any moment every clip of the manifest exists, and combining removes only files that it made itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from violence_detection.system import console, locks, storage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("VIOLENCE_KILLS", "8"))
-#: Ends itself, as kill -9 would, when it changes the file system below combined_all for the nth time.
+#: A script that combines, and kills itself with SIGKILL after a given number of file operations on combined_all.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -45,7 +45,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root on which combine has run once; tests copy it."""
+    """A data root that was combined once; tests copy it."""
     root = tmp_path_factory.mktemp("published")
     for block in range(10):
         write(root / "raw" / f"fi{block * 25 + 1}_xvid.avi", block)
@@ -189,7 +189,7 @@ def test_a_full_disk_leaves_the_manifest_that_stood(root: Path, monkeypatch: pyt
 def test_on_a_share_of_another_user_copies_stand_and_are_made_once(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has no links, and times and rights are set by its owner alone."""
+    """Such a share allows no links, and only the owner of a file may set its times and permissions."""
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -213,7 +213,7 @@ def test_on_a_share_of_another_user_copies_stand_and_are_made_once(
 def test_copies_whose_time_differs_are_compared_whole_once(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where the sources were copied or unpacked again."""
+    """Sources that were copied or unpacked again have new times; only the next run compares their contents."""
     combine.run(CombineConfig(data_root=root, seed=3, link="copy"))
     for path in (root / "raw").rglob("*.avi"):
         os.utime(path, (1, 1))

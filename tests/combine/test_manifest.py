@@ -1,4 +1,4 @@
-"""The manifest is the contract between step 2 and all after it: checked when it is read."""
+"""All later steps rely on the manifest that step 2 writes, so it is checked whenever it is read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_text_that_looks_like_numbers_or_nothing_stays_text(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["2024", "007", "true", "nan", "1e5"])
 def test_a_data_set_keeps_its_name_whatever_it_looks_like(tmp_path: Path, name: str) -> None:
-    """Training notes it as text: as a number it would be a data set that training did not have."""
+    """Training records the name as text; read as a number, it would seem to be a data set unknown to training."""
     assert manifest.read(_write(tmp_path, {"dataset": name})).dataset.tolist() == [name]
 
 
@@ -69,13 +69,13 @@ def test_unknown_labels_and_splits_are_refused(tmp_path: Path, change: dict[str,
 
 @pytest.mark.parametrize("clip_id", ["../../elsewhere/a", "a\0b", "a" * 300, "字" * 100])
 def test_an_id_that_is_no_name_of_a_file_is_refused(tmp_path: Path, clip_id: str) -> None:
-    """Features and contact sheets are called so, and a manifest may come from anybody."""
+    """Files of features and contact sheets are named after the id, and a manifest may come from anybody."""
     with pytest.raises(UserError, match=r"manifest\.csv: column clip_id contains .*names of files"):
         manifest.read(_write(tmp_path, {}, {"clip_id": clip_id, "path": "train/fight/b.avi"}))
 
 
 def test_a_clip_that_stands_there_twice_is_refused_by_name(tmp_path: Path) -> None:
-    """Merged by clip_id, two rows of it would be four in a figure."""
+    """Merging two tables by clip_id turns two rows of a clip in each into four, and a figure would count all four."""
     twice = {"clip_id": "b", "path": "train/fight/b.avi"}
     with pytest.raises(
         UserError,
@@ -85,7 +85,7 @@ def test_a_clip_that_stands_there_twice_is_refused_by_name(tmp_path: Path) -> No
 
 
 def test_two_clips_of_one_path_are_refused(tmp_path: Path) -> None:
-    """One of them would be read in place of the other."""
+    """Both rows would lead to the same file, so one clip would be read in place of the other."""
     beside = {"clip_id": "b", "path": "train/fight/a.avi"}
     with pytest.raises(UserError, match=r"manifest\.csv: the path train/fight/a\.avi occurs twice"):
         manifest.read(_write(tmp_path, {"path": "train/fight/a.avi"}, beside))

@@ -1,4 +1,4 @@
-"""One's own clips go into the train/val set like published ones: sources, splits, stretches, wrong rows, catalogue."""
+"""The user's own clips are combined like published ones: sources, splits, stretches, wrong rows, another catalogue."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LABELS = ("fight=brawl", "nonfight=street scenes")
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 clips in two folders with names of somebody's own; read only."""
+    """40 clips in two class folders with names that only --labels explains; tests only read them."""
     folder = tmp_path_factory.mktemp("clips")
     for seed in range(20):
         for offset, name in enumerate(CLASSES):
@@ -107,7 +107,7 @@ def test_a_split_of_ones_own_stands(clips: Path, tmp_path: Path) -> None:
 
 
 def test_a_copy_in_another_set_joins_the_sources(clips: Path, tmp_path: Path) -> None:
-    # recording 3, altered
+    # an altered copy of the fight "recording 3"
     small_videos.write(tmp_path / "more/fight/x.avi", 3, width=192, height=128, brightness=8)
     small_videos.write(tmp_path / "more/nonfight/x.avi", 999)
     frame = manifest_of(
@@ -171,7 +171,7 @@ def test_the_script_takes_all_of_it_and_wrong_rows_are_failures(clips: Path, tmp
     assert subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0
 
 
-# --- stretches of longer videos: 8 frames a second, a window is 40 frames
+# --- stretches of longer videos: at 8 frames a second, a window is 40 frames
 
 
 def cut(
@@ -185,7 +185,7 @@ def cut(
 
 
 def frames(result: CutResult) -> list[tuple[str, int, int]]:
-    """Class, first and last frame of each clip, as its pictures say; its frames must follow each other."""
+    """Return (class, first frame, last frame) of each clip, read off its pictures, which must be consecutive."""
     found = []
     for clip in result.clips:
         seen = numbers(clip.path)
@@ -211,7 +211,7 @@ def test_a_row_becomes_a_clip_right_to_the_frame(root: Path) -> None:
 
 
 def test_a_row_of_a_video_of_variable_rate_is_cut_by_its_times(root: Path) -> None:
-    """12 s at 5 frames a second, then 8 s at 25."""
+    """The video has 5 frames a second for 12 s, then 25 for 8 s."""
     timed_videos.write(root / "slow.mp4", [*evenly(60, 5), *evenly(200, 25, start_s=12.0)])
     result = cut(root, "slow.mp4,nonfight,2,7", "slow.mp4,fight,13,18")
     shown = {clip.label: numbers(clip.path) for clip in result.clips}
@@ -301,7 +301,7 @@ def test_train_and_val_of_one_video_stay_what_they_are_called(root: Path) -> Non
                  header="path,label,start_s,end_s,split")  # fmt: skip
     sides = {numbers(c.path)[0]: c.official_split for c in result.clips}
     assert sides == {8: "train", 72: "val", 160: "val"}
-    assert len({c.source_group for c in result.clips}) == 1  # so that combine drops the train one
+    assert len({c.source_group for c in result.clips}) == 1  # so combining drops the clip of train
 
 
 def test_a_row_moved_is_cut_anew_and_a_line_above_it_changes_nothing(
@@ -452,7 +452,7 @@ def test_a_wrong_catalogue_ends_the_script_with_what_to_mend(clips: Path, tmp_pa
 
 @pytest.mark.parametrize("link", ["hard", "symlink", "copy"])
 def test_file_names_of_any_script_that_the_disk_takes_are_placed(tmp_path: Path, link: str) -> None:
-    """The limit is 255 bytes, and a letter may take four."""
+    """A file name may have at most 255 bytes, and a character may take four of them."""
     name = "𝗦𝘁𝗿𝗲𝗲𝘁𝗙𝗶𝗴𝗵𝘁" * 5 + "𝗔𝗯𝗰𝗱𝗲"
     for seed in range(8):
         label = ("fight", "nonfight")[seed % 2]
@@ -478,14 +478,14 @@ def test_stretches_of_one_video_stay_on_one_side_in_whatever_set_they_are_listed
 
 
 def test_clips_of_a_long_videos_copy_are_of_its_source(tmp_path: Path) -> None:
-    """The same file under two names, of which other stretches are listed: no clip is a copy of another."""
+    """The same video is listed under two names with different stretches, so comparing the clips would not join them."""
     for seed in range(6):
         scenes = (small_videos.frames(seed + 10 * k, 24) for k in range(5))
         writer.write(tmp_path / f"{seed}.mp4", 12.0, itertools.chain(*scenes), "mp4v")
     shutil.copy(tmp_path / "0.mp4", tmp_path / "again.mp4")
     shutil.copy(tmp_path / "1.mp4", tmp_path / "whole.mp4")
     (tmp_path / "link.mp4").symlink_to("2.mp4")
-    with (tmp_path / "3.mp4").open("ab") as f:  # as long as 4.mp4, and another file
+    with (tmp_path / "3.mp4").open("ab") as f:  # 3.mp4 and 4.mp4 get the same size but different content
         f.write(b"free" * 1000)
     with (tmp_path / "4.mp4").open("ab") as f:
         f.write(bytes((tmp_path / "3.mp4").stat().st_size - (tmp_path / "4.mp4").stat().st_size))
@@ -508,7 +508,7 @@ def test_clips_of_a_long_videos_copy_are_of_its_source(tmp_path: Path) -> None:
 
 
 def test_what_step_2_has_made_is_nobodys_own_clips(clips: Path, tmp_path: Path) -> None:
-    """Its next run would take the clips away, and their sources and their side of the split are lost."""
+    """The next run of step 2 would remove such clips, and their sources and sides of the split would be lost."""
     config = CombineConfig(data_root=tmp_path / "root", own=(f"mine={clips}",), labels=LABELS, caches=False)
     combined = tmp_path / "root" / "combined_all"
     train, before = combined / "train", manifest_of(config)

@@ -1,4 +1,4 @@
-"""Every clip is looked at once, one that cannot be read holds up no other, and what may pass is tried again."""
+"""Every clip is scanned once, an unreadable one does not hold up the others, and passing faults are tried again."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ def test_a_file_that_is_never_read_to_its_end_is_given_up_and_tried_again_by_the
 
 
 def test_however_seldom_pictures_come_a_scan_is_made_of_them(tmp_path: Path) -> None:
-    """One file of a picture an hour ended the scan of all."""
+    """A single file with one picture an hour once ended the scan of all files."""
     found = scan.scan_file(timed_videos.write(tmp_path / "v.mkv", evenly(12, 1 / 3600)))
     assert (found.n_frames, found.duration_s, found.reason) == (12, 43200.0, "")
 
 
 def _as_before(journal: Path, files: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """The journal's lines with the keys of the version before."""
+    """Return the lines of the journal with the keys that the previous version gave them."""
     keys = {scan.journal_key(n, p): scan.journal_key(n, p, scan._VERSION_BEFORE) for n, p in files.items()}
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     return [{**line, "key": keys[line["key"]]} for line in lines]
 
 
 def _as_before_time_stamps(journal: Path, files: Mapping[str, Path]) -> None:
-    """The journal as it was when a frame's time was its number by the stated rate."""
+    """Rewrite the journal as of the time when a frame's time was computed from its number and the stated frame rate."""
     lines = _as_before(journal, files)
     for line in lines:
         for name in ("duration_s", "by_time", "shortfall"):
@@ -95,7 +95,9 @@ def test_of_the_version_before_what_packets_say_today_stays_known(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What today is found whole, or of another length, is read anew; nothing else is decoded again."""
+    """Two files are read again: one recorded as cut short although its packets are complete, and one recorded with
+    another duration. No other is decoded again.
+    """
     files["variable.mp4"] = timed_videos.write(
         tmp_path / "variable.mp4", [*evenly(20, 5), *evenly(40, 25, 4.0)]
     )

@@ -1,4 +1,4 @@
-"""Scenes before one fixed camera are no copies of each other, however small what moves; altered copies stay copies."""
+"""Scenes from one fixed camera are not taken for copies, however small the figures in them; altered copies are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ WIDTH, HEIGHT = 640, 360
 
 
 def scene(share: float, seed: int, sway: float = 0.03, n_frames: int = 40) -> list[np.ndarray]:
-    """BGR frames of one street. Two figures, `share` of the picture together, sway in places and ways of the seed's."""
+    """Draw BGR frames of two figures that sway in a street, which is always the same.
+
+    `share`: the part of the picture that both figures fill together. `seed`: sets their places and the rates of their
+    motion. `sway`: how far they move, as a part of their height.
+    """
     street = np.random.default_rng(0).integers(0, 255, (6, 9, 3), np.uint8)
     picture = cv2.resize(street, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     rng = np.random.default_rng(seed)
@@ -52,7 +56,7 @@ def write(
 
 
 def called_copies(a: Path, b: Path) -> bool:
-    """By fingerprint alone."""
+    """Return whether fingerprints alone call the two clips the same clip."""
     pairs = duplicates.find_pairs([fingerprint.of_video(path)[1] for path in (a, b)])
     return bool(pairs) and pairs[0].same_clip
 
@@ -88,7 +92,9 @@ def rows(root: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def camera(tmp_path: Path) -> Path:
-    """Own clips: three fights and three others before one camera, one of them twice, and two of elsewhere."""
+    """Own clips: three fights and three other scenes from one camera, an altered copy of one fight, and a clip of each
+    class from another place.
+    """
     for k in range(6):
         write(tmp_path / "clips" / ("fight" if k % 2 else "nonfight") / f"cam_{k}.avi", scene(0.02, k))
     write(tmp_path / "clips" / "fight" / "copy.avi", scene(0.02, 1), "MJPG", scale=0.5)

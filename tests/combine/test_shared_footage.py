@@ -1,5 +1,4 @@
-"""Clips that show the footage of another part are found by their fingerprints, equal and near ones, whatever holds
-them."""
+"""Clips that share footage with another part are found by fingerprints that are equal or make a pair."""
 
 from __future__ import annotations
 

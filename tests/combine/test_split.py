@@ -1,4 +1,7 @@
-"""Sources stay whole, shares and both classes hold, official splits stand, order and names do not matter."""
+"""Splits keep sources whole, have the wanted share of both classes on each side, and keep official sides.
+
+The order of the clips and the names of the groups do not matter.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def clip_id(name: str) -> str:
 
 
 def items(n_groups: int = 40, official: str = "") -> list[Item]:
-    """Two data sets with both classes, groups of one to nine clips."""
+    """Make clips of two data sets and both classes, in groups of one to nine."""
     rng = np.random.default_rng(0)
     return [
         Item(clip_id(f"{g}-{i}"), f"group{g}", (f"set{g % 2}", ("fight", "nonfight")[g // 2 % 2]), official)
@@ -154,7 +157,7 @@ def test_no_known_source_on_both_sides_of_the_real_clips(
 
 @pytest.fixture(scope="module")
 def real_items(real_clips: Path) -> list[tuple[str, Item]]:
-    """Each real clip with the source that the oracle gives it; ids from paths, for reading all clips takes long."""
+    """Each real clip with its known source from sources.csv. Ids come from paths: hashing all clips would take long."""
     oracle = pd.read_csv(real_clips / "sources.csv").set_index("path")
     found = []
     for clip in inventory.discover([real_clips / "raw"]).clips:

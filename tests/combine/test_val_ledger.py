@@ -1,4 +1,4 @@
-"""Looks at val are counted: by many at once, after a kill, and whatever is combined anew."""
+"""Looks at val are counted, even if several processes look at once, one was killed, or the data are combined again."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_each_look_learns_of_those_before_it(tmp_path: Path) -> None:
 
 
 def test_all_that_one_run_has_seen_is_one_look(tmp_path: Path) -> None:
-    """The judged set and one from elsewhere may both have clips of val."""
+    """One evaluation may judge several sets with clips of val, such as one from elsewhere, and adds a line for each."""
     combined = _manifest(tmp_path, ("a", "b"))
     one, other = (dataclasses.replace(LOOK, run=run) for run in ("1", "2"))
     assert val_ledger.note(combined, one).text() == "not looked at before"
@@ -105,7 +105,7 @@ def test_half_a_line_of_a_killed_writer_costs_no_other_and_is_told(tmp_path: Pat
     ],
 )
 def test_a_look_that_is_noted_in_another_way_counts_as_one(tmp_path: Path, odd: dict[str, Any]) -> None:
-    """By a later version, or somebody's hand."""
+    """A later version or a person may write a line whose fields have other types or values."""
     combined = _manifest(tmp_path, ("a",))
     val_ledger.note(combined, LOOK)
     path = combined / val_ledger.FILE_NAME
@@ -153,7 +153,7 @@ def test_several_at_once_lose_nothing_and_see_each_other(tmp_path: Path) -> None
 
 @pytest.fixture
 def no_root() -> Iterator[None]:
-    """As a user who may not write everywhere."""
+    """Run the test as an unprivileged user, because root may write to any folder."""
     was_root = os.geteuid() == 0
     if was_root:
         os.seteuid(65534)
@@ -163,7 +163,7 @@ def no_root() -> Iterator[None]:
 
 
 def test_a_folder_lent_for_reading_is_measured_and_says_so(no_root: None) -> None:
-    shared = Path(tempfile.mkdtemp())  # pytest's folders are closed to other users
+    shared = Path(tempfile.mkdtemp())  # other users may not enter pytest's temporary folders
     try:
         _manifest(shared, ("a",))
         shared.chmod(0o555)

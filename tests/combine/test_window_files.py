@@ -1,4 +1,4 @@
-"""Windows of videos whose frames do not come one after another: pauses, damage, a late track. Read off the pictures."""
+"""Windows show the right frames, by the numbers in their pictures, despite pauses, damage and late tracks."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from violence_detection.system import storage
 from violence_detection.video import decode
 
 FIGHT, PEACE = f"{UBI}/videos/fight/F_0_1_0_0_0.mp4", f"{UBI}/videos/normal/N_0_0_0_1_0.mp4"
-#: A window is 40 frames at 25 a second, the margin 10.
+#: At 25 frames a second, a window is 40 frames and the margin 10.
 CONFIG = CutConfig(window_s=1.6, margin_s=0.4, normal_windows=4)
-#: x264 looks ahead in the same way wherever a scene changes.
+#: Makes x264 reorder frames in a fixed pattern, whatever the pictures show.
 LOOKS_AHEAD = {"b-adapt": "0"}
 OWN_HEADER = "path,label,start_s,end_s\n"
 
 
 def with_pause(at: int, pause_s: float, count: int = 250) -> list[float]:
-    """When frames come at 25 a second of a recorder that pauses before frame `at`."""
+    """Return the times of frames from a recorder that runs at 25 frames a second and pauses before frame `at`."""
     return [i / 25 + (pause_s if i >= at else 0.0) for i in range(count)]
 
 
 def publish_ubi(root: Path, name: str, flags: list[int]) -> None:
-    """The annotation of one of UBI-Fights' videos, a line a frame."""
+    """Write the annotation of a UBI-Fights video: one line per frame, 1 in a fight and 0 elsewhere."""
     path = root / UBI / "annotation" / f"{Path(name).stem}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{flag}\n" for flag in flags))
 
 
 def cut_published(root: Path) -> CutResult:
-    for name in (FIGHT, PEACE):  # a layout is known by both
+    for name in (FIGHT, PEACE):  # the data set is recognised only if both folders exist
         if not (root / name).exists():
             timed_videos.write(root / name, evenly(20, 25))
             publish_ubi(root, name, [0] * 20)
@@ -51,7 +51,7 @@ def cut_published(root: Path) -> CutResult:
 
 
 def cut_own(root: Path, *rows: str) -> CutResult:
-    """Stretches of one's own videos beside `root`, each a line of the list behind the path and the label."""
+    """Cut stretches of videos that are beside `root`. Each row is a line of the list: path,label,start_s,end_s."""
     (root.parent / "own.csv").write_text(OWN_HEADER + "".join(f"{row}\n" for row in rows))
     root.mkdir(exist_ok=True)
     config = CombineConfig(data_root=root, own=(f"mine={root.parent / 'own.csv'}",), workers=1)
@@ -59,12 +59,12 @@ def cut_own(root: Path, *rows: str) -> CutResult:
 
 
 def number(picture: np.ndarray) -> int:
-    """The number that a frame carries, whatever its size."""
+    """Read the number off a frame of any size."""
     return numbered_videos.number_of(cv2.resize(picture, (128, 32), interpolation=cv2.INTER_AREA))
 
 
 def shown(root: Path) -> dict[str, list[list[int]]]:
-    """Class -> the numbers that the frames of each window carry."""
+    """Map each class to its windows, each as the numbers read off its frames."""
     found: dict[str, list[list[int]]] = defaultdict(list)
     for row in table(root):
         _, frames = decode.read(root / row["path"], lambda info: range(info.n_frames))
@@ -73,7 +73,7 @@ def shown(root: Path) -> dict[str, list[list[int]]]:
 
 
 def check_running(numbers: list[int]) -> None:
-    """Each picture is the one behind the one before."""
+    """Assert that the numbers are consecutive."""
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
@@ -102,7 +102,7 @@ def test_a_segment_behind_the_last_frame_is_of_another_version_however_long_the_
 
 
 def damaged(path: Path) -> Path:
-    """250 frames of which some in the middle do not decode; the packets tell nothing of it."""
+    """Write a video of 250 frames of which some in the middle do not decode, although its packets look complete."""
     timed_videos.write(path, evenly(250, 25), pictures=noisy(250), options={"g": "25", "keyint": "25"})
     data = bytearray(path.read_bytes())
     start, size = int(0.45 * len(data)), int(0.08 * len(data))
@@ -148,7 +148,7 @@ def test_a_pause_in_a_video_whose_encoder_looks_ahead_moves_no_stretch(tmp_path:
 
 
 def uneven(count: int) -> list[float]:
-    """When frames come that keep no rate, so that a pause is no sign of a loss."""
+    """Return irregular times of frames, so that a pause does not count as lost frames."""
     return np.cumsum(np.random.default_rng(0).uniform(0.02, 0.08, count)).round(3).tolist()
 
 
@@ -228,7 +228,7 @@ def test_seconds_of_an_annotation_are_the_files_own_where_the_track_begins_late(
 
 
 def test_windows_of_a_changing_rate_without_a_pause_keep_their_ids(tmp_path: Path) -> None:
-    """What is behind a pause was other pictures before, under the same numbers."""
+    """Earlier versions found other pictures by the same numbers after a pause, so windows there get new ids."""
     window = windows.CutWindow(50, 90, "fight")
     kept = storage.stable_hash(["a" * 64, 50, 90, "mp4v", ".mp4", "by time"], digits=16)
     ids = {}

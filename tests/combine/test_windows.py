@@ -1,4 +1,4 @@
-"""Where windows lie: inside fights, away from them, one length, spread, and only where the class is sure."""
+"""Windows are placed inside fights or away from them, of one length, spread out, only where the class is certain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FPS = 10.0  # a window is 50 frames, the margin 20
 
 
 def video(n_frames: int, fps: float = FPS) -> VideoInfo:
-    """One of constant rate."""
+    """Describe a video of constant frame rate."""
     return VideoInfo(n_frames, fps, 64, 48, "", n_decoded=n_frames)
 
 

@@ -1,4 +1,4 @@
-"""The published annotation formats, as published and with the faults that files on disk have."""
+"""The published annotation formats, both sound and with faults that real files have."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_xd_violence_with_and_without_suffix(tmp_path: Path) -> None:
 
 
 def test_ubi_fights_a_value_a_frame(tmp_path: Path) -> None:
-    note = tmp_path / "annotation" / "._F_1_0_0_0_0.csv"  # of macOS
+    note = tmp_path / "annotation" / "._F_1_0_0_0_0.csv"  # macOS adds such files
     note.parent.mkdir()
     note.write_bytes(b"\x00\x05\x16\x07")
     found = read(tmp_path, "ubi_fights", "0\n0\n1\n1\n1\n0\n1\n", "annotation/F_1_0_0_0_0.csv")

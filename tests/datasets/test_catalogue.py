@@ -1,4 +1,4 @@
-"""Labels, source keys and official splits of every catalogue entry, on paths with the traps each is known for."""
+"""Labels, source keys and official splits of every catalogue entry, on paths with the known traps of each data set."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_published_clip_list_names_sources(tmp_path: Path) -> None:
     ]
     names = source_groups.group_names(keys_of("surveillance_fight", clips, tmp_path))
     assert names[0] == names[1] == "youtube:7q6KJoSgxmY"
-    assert names[2] == names[3] == "youtube:d2xXLU4JKwI"  # the ranges stand below this video's lines
+    assert names[2] == names[3] == "youtube:d2xXLU4JKwI"  # its range of clips follows this video's lines
     assert names[4] == "surveillance_fight:unlisted-fight"
 
 
@@ -118,7 +118,7 @@ def test_clips_that_the_list_does_not_name_are_counted(tmp_path: Path) -> None:
     assert reader.warnings == []
     reader.keys([f"fight/fi00{k}.mp4" for k in (1, 2, 3)], ["fight"] * 3)
     assert "videos.txt does not name 2 of 3 clips" in reader.warnings[0]
-    (tmp_path / "videos.txt").write_text("clip,source\nfi001,a\n")  # another format names nothing
+    (tmp_path / "videos.txt").write_text("clip,source\nfi001,a\n")  # in another format, so no clip is named
     reader = source_groups.SourceReader(catalogue.load()["surveillance_fight"], tmp_path)
     reader.keys(["fight/fi001.mp4"], ["fight"])
     assert "does not name 1 of 1 clips" in reader.warnings[0]
@@ -168,7 +168,7 @@ notes = "none"
 sources = [{ kind = "manual", instructions = "It is here." }]
 labels = [{ pattern = 'fight/.+', label = "fight" }, { pattern = 'peace/.+', label = "nonfight" }]
 """
-#: what is put in place of what -> the field and what is said of it
+#: (text in GOOD, its replacement) -> the message, with the field that is wrong.
 FAULTS = {
     ('title = "Mine"', ""): r"\[mine\] title: found nothing; needed: text",
     ("archive_bytes = 1", 'archive_bytes = "big"'): r"\[mine\] archive_bytes: found 'big'; needed: a whole number",

@@ -1,4 +1,4 @@
-"""One's own clips: which names mean which class, where sources come from, and that wrong rows are named by line."""
+"""The user's own clips: which names mean which class, where sources come from, and how wrong rows are named."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def table(folder: Path, *rows: str, header: str = "path,label") -> str:
 
 
 def reasons(found: OwnSet) -> dict[int, str]:
-    """Line -> what is wrong with it."""
+    """Map the number of each wrong line to what is wrong with it."""
     return {int(f["path"].rpartition(":")[2]): f["reason"] for f in found.failures}
 
 
@@ -356,7 +356,7 @@ def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, text: str
     "named", ["start,end", "begin,end", "start_ms,end_ms", "start_time,end_time", "From (s),to"]
 )
 def test_stretches_in_columns_of_other_names_are_no_whole_files(tmp_path: Path, named: str) -> None:
-    """Two rows of one video would be the same footage, of which one is to go."""
+    """Read as whole files, two rows of one video would be the same footage, and one of them would be dropped."""
     touch(tmp_path, "a.mp4")
     with pytest.raises(UserError, match=r"clips\.csv has the columns .*start_s and end_s, in seconds"):
         read(table(tmp_path, "a.mp4,fight,0,5", "a.mp4,fight,9,14", header=f"path,label,{named}"))
@@ -400,7 +400,7 @@ def test_clips_of_one_video_share_a_source_however_it_is_spelled_and_in_whatever
 ) -> None:
     touch(tmp_path, "f/fight/a.mp4", "f/fight/b.mp4", "here/c.txt")
     (tmp_path / "link.mp4").symlink_to(tmp_path / "f/fight/a.mp4")
-    monkeypatch.chdir(tmp_path)  # so that what is absolute has another name than what is not
+    monkeypatch.chdir(tmp_path)  # so that the same file has a relative and an absolute name
     spelled = ["f/fight/a.mp4", "here/../f/fight/a.mp4", f"{tmp_path}/f/fight/a.mp4", "link.mp4"]
     rows = [f"{name},fight,{10 * i},{10 * i + 5}" for i, name in enumerate(spelled)]
     (tmp_path / "more.csv").write_text("path,label,source,start_s,end_s\nlink.mp4,fight,cam1,60,65\n")
@@ -482,7 +482,7 @@ def test_reading_needs_nothing_heavy() -> None:
 
 
 def test_a_table_as_a_european_spreadsheet_saves_it_is_read_or_refused_by_row(tmp_path: Path) -> None:
-    """Semicolons, a byte order mark, CRLF; a decimal comma is never taken for something else."""
+    """Such a table has semicolons, a byte order mark and CRLF line ends. A time with a decimal comma is refused."""
     touch(tmp_path, "a.mp4", "b.mp4")
     lines = ["path;label;start_s;end_s;;", "a.mp4;fight;0,5;3,25;;", "b.mp4;nonfight;1;3;;", ";;;;;"]
     (tmp_path / "clips.csv").write_bytes(("\r\n".join(lines) + "\r\n").encode("utf-8-sig"))

@@ -1,4 +1,4 @@
-"""Generated sample data: the layouts, the planted faults, and that only motion tells the classes apart."""
+"""Generated sample data: published layouts, planted faults, and classes that only motion tells apart."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_an_interrupted_rendering_is_completed_by_the_same_call(tmp_path: Path) 
     hashes = {f: storage.sha256_file(tmp_path / f) for f in files_below(tmp_path)}
     for path in (whole.clips[0], whole.clips[-1], whole.reencoded_duplicate[1]):
         (tmp_path / path).unlink()
-    half = f".fi11_xvid.{storage.machine()}.99999999-1.tmp.avi"  # no such process
+    half = f".fi11_xvid.{storage.machine()}.99999999-1.tmp.avi"  # there is no process with this id
     (tmp_path / "raw/hockey_fights/data" / half).write_bytes(b"half a clip")
     storage.write_json(
         tmp_path / marker.MARKER_NAME, {"generated": True, "sources": 4, "clips_per_source": 2, "seed": 0}

@@ -1,4 +1,4 @@
-"""Whatever an archive holds, nothing is written outside its folder, nothing is overwritten, nothing is lost."""
+"""Whatever an archive contains, nothing is written outside its folder, nothing is overwritten, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def arena(tmp_path: Path) -> Path:
-    """A folder with a neighbour that must stay untouched."""
+    """A folder with a neighbouring file that must stay untouched."""
     (tmp_path / "neighbour.txt").write_text("mine")
     (tmp_path / "in").mkdir()
     return tmp_path
 
 
 def assert_refused(arena: Path, archive: Path, error: type[Exception], match: str) -> None:
-    """Both the check and the unpacking refuse, and nothing lies outside the target."""
+    """Assert that both `verify` and `unpack` refuse the archive, and that nothing was written outside the target."""
     target = arena / "in" / "target"
     with pytest.raises(error, match=match) as raised:
         archives.verify(archive)
@@ -147,7 +147,7 @@ def test_a_tar_header_that_fills_the_memory_is_refused(arena: Path) -> None:
 
 
 def test_headers_of_headers_without_end_are_damage(arena: Path) -> None:
-    """tarfile reads each by calling itself: 2.6 kB ended step 1, for all its data sets."""
+    """tarfile reads such headers recursively: an archive of 2.6 kB once ended step 1 for all data sets."""
     header = tar_member("././@LongLink", tarfile.GNUTYPE_LONGNAME)
     header.size = 1
     packed = gzip.compress((header.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * 600 + bytes(1024))
@@ -282,7 +282,7 @@ def _header_flipped(content: bytes, header: int) -> bytes:
 def test_a_plain_tar_that_ends_at_a_later_header_is_damaged(
     arena: Path, damage: Callable[[bytes, int], bytes]
 ) -> None:
-    """It has no checksum of the whole, and tarfile would take it for one that has fewer files."""
+    """A plain tar has no checksum of the whole, and tarfile would read it as a sound archive with fewer files."""
     archive = make_tar(arena / "a", [(tar_member(f"{n}.avi"), CLIP) for n in "abc"], "w")
     whole = archive.read_bytes()
     with tarfile.open(archive) as tar:
@@ -294,12 +294,13 @@ def test_a_plain_tar_that_ends_at_a_later_header_is_damaged(
 
 
 def test_damage_that_the_libraries_do_not_name_is_damage_too(arena: Path) -> None:
-    """A zip whose file begins before the archive does, and a zip with a file that has no name."""
+    """In one zip, a wrong offset places a file before the start of the archive; in the other, a file has no name."""
     whole = make_zip(arena / "a", {"a.avi": CLIP}).read_bytes()
     directory = whole.index(b"PK\x01\x02")
     before = bytearray(whole)
     end = whole.rindex(b"PK\x05\x06")
-    before[end + 16 : end + 20] = (len(whole) + 999).to_bytes(4, "little")  # the directory's place
+    # the offset of the central directory
+    before[end + 16 : end + 20] = (len(whole) + 999).to_bytes(4, "little")
     nameless = bytearray(whole)
     nameless[directory + 28 : directory + 30] = bytes(2)
     for content in (before, nameless):
@@ -358,7 +359,7 @@ def test_an_unknown_compression_is_told_with_the_remedy(arena: Path) -> None:
     archive = make_zip(arena / "a.zip", {"a.avi": CLIP})
     content = bytearray(archive.read_bytes())
     for at in (8, content.rindex(b"PK\x01\x02") + 10):
-        content[at] = 9  # Deflate64, as large archives made on Windows have it
+        content[at] = 9  # Deflate64, which Windows uses for large archives
     archive.write_bytes(content)
     assert_refused(arena, archive, archives.UnsupportedArchive, "7z x")
 
@@ -377,7 +378,7 @@ def test_modes_of_the_archive_are_not_taken_over(arena: Path) -> None:
 
 
 def test_folders_that_a_zip_of_windows_names_are_folders(arena: Path) -> None:
-    """.NET wrote them so, with a backslash at the end."""
+    """.NET on Windows used to write the names of folders with a backslash at the end."""
     archive = make_zip(arena / "a.zip", {"Set\\": b"", "Set\\fight\\": b"", "Set\\fight\\a.avi": CLIP})
     archives.verify(archive)
     files, _ = archives.unpack(archive, arena / "in")

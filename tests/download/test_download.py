@@ -1,4 +1,4 @@
-"""Step 1 as a whole: data sets are published whole or not at all, and runs go on where others ended."""
+"""Step 1 as a whole: data sets are published completely or not at all, and runs continue where earlier ones ended."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_disk_message_says_which_data_sets_would_fit(bench: Bench) -> None:
 
 
 def test_disk_message_says_that_fewer_at_a_time_would_fit(bench: Bench) -> None:
-    """Both unpacked and one archive at a time: 1.5 MB; both archives at a time: 2 MB."""
+    """Both data sets unpacked need 1.5 MB with one archive at a time, and 2 MB with both archives at once."""
     free = disks.RESERVE_BYTES + 1_700_000
     with pytest.raises(UserError, match=r"--workers 1, with which all of them fit"):
         bench.run("kaggle_set", "plain_set", free=free)
@@ -348,7 +348,7 @@ def test_an_archive_left_by_a_run_killed_at_the_end_is_dropped(bench: Bench) -> 
 
 
 def test_an_archive_that_was_fetched_goes_once_its_data_set_is_unpacked_by_hand(bench: Bench) -> None:
-    """As the message on an archive that is not supported asks for."""
+    """The message about an unsupported archive asks the user to unpack it; the archive is then no longer needed."""
     bench.server.files["/plain.zip"] = Served(b"Rar!\x1a\x07" + bytes(500))
     (outcome,) = bench.run("plain_set").outcomes
     assert "RAR archives are not supported" in outcome.reason
@@ -398,7 +398,7 @@ def test_verify_names_a_file_that_cannot_be_read_and_goes_on(bench: Bench) -> No
         (folder / name).write_bytes(content)
     assert [o.status for o in bench.run("plain_set", "kaggle_set").outcomes] == ["adopted", "downloaded"]
     (folder / "Set/empty.txt").unlink()
-    (folder / "Set/empty.txt").symlink_to("/proc/self/mem")  # as a bad block: reading it is an error
+    (folder / "Set/empty.txt").symlink_to("/proc/self/mem")  # reading it is an error, as with a bad block
     result = download.verify(bench.config("plain_set", "kaggle_set"))
     assert [o.status for o in result.outcomes] == ["damaged", "whole"]
     assert result.outcomes[0].problems == [("Set/empty.txt", "cannot be read: Input/output error")]
@@ -476,7 +476,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def half_then_silence(handler: Handler) -> bool:
-    """Sends half of the body and leaves the connection open."""
+    """Send the first 300 kB of the body, then leave the connection open without sending more."""
     handler.cut_after, handler.afterwards = 300_000, lambda: time.sleep(5)
     return False
 
@@ -630,7 +630,7 @@ def test_a_disk_that_fills_up_is_the_users_to_mend(bench: Bench) -> None:
     with pytest.raises(UserError, match=rf"^{part.parent}: No space left on device\. Free some space"):
         bench.run("plain_set", "kaggle_set")
     assert "plain_set" in (bench.root / "raw" / "download_failures.csv").read_text()
-    bench.assert_whole("kaggle_set")  # the others go on
+    bench.assert_whole("kaggle_set")  # the other data set is not affected
     part.unlink()
     assert bench.run("plain_set").failures == []
 

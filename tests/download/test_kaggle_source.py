@@ -41,7 +41,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 @pytest.mark.parametrize("seed", range(3))
 def test_kaggle_connection_cut_at_random_offsets(bench: Bench, seed: int) -> None:
     draw = random.Random(seed)
-    bench.server.faults.append(lambda _: False)  # the client's own look at the headers
+    bench.server.faults.append(lambda _: False)  # the client's own request, which only reads the headers
     bench.server.faults.extend(cut(draw.randrange(200_000), reset=draw.random() < 0.5) for _ in range(3))
     arrives(bench)
 
@@ -95,7 +95,7 @@ def test_kaggle_stalls(bench: Bench) -> None:
 def test_kaggle_that_never_answers_is_not_waited_for_for_ever(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client's own requests have no time limit."""
+    """Without a time limit around them, the client's own requests would wait for ever."""
     kaggle = kaggle_source.authenticate()
     monkeypatch.setattr(kaggle_source, "_CALL_TIMEOUT_S", 0.3)
     bench.server.api_faults.append(stall(1.0))
@@ -117,7 +117,7 @@ def test_kaggle_refuses_the_token(bench: Bench, monkeypatch: pytest.MonkeyPatch)
 def test_a_refused_token_is_not_hidden_by_a_legacy_pair(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client would pass over the token, and then send it all the same."""
+    """The client would fall back to the legacy pair, and yet send the refused token with every request."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_wrong")
     monkeypatch.setenv("KAGGLE_USERNAME", "someone")
     monkeypatch.setenv("KAGGLE_KEY", LEGACY_KEY)
@@ -150,7 +150,7 @@ def test_a_proxy_that_wants_a_log_in_is_told_at_once(
         monkeypatch.delenv("KAGGLE_API_ENVIRONMENT")
         monkeypatch.setenv("https_proxy", bench.server.url)
     faults = bench.server.api_faults if call == "data set" else bench.server.log_in_faults
-    faults.extend([status(407)] * 2)  # importing the client logs in as well
+    faults.extend([status(407)] * 2)  # two, because importing the client logs in as well
     reason = failure(bench)
     assert "the proxy answered 407" in reason
     assert "http_proxy and https_proxy" in reason
@@ -223,7 +223,7 @@ def test_each_way_of_authenticating_works_and_is_named(
 def test_the_folder_of_the_clients_settings_may_begin_with_the_home_folder(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    """The client takes `~` for a name; it looks when it is imported, so in a process of its own."""
+    """The client takes `~` literally. It reads the variables when imported, so this runs in a process of its own."""
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     Path("~/.kaggle").expanduser().rmdir()
     monkeypatch.setenv(variable, "~/own")
@@ -253,7 +253,7 @@ MARKED = {"UTF-8": "utf-8-sig", "UTF-16": "utf-16"}
 def test_settings_that_an_editor_has_marked_are_read(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    """The client passes over such a file without a word."""
+    """The client itself silently ignores settings with a byte order mark."""
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     text = json.dumps({"username": "someone", "key": LEGACY_KEY})
     Path("~/.kaggle/kaggle.json").expanduser().write_text(text, encoding=MARKED[encoding])
@@ -301,7 +301,7 @@ def test_a_token_that_an_editor_has_marked_is_named(bench: Bench, monkeypatch: p
 def test_a_token_in_the_variable_that_the_client_cannot_take_is_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, token: str, told: str
 ) -> None:
-    """A line end behind it, as forms that set variables leave it; longer than the name of a file may be."""
+    """One token ends with a line break, as some web forms add it; the other is too long to be a file name."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", token)
     reason = failure(bench)
     assert told in reason
@@ -311,7 +311,7 @@ def test_a_token_in_the_variable_that_the_client_cannot_take_is_told(
 def test_the_variable_of_the_token_may_name_a_file(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the client takes it."""
+    """The client accepts the name of a file there, too."""
     (tmp_path / "token").write_text(TOKEN + "\n")
     monkeypatch.setenv("KAGGLE_API_TOKEN", str(tmp_path / "token"))
     arrives(bench)
@@ -326,7 +326,7 @@ def test_html_log_in_page_in_place_of_the_zip(bench: Bench) -> None:
 
 
 def test_verbose_logs_hold_no_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the client's own switch would print each request with its headers."""
+    """The variable VERBOSE would make the client itself print each request with its headers."""
     monkeypatch.setenv("VERBOSE", "1")
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     (Path.home() / ".kaggle" / "kaggle.json").write_text(

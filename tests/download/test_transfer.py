@@ -1,4 +1,4 @@
-"""A fetched file is exactly the published one, or the error says what to do and keeps what can be continued."""
+"""A fetched file equals the published one, or the error says what to do and a part that can be continued is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets are recognised by layout wherever they stand; what is not recognised is listed."""
+"""Data sets are recognised by their layout in any folder, and videos that are not recognised are listed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def touch(root: Path, *names: str, content: str = "") -> None:
 
 
 def tree(root: Path, key: str) -> None:
-    """The catalogue's test paths of one data set as files, with its layout."""
+    """Create the files of `published_paths` for one data set, and the folders of its layout."""
     for entry in catalogue.load()[key].layout:
         (root / entry).mkdir(parents=True, exist_ok=True)
     touch(root, *PATHS[key])

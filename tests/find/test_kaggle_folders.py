@@ -1,4 +1,4 @@
-"""Data sets in the caches of kagglehub and kaggle: the newest version, once, and only when they may be looked at."""
+"""Data sets in the caches of kagglehub and kaggle: only the newest version, once, and none with --no-caches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OWNER = "datasets/yassershrief/hockey-fight-vidoes"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own, with no setting that says otherwise."""
+    """An empty home folder, without the variables that would move the caches elsewhere."""
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
@@ -184,6 +184,6 @@ def test_a_home_folder_that_there_is_not_ends_nothing(home: Path, monkeypatch: p
     assert kaggle_folders.folders() == []
     monkeypatch.delenv("KAGGLEHUB_CACHE")
     monkeypatch.delenv("HOME")
-    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # a user of a number alone, as some pods have
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # a user without a name, as on some pods
     assert kaggle_folders.folders() == []
     assert kaggle_source.credentials_found() == []

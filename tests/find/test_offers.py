@@ -1,4 +1,4 @@
-"""Other people's clips are taken for no published set; what is left out comes with the command that takes it."""
+"""Unknown clips are not mistaken for a published data set, and are reported with the command that includes them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def many(folder: str, count: int, name: str = "clip{}.mp4") -> list[str]:
 
 
 def said(root: Path, *, own: tuple[str, ...] = (), labels: tuple[str, ...] = (), **more: object) -> list[str]:
-    """What is said of the folders that are left out below `root`."""
+    """Return the messages about folders below `root` that are left out."""
     config = FindConfig(data_root=root, own=own, labels=labels, **more)  # type: ignore[arg-type]
     found = find.discover(config)
     return list(offers.texts(found, own, labels, find.step_2(config, CutConfig())))
@@ -44,7 +44,7 @@ def command(text: str) -> list[str]:
     return shlex.split(text[text.index("python combine_all_datasets.py") :])
 
 
-#: class folders with the names of a published set -> the words that say what they mean
+#: Class folders named as in a published data set -> the --labels words that explain them.
 FOREIGN = {
     ("fights", "noFights"): ["fight=fights", "nonfight=noFights"],
     ("Violence", "NonViolence"): ["fight=Violence", "nonfight=NonViolence"],
@@ -238,7 +238,7 @@ def test_own_files_are_no_part_of_a_published_set(tmp_path: Path) -> None:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """A script in the way that a person runs it who has activated the environment."""
+    """Run a script as a person would, from a shell with the environment activated."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.run(
         shlex.join(words), shell=True, cwd=REPOSITORY, env={**os.environ, "PATH": path}, capture_output=True, text=True,
@@ -247,14 +247,14 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_offered_command_works_as_it_is_printed(tmp_path: Path) -> None:
-    """From find's message on, with blanks, quotes and commas in the names."""
+    """The command is taken from the message of find_all_datasets.py; names have blanks, quotes and commas."""
     root = tmp_path / "it's here"
     clips = root / "raw" / "my clips, 2020"
     for seed in range(6):
         write(clips / "Violence" / f"{seed}.avi", seed)
         write(clips / "non-violent" / f"{seed}.avi", 50 + seed)
     found = run("python", "find_all_datasets.py", "--data-root", str(root))
-    assert found.returncode == 2, found.stderr  # nothing to combine without them
+    assert found.returncode == 2, found.stderr  # nothing can be combined without these clips
     (line,) = re.findall(r"If these are your own clips: (python .*)", found.stderr)
     done = subprocess.run(
         line, shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120,
