@@ -602,7 +602,7 @@ def test_folds_that_these_clips_do_not_give_are_of_others(pool: Pool, tmp_path: 
 def test_hard_clips_are_told_by_as_many_folds_as_were_checked(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The number comes from the folds in the output folder, even if those were made of other clips."""
+    """The number of folds comes from those in the output folder, even if they were made of other clips."""
     record = {"folds": [{}] * 2, "members": ["average"], "jobs": []}
     storage.write_json(tmp_path / cross_validation.RECORD_NAME, record)
     plans: list[cross_validation.CrossValidation] = []

@@ -134,7 +134,7 @@ def _with_an_exit(n_sources: int = 60) -> tuple[pd.DataFrame, trained_model.Trai
 
 
 def test_a_temperature_counts_the_clips_that_the_early_exit_leaves() -> None:
-    """Only clips that the exit leaves fit the temperature, perhaps few, so claiming all clips would be wrong."""
+    """The temperature is fitted only to clips that the exit leaves, perhaps few: it must not claim to rest on all."""
     rows, model = _with_an_exit()
     left = rows[rows.p_first >= 0.2]
     found = model.calibration

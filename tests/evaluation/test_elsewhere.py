@@ -209,7 +209,7 @@ def test_val_is_in_set_only_where_training_had_its_data_sets(
 def test_the_mean_of_left_out_sets_has_its_interval(
     written: tuple[Evaluation, Path], root: Path, tmp_path: Path
 ) -> None:
-    """It follows from the intervals of the sets, so records of earlier versions, which have no mean, get one too."""
+    """It follows from the intervals of the sets, so records of earlier versions, which lack it, get one too."""
     scored, _ = written
     rows = [
         _left_out_row(16),

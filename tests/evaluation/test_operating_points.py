@@ -80,7 +80,7 @@ def test_the_promised_rates_hold_on_new_sources_more_often_than_nine_times_in_te
         assert all(found[name]["guarantee"]["holds"] for name in broken)
         broken["low_false_alarm"] += (p[~is_fight] >= found["low_false_alarm"]["threshold"]).mean() > 0.05
         broken["high_recall"] += (p[is_fight] >= found["high_recall"]["threshold"]).mean() < 0.95
-    # the promise allows 10 %, 4 of 40; at exactly that rate, more than 8 occur once in about 65 tests
+    # the promise allows 10 %, 4 of 40; at exactly that rate, one count exceeds 8 once in 65 draws
     assert max(broken.values()) <= 8, broken
 
 

@@ -188,7 +188,7 @@ def test_on_train_every_clip_is_found_and_no_rule_is_fitted_on_what_it_judges(
 
 
 def test_clips_of_a_source_that_was_trained_on_are_found_by_its_name(root: Path, tmp_path: Path) -> None:
-    """The training's table is edited so that it had sources of val; no content matches, so only their names tell."""
+    """The table of training clips is edited to name sources of val; no content matches, so only the names tell."""
     model, table = tmp_path / "model", root / "combined_all" / manifest.FILE_NAME
     shutil.copytree(root / "model", model)
     made = trained_clips.read(model)
