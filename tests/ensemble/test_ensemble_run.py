@@ -1,4 +1,4 @@
-"""The ensemble's script from end to end on made-up features: folds, out-of-fold predictions, hard clips."""
+"""An ensemble run from end to end on made-up features: folds, out-of-fold predictions, hard clips."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ CONFIG = EnsembleConfig(
     show_val=True,
 )
 SETTINGS = synthetic.settings(dataclasses.replace(synthetic.TRAIN, epochs=3))
-#: Ids of the clips of val in synthetic.pool.
+#: Ids of the val clips in synthetic.pool.
 _VAL = {f"{7:08x}{i:08x}" for i in range(72, 96)}
 
 
@@ -147,7 +147,7 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
 
 
 def _three_sets(pool: Pool, names: Collection[str] = "abc", spent: bool = False) -> Pool:
-    """The clips as those of three data sets, or of some of them. `spent`: those of val count as train."""
+    """The clips as data sets a, b and c, of which those in `names` are kept. `spent`: val clips count as train."""
     sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
     frame = pool.frame.assign(dataset=["abc"[sources[group] % 3] for group in pool.frame.source_group])
     if spent:
@@ -156,7 +156,7 @@ def _three_sets(pool: Pool, names: Collection[str] = "abc", spent: bool = False)
 
 
 def _made(pool: Pool, output: Path, target: str, **changes: Any) -> ensemble_run.EnsembleRun:
-    """A run of kernel heads, which measures on these data sets."""
+    """A run, of kernel heads by default, that measures on the data sets of `target`, one letter each."""
     config = EnsembleConfig(**{"members": ("kernel",), **changes})
     return dataclasses.replace(_run(config, pool, output), target=frozenset(target), overwrite=True)
 
@@ -185,7 +185,7 @@ def test_figures_of_left_out_data_sets_belong_to_a_model_of_the_same_clips_alone
     clips = _three_sets(pool, target + added, spent)
     _made(clips, tmp_path, target, leave_one_dataset_out=True, all_clips=spent).run()
     path = tmp_path / elsewhere.LEFT_OUT_NAME
-    for not_noted in ((), ("members", "left_out_clips", "added_datasets")):  # by earlier versions
+    for not_noted in ((), ("members", "left_out_clips", "added_datasets")):  # earlier versions lack them
         record = storage.read_json(path)
         for key in not_noted:
             del record["made_with"][key]
@@ -220,7 +220,7 @@ def test_a_final_fit_takes_no_figures_that_were_made_without_val(pool: Pool, tmp
     _made(everything, tmp_path, "abc", final=True, cross_validate=2).run()
     brought = tmp_path / run_folder.FINAL_FOLDER / elsewhere.LEFT_OUT_NAME
     assert not brought.exists()
-    # as earlier versions did
+    # earlier versions copied the figures into the final fit's folder
     storage.write_json(brought, storage.read_json(tmp_path / elsewhere.LEFT_OUT_NAME))
     assert run_records.read(brought.parent).left_out == {}
     _made(everything, tmp_path, "abc", leave_one_dataset_out=True, final=True, cross_validate=2).run()
@@ -286,7 +286,7 @@ def test_figures_of_folds_and_left_out_sets_come_with_the_command_that_made_them
     of_fit = storage.read_json(final / "ensemble.json")["final_fit"]["cross_validation"]
     assert of_fit["command"] == shown
     assert (final / model_card.CARD_NAME).read_text().count(f"Command:\n\n    {shown}\n") == 1
-    # another command finds the folds judged, and fits with what they gave: it is not the one that made the figures
+    # a later command reuses the judged folds for its fit, but it did not make their figures
     dataclasses.replace(_run(dataclasses.replace(config, leave_one_dataset_out=False), _three_sets(pool), tmp_path),
                         command="python later.py").run()  # fmt: skip
     assert storage.read_json(final / "ensemble.json")["final_fit"]["cross_validation"]["command"] == shown
@@ -376,7 +376,7 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
         for f in (output / "average/best_model.keras", output / "hard/average/final_model.keras")
     ]
     moved = np.abs(weights[1] - weights[0]).max()
-    assert 0 < moved < 0.01  # fresh weights would be far away
+    assert 0 < moved < 0.01  # new random weights would be far from the trained ones
     (member,) = tuned["members"]
     assert member["kept"] == (member["selection_after"]["loss"] < member["selection_before"]["loss"])
     (listed,) = storage.read_json(output / "hard" / "ensemble.json")["members"]
@@ -384,7 +384,7 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
     table = trained_clips.read(output / "hard")
     assert table is not None
     train = pool.frame.clip_id[pool.frame.split == "train"]
-    assert sorted(table.clip_id) == sorted(train)  # all have chosen weights, or told which are hard
+    assert sorted(table.clip_id) == sorted(train)  # each fitted weights or was mined for hard clips
     assert set(table.role) == {"weights", "mined"}
     before = trained_clips.read(output / "average")
     assert before is not None
@@ -473,7 +473,7 @@ def test_the_ensemble_is_calibrated_on_what_its_folds_said_and_folds_are_not(
         assert calibration.read(output / folder).described().startswith("not calibrated: models of folds are")
     for folder in ("average", "fold_0/average"):
         assert "members are left as they are" in calibration.read(output / folder).described()
-    # those tuned on what is hard are others than the folds' models
+    # tuned members differ from the folds' models, so the selection part calibrates them
     told = calibration.read(output / "hard").described()
     assert "the selection part, which also chose the epoch and which members are tuned ones" in told
     model = trained_model.load(output)
@@ -593,7 +593,7 @@ def test_predictions_of_other_clips_or_settings_mine_nothing(
 
 
 def test_folds_that_these_clips_do_not_give_are_of_others(pool: Pool, tmp_path: Path) -> None:
-    """Nobody has asked for so many."""
+    """A record of 99 folds, more than these clips can be cut into, is ignored: this run did not ask for that many."""
     record = {"folds": [{}] * 99, "members": ["average"], "jobs": []}
     storage.write_json(tmp_path / cross_validation.RECORD_NAME, record)
     assert earlier_folds.out_of_fold(tmp_path, _run(CONFIG, pool, tmp_path).plan) is None
@@ -602,7 +602,7 @@ def test_folds_that_these_clips_do_not_give_are_of_others(pool: Pool, tmp_path: 
 def test_hard_clips_are_told_by_as_many_folds_as_were_checked(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as there are, though those are of other clips, which may give more."""
+    """The number of folds comes from those in the output folder, even if they were made of other clips."""
     record = {"folds": [{}] * 2, "members": ["average"], "jobs": []}
     storage.write_json(tmp_path / cross_validation.RECORD_NAME, record)
     plans: list[cross_validation.CrossValidation] = []
@@ -638,7 +638,7 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
 
 
 def _out_of_fold(fold: folds.Fold, pool: Pool, n_hard: int) -> pd.DataFrame:
-    """Predictions of the fold's train clips, of which the first ones are all wrong and the others all right."""
+    """Predictions for the fold's train clips: the first `n_hard` are wrong, the others right."""
     labels = dict(zip(pool.frame.clip_id, pool.frame.label, strict=True))
     oof = pd.DataFrame({"clip_id": fold.train, "label": [labels[clip_id] for clip_id in fold.train]})
     right = (oof.label == "fight").astype(float)
@@ -676,7 +676,7 @@ def _judging(folder: Path, temperatures: Mapping[str, float], in_logits: bool) -
 def test_members_that_are_not_tuned_gain_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_logits: bool
 ) -> None:
-    """Folds tell members' temperatures in the one folder, the selection part in the other."""
+    """Folds set the members' temperatures in one folder, the selection part in the other: no gain may come of it."""
     selection, judged = synthetic.samples(80, 1), synthetic.samples(200, 2)
     rng = np.random.default_rng(3)
     logits = {n: {name: rng.normal(0, s, n) for name, s in (("a", 1.0), ("b", 4.0))} for n in (80, 200)}
@@ -851,7 +851,7 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
     )
     rows = rows.assign(label="nonfight", dataset="d", fingerprint="", split=["train"] * 15 + ["val"] * 5)
     if not config.all_clips:
-        rows.loc[:9, "label"] = "fight"  # val alone lacks them
+        rows.loc[:9, "label"] = "fight"  # train has both classes, val has no fight
     monkeypatch.setattr(run_checks.manifest, "read", lambda _: rows)
     monkeypatch.setattr(run_checks.training_data, "check", lambda *_: None)
     monkeypatch.setattr(ensemble_run.devices, "set_up", lambda _: pytest.fail("starts work first"))
@@ -924,11 +924,11 @@ def test_a_member_of_other_settings_is_said_before_anything_is_extracted(
 def test_folds_that_nobody_asked_for_are_tried_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
 ) -> None:
-    """Those of an earlier run are as many as they are."""
+    """If an earlier run left folds, their number is checked instead of the default 5: here the clips allow 2."""
     rows = pd.DataFrame({"clip_id": [f"c{i}" for i in range(30)], "label": ["fight", "nonfight"] * 15})
     rows = rows.assign(source_group=[f"s{i // 6}" for i in range(30)], dataset="d", fingerprint="")
     rows = rows.assign(split=["train"] * 24 + ["val"] * 6)
-    if flag == "final":  # which cuts its folds from val's source too
+    if flag == "final":  # with --final, val's source makes a fold too, so one source is dropped
         rows = rows[6:]
     monkeypatch.setattr(run_checks.manifest, "read", lambda _: rows)
     monkeypatch.setattr(run_checks.training_data, "check", lambda *_: None)

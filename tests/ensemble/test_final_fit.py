@@ -1,4 +1,4 @@
-"""The final fit: every clip trained on, as long as the folds say, and no figure but theirs."""
+"""The final fit trains on every clip, for as long as the folds suggest, and has no figures but theirs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from violence_detection.system import storage
 from violence_detection.training import run_folder, trained_clips, trainer, training_run
 
 CONFIG = EnsembleConfig(members=("average", "kernel"), cross_validate=2, final=True)
-#: No epoch has as many steps in the folds as in the final fit, so counting epochs would be seen.
+#: An epoch has fewer steps in the folds than in the final fit, so a fit that counted epochs instead would be noticed.
 SETTINGS = synthetic.settings(dataclasses.replace(synthetic.TRAIN, epochs=6, patience=3))
 
 
@@ -58,9 +58,9 @@ def _run(
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """All clips as `Choice(all_clips=True)` has them."""
+    """A pool as `Choice(all_clips=True)` gives it: val counts as train."""
     made = synthetic.pool(tmp_path_factory.mktemp("features"))
-    # some are labelled wrongly, so that no member is right on all
+    # some labels are wrong, so that no member is right on all clips
     label = [
         ("fight", "nonfight")[int((x == "fight") != (i % 12 == 5))] for i, x in enumerate(made.frame.label)
     ]
@@ -267,7 +267,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_weights(
 
 
 def _records(folder: Path) -> dict[str, bytes]:
-    """Content of every file below the folder."""
+    """Relative path -> content of every file in the folder."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
@@ -294,7 +294,7 @@ def test_refused_it_leaves_what_other_settings_have_made_as_it_is(
         parts = [split.VAL if i >= 72 else split.TRAIN for i in range(len(pool.frame))]
         pool = dataclasses.replace(pool, frame=pool.frame.assign(split=parts))
     settings = SETTINGS
-    if begun:  # by the same settings, but another version
+    if begun:  # with the same settings, but by another version
         (output / "fold_1" / "kernel" / "result.json").unlink()
         config = output / "fold_1" / "kernel" / "config.json"
         storage.write_json(config, storage.read_json(config) | {"version": "0.0.1"})
@@ -307,7 +307,7 @@ def test_refused_it_leaves_what_other_settings_have_made_as_it_is(
 
 
 def _swapped(pool: Pool) -> Pool:
-    """The pool, with the labels of two clips of one source and data set mended in the manifest."""
+    """The pool with the labels of a fight and a nonfight of one source and data set swapped in the manifest."""
     frame, key = pool.frame.copy(), ["source_group", "dataset"]
     source = next(rows for _, rows in frame.groupby(key, sort=True) if rows.label.nunique() == 2)
     mended = {"fight": "nonfight", "nonfight": "fight"}
@@ -474,7 +474,7 @@ def test_a_final_fit_that_may_not_be_replaced_stays_whole(
 
 @pytest.fixture(scope="module")
 def two_sets(pool: Pool) -> Pool:
-    """The same clips as if they were of two data sets."""
+    """The same clips, their sources assigned alternately to data sets a and b."""
     sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
     dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
     return dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
@@ -613,7 +613,7 @@ def test_the_first_of_several_seeds_decides_with_its_views_and_exit_and_the_card
 ) -> None:
     first = LEFT_OUT.members[0]
     config = dataclasses.replace(LEFT_OUT, seeds=2, tta=2, early_exit=first, early_exit_below=0.4)
-    output = Path(shutil.copytree(by_left_out[0], tmp_path / "models"))  # the models of its first seed
+    output = Path(shutil.copytree(by_left_out[0], tmp_path / "models"))  # has the models of the first seed
     said = _run(two_sets, output, config).run()
     judged = [pd.read_csv(output / f"seed_{i}" / "leave_one_out_predictions.csv") for i in range(2)]
     assert not np.allclose(judged[0].p_violent, judged[1].p_violent)
@@ -635,12 +635,12 @@ def test_the_first_of_several_seeds_decides_with_its_views_and_exit_and_the_card
         both = [part["members"][i]["temperature"] for part in parts]
         assert member["temperature"] == pytest.approx(np.prod(both) ** 0.5)
     card = (output / "final" / model_card.CARD_NAME).read_text()
-    for d in said["leave_one_dataset_out"]["datasets"]:  # the mean of both seeds
+    for d in said["leave_one_dataset_out"]["datasets"]:  # each figure is the mean over both seeds
         assert f"| {d['dataset']} | {100 * d['accuracy']:.1f} % |" in card.partition("| left out |")[2]
 
 
 def _with_closer_looks(made: Pool) -> Pool:
-    """The pool with closer looks in which fights, here the lower numbers, are plainer; of every third clip none."""
+    """The pool with closer looks that separate the classes better, fights by lower values, but for every third clip."""
     rows = zip(made.frame.clip_id.tolist(), made.frame.label.tolist(), strict=True)
     for number, (clip_id, label) in enumerate(rows):
         for store in made.stores.values():

@@ -1,4 +1,4 @@
-"""Parts are cut by source, whatever data sets are asked for, and nothing that is held out trains or selects."""
+"""Parts are cut by source whichever data sets are chosen, and nothing that is held out trains or selects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from violence_detection.system import storage
 
 
 def _frame() -> pd.DataFrame:
-    """200 clips of two data sets, 4 a source; every fifth source has clips of both data sets, like real footage."""
+    """200 clips of two data sets, 4 per source; as in real data, some sources (every fifth) have clips in both."""
     rng = np.random.default_rng(0)
     source = np.arange(200) // 4
     mixed = (source % 5 == 0) & (np.arange(200) % 4 == 3)
@@ -85,7 +85,7 @@ def _fingerprint(seed: int) -> str:
 
 
 def test_what_shows_held_out_footage_is_not_trained_on_though_it_counts_as_another_source() -> None:
-    """Combining joins no sources that together could not be divided."""
+    """Sources that share footage stay separate if, joined, they would be too large to divide."""
     frame = _frame()
     a, b = (frame.index[(frame.dataset == name) & (frame.split == "train")][0] for name in "ab")
     frame["fingerprint"] = [_fingerprint(i) for i in range(len(frame))]
@@ -104,7 +104,7 @@ def test_what_shows_held_out_footage_is_not_trained_on_though_it_counts_as_anoth
 def test_what_shows_footage_of_a_held_out_or_selecting_clip_is_not_trained_on_though_it_is_added(
     cut: str, how: str
 ) -> None:
-    """One clip of another part has a copy in the added data set and one in the target's, under other sources."""
+    """A held-out or selecting clip has a copy in the added data set and one in the target's train part."""
     frame = _frame()
     frame["fingerprint"] = [_fingerprint(i) for i in range(len(frame))]
 
@@ -146,7 +146,7 @@ def test_added_data_sets_train_but_neither_select_nor_measure() -> None:
     for fold, without in zip(folds.cross_validation(frame, {"a"}, 4, 0.2, 0), alone, strict=True):
         assert {dataset[c] for c in fold.train} == {"a", "b"}
         assert {dataset[c] for c in (*fold.selection, *fold.held_out)} == {"a"}
-        # so they can be compared
+        # the same parts, so that figures with and without added data can be compared
         assert (fold.selection, fold.held_out) == (without.selection, without.held_out)
         assert set(without.train) < set(fold.train)
 
@@ -186,7 +186,7 @@ def test_data_sets_too_small_to_leave_the_others_out_are_named() -> None:
     with pytest.raises(UserError, match=r"without a, .*: tiny \(4 clips of 4 sources\)\. Add data") as said:
         folds.leave_one_dataset_out(two, {"a", "tiny"}, 0.2, 0)
     assert "fewer folds" not in str(said.value)
-    # it shares the sources of both others: left out, nothing is left to train on
+    # tiny shares the sources of a and b: if it is held out, nothing is left to train on
     shared = apart.assign(source_group=apart.source_group.where(apart.dataset != "tiny", "a0"))
     shared.loc[shared.dataset == "a", "source_group"] = [f"a{i % 2}" for i in range(60)]
     shared.loc[shared.dataset == "b", "source_group"] = [f"b{i % 2}" for i in range(60)]
@@ -212,7 +212,7 @@ def test_hard_clips_are_drawn_until_they_have_their_share_and_the_others_once() 
     assert sum(counts[:3]) / len(drawn.train) == pytest.approx(0.4, abs=0.02)
     assert max(counts[:3]) - min(counts[:3]) <= 1
     assert drawn.sha256 != fold.sha256
-    # more than their share already
+    # hard clips already exceed their share
     assert folds.with_repeats(fold, np.arange(20) < 15, 0.4).train == fold.train
 
 

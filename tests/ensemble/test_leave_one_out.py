@@ -1,4 +1,4 @@
-"""Figures of data sets that were left out, over seeds: against sums made by hand."""
+"""Figures of left-out data sets over several seeds, compared with sums worked out by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from violence_detection.evaluation import intervals
 
 
 def _predictions(seed: int) -> pd.DataFrame:
-    """Two data sets of 60 clips: one ranked well but with all scores low, one at random."""
+    """Two data sets of 60 clips: `low` is ranked well but scored below the threshold, `random` is scored at random."""
     rng = np.random.default_rng(seed)
     is_fight = np.tile([True, False], 60)
     dataset = np.repeat(["low", "random"], 60)
@@ -59,7 +59,7 @@ def test_figures_are_means_over_seeds_the_worst_first_and_tell_ranking_from_thre
             intervals.accuracy_interval(((r.p_violent >= 0.5) == y).to_numpy(), r.source_group.to_numpy())
             for r, y in zip(rows, is_fight, strict=True)
         ]
-        if name == "random":  # seeds share no error, so that their mean is surer than each
+        if name == "random":  # seeds share no error, so their mean has a narrower interval
             assert d["ci95"][1] - d["ci95"][0] < min(high - low for low, high in alone)
         assert d["roc_auc_sd"] == pytest.approx(
             np.std(
@@ -80,7 +80,7 @@ def test_sets_that_share_sources_make_a_mean_that_is_less_sure() -> None:
     apart = leave_one_out.summarised(frames)
     assert [d["n_groups_shared"] for d in apart["datasets"]] == [0, 0]
     for frame in frames:
-        frame.loc[frame.source_group == "s20", "source_group"] = "s3"  # a video that both sets have
+        frame.loc[frame.source_group == "s20", "source_group"] = "s3"  # both sets have this source
     shared = leave_one_out.summarised(frames)
     assert [d["n_groups_shared"] for d in shared["datasets"]] == [1, 1]
     shares = [1 / d["n_groups"] for d in shared["datasets"]]
@@ -97,7 +97,7 @@ def test_one_seed_has_no_spread() -> None:
 
 
 def test_a_data_set_of_one_class_has_no_accuracy_at_its_median(caplog: pytest.LogCaptureFixture) -> None:
-    """Half of its clips lie above it whatever the model says, which would weigh in the mean of the sets."""
+    """Half of its clips are above the median whatever the model says; that figure would distort the mean over sets."""
     frame = _predictions(0)
     frame = frame[(frame.dataset == "low") | (frame.label == "nonfight")]
     found = leave_one_out.summarised([frame])
@@ -105,7 +105,7 @@ def test_a_data_set_of_one_class_has_no_accuracy_at_its_median(caplog: pytest.Lo
     assert by_name["random"]["accuracy_at_median"] is None
     assert found["mean"]["accuracy_at_median"] == by_name["low"]["accuracy_at_median"]
     assert found["mean"]["roc_auc_ci95"] == pytest.approx(by_name["low"]["roc_auc_ci95"], abs=1e-4)
-    # and a model that calls nothing a fight is right on all of them
+    # nor does its accuracy count: a model that calls nothing a fight would be right on all of its clips
     assert by_name["random"]["accuracy"] != by_name["low"]["accuracy"]
     assert found["mean"]["accuracy"] == by_name["low"]["accuracy"]
     assert found["mean"]["ci95"] == pytest.approx(by_name["low"]["ci95"], abs=1e-4)

@@ -1,4 +1,4 @@
-"""Where a member is trained changes nothing: in this process, in others, on a cluster, killed in between or not."""
+"""Members come out the same wherever they are trained: in this process, in others, on a cluster, killed or not."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_an_error_longer_than_a_pipe_reaches_the_one_who_waits(
     monkeypatch.setattr(member_jobs, "train_alone", _fail_at_length)
     monkeypatch.setattr(member_processes, "follow_parent", lambda: None)
     with pytest.raises(SystemExit):
-        member_processes._work(job, says, (), logging.INFO)  # would wait for ever for its reader
+        member_processes._work(job, says, (), logging.INFO)  # would block for ever if it waited for a reader
     assert hears.poll()
     for_user, message = hears.recv()
     assert for_user
@@ -161,7 +161,7 @@ def test_two_processes_one_of_them_killed_give_the_models_of_one_after_another(
 
     killer = threading.Thread(target=kill_once, daemon=True)
     killer.start()
-    with locks.only_one(tmp_path, "the script"):  # its own members do not count as others
+    with locks.only_one(tmp_path, "the script"):  # the members' locks do not conflict with the script's
         member_jobs.run(synthetic.jobs(features, tmp_path), at_once=2)
     assert killed
     _assert_same(in_sequence, tmp_path)
@@ -178,7 +178,7 @@ def test_a_ray_cluster_gives_the_models_of_one_after_another(
 
 
 def test_a_link_to_the_volume_stays_one_for_other_machines(features: Path, tmp_path: Path) -> None:
-    """/workspace may be a link here and a mounted volume there: where the link leads is this machine's own affair."""
+    """/workspace may be a link on this machine and a mounted volume on another, so links in paths are not resolved."""
     (tmp_path / "volume").symlink_to(features, target_is_directory=True)
     (job, _) = synthetic.jobs(tmp_path / "volume", tmp_path / "volume" / "models")
     job = dataclasses.replace(job, start=job.folder / run_folder.BEST_NAME).with_absolute_paths()
@@ -247,7 +247,7 @@ def test_finished_jobs_are_kept_and_other_settings_are_not_taken_for_them(
 def test_a_begun_job_goes_on_where_other_rows_of_the_manifest_have_changed(
     features: Path, in_sequence: Path, tmp_path: Path
 ) -> None:
-    """As finished ones beside it are kept: its clips and what they are taken for are the same."""
+    """A begun job continues, as finished ones are kept, while its own clips and their labels are unchanged."""
     output = Path(shutil.copytree(in_sequence, tmp_path / "models"))
     job = synthetic.jobs(features, output)[1]
     (job.folder / run_folder.RESULT_NAME).unlink()
@@ -272,7 +272,7 @@ def test_a_begun_job_goes_on_where_other_rows_of_the_manifest_have_changed(
 def test_a_kernel_head_of_clips_that_counted_for_other_data_sets_is_another(
     features: Path, tmp_path: Path
 ) -> None:
-    """It weighs each pair of data set and class alike. Those of earlier versions have labels alone in their hash."""
+    """A kernel head gives each pair of data set and class the same weight. Earlier versions hashed only the labels."""
     job = dataclasses.replace(synthetic.jobs(features, tmp_path)[0], architecture="kernel")
     moved = dataclasses.replace(job.pool, frame=job.pool.frame.assign(dataset="c"))
     other = dataclasses.replace(job, pool=moved)

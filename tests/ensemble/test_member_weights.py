@@ -1,4 +1,4 @@
-"""Members weigh the same unless sources that did not choose the weights confirm them."""
+"""Members have equal weights unless others prove better on sources that they were not fitted on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from violence_detection.evaluation import paired
 
 
 def _members(sharpness: list[float], sources: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """P(fight) of members (M, n) whose logits are `sharpness` times the truth plus noise; five clips a source."""
+    """P(fight) (M, n), labels and sources of 5 clips; a member's logits are its sharpness times +-1, plus noise."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, 5 * sources)
-    shared = rng.normal(0, 1, sources).repeat(5)  # a source is hard or easy for every member
+    shared = rng.normal(0, 1, sources).repeat(5)  # makes a source hard or easy for all members
     logits = [s * (2 * labels - 1) + shared + rng.normal(0, 1, len(labels)) for s in sharpness]
     return 1 / (1 + np.exp(-np.array(logits))), labels, [f"s{i // 5}" for i in range(len(labels))]
 
@@ -36,7 +36,7 @@ def test_a_member_that_only_guesses_loses_its_weight() -> None:
 
 def test_one_bad_source_or_few_sources_decide_nothing() -> None:
     p, labels, groups = _members([2, 2], 30, 3)
-    p[1, :5] = np.where(labels[:5] == 1, 0.001, 0.999)  # the second member fails on one source alone
+    p[1, :5] = np.where(labels[:5] == 1, 0.001, 0.999)  # the second member fails on one source only
     assert member_weights.choose(p, labels, groups, 0).uniform
     p, labels, groups = _members([3, -3], member_weights.FEWEST_SOURCES - 1, 3)
     weights = member_weights.choose(p, labels, groups, 0)
@@ -47,7 +47,7 @@ def test_one_bad_source_or_few_sources_decide_nothing() -> None:
 def test_paired_interval_counts_sources_not_clips() -> None:
     rng = np.random.default_rng(0)
     groups = np.arange(400) // 20
-    difference = rng.normal(0, 1, 20)[groups]  # the clips of a source move together
+    difference = rng.normal(0, 1, 20)[groups]  # clips of a source have the same difference
     low, high = paired.interval(difference, groups) or (0, 0)
     alone = paired.interval(difference, np.arange(400)) or (0, 0)
     assert high - low > 3 * (alone[1] - alone[0])

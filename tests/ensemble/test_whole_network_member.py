@@ -1,4 +1,4 @@
-"""A member that is a whole network on pictures and one on features train together, each on its own inputs."""
+"""A member that is a whole network on pictures and a head on features train together, each on its own inputs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MEMBERS = ("kernel", "i3d_tuned")
 
 @pytest.fixture(scope="module", autouse=True)
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Small pictures, a small network, and the file of its weights."""
+    """Make the network and its pictures small for these tests; yield the file of its published weights."""
     with seeded_i3d.small_pictures(tmp_path_factory.mktemp("weights"), SIDE, FRAMES) as path:
         yield path
 
@@ -126,7 +126,7 @@ def test_the_time_that_is_told_is_that_of_so_many_at_once(
 def _check_shipped(
     trained: run_folder.Trained, rows: pd.DataFrame, inputs: Inputs, published: Path, folder: Path
 ) -> None:
-    """Its network is shipped as a difference from the published one, and used with that alone."""
+    """Check that the network is shipped as a difference from the published weights, and loads with no others."""
     ensemble.write_listed(
         folder, [ensemble.Part.of("i3d_tuned", trained)], [1.0], {}, {trained_clips.WEIGHTS: rows}
     )
@@ -193,7 +193,7 @@ def test_weights_that_lie_in_its_folder_are_taken_and_not_trained(
     assert "weights given, not trained here" in card
     assert "by one head that is a whole network, trained end to end. Classes" in card
     assert member_jobs.finished(job())
-    (trained.folder / run_folder.RANGES_NAME).unlink()  # as if it had been killed before they were measured
+    (trained.folder / run_folder.RANGES_NAME).unlink()  # as if killed before the ranges were measured
     member_jobs.run([job()], strategy=tf.distribute.get_strategy())
     assert (trained.folder / run_folder.RANGES_NAME).is_file()
     _check_shipped(trained, selection.rows, selection.plain(), pictures, tmp_path)

@@ -1,4 +1,4 @@
-"""The benchmark of operating points elsewhere: thresholds are of the other data sets, rates of the one left out."""
+"""The benchmark of operating points: thresholds come from the other data sets, rates from the one left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOURCES = 60
 
 
 def _predictions(surer: float) -> pd.DataFrame:
-    """Three data sets of one clip a source, of which the last calls peace `surer` logits more violent."""
+    """Data sets a, b and c, one clip per source; logits of nonfights in c are higher by `surer`."""
     rng = np.random.default_rng(0)
     rows = []
     for dataset, more in (("a", 0.0), ("b", 0.0), ("c", surer)):
@@ -47,7 +47,7 @@ def _run(
 
 
 def _of_folds(folder: Path) -> Path:
-    """A model with a threshold of its own."""
+    """The folder of a model whose low-false-alarm threshold is 0.25."""
     point = {"threshold": 0.25, "false_alarm_rate": 0.0, "recall": 1.0, "guarantee": {}}
     rests_on = {"what": "folds", "n": 9, "n_groups": 9}
     calibrated = Calibration(1.0, rests_on, {"low_false_alarm": point}).record()
@@ -63,7 +63,7 @@ def test_with_an_early_exit_points_below_it_are_of_all_members(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = _predictions(surer=0.0).assign(fold=lambda f: f.dataset.map({"a": 0, "b": 1, "c": 2}))
-    first = (rows.p_kernel * 0.3).where(rows.p_kernel < 0.6, rows.p_kernel)  # sure of peace, of fights too
+    first = (rows.p_kernel * 0.3).where(rows.p_kernel < 0.6, rows.p_kernel)  # low for some fights too
     rows["p_first"] = first
     both = averaging.Averaging(True, EarlyExit("first", 0.3))
     members = [{"name": n, "weight": 0.5} for n in ("kernel", "first")]
@@ -128,7 +128,7 @@ def test_left_out_models_are_written_with_what_the_other_sets_give_them(
         models / "seed_0" / cross_validation.LEFT_OUT_PREDICTIONS_NAME, index=False
     )
     storage.write_json(models / elsewhere.LEFT_OUT_NAME, {"datasets": []})
-    for _ in range(2):  # once more over what is there
+    for _ in range(2):  # the second run replaces the files of the first
         found = _run(models, monkeypatch, capsys, "--write", str(to))["datasets"]
     for name in "abc":
         written = calibration.read(to / f"without_{name}")

@@ -1,4 +1,4 @@
-"""The beta-binomial posterior equals SciPy's distributions where these can say the same."""
+"""The beta-binomial posterior equals SciPy's distributions where SciPy can compute the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets that training had and those it never saw are measured apart."""
+"""Data sets that training had and those it never saw are measured separately."""
 
 from __future__ import annotations
 

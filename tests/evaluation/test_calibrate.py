@@ -1,4 +1,4 @@
-"""What a calibration rests on is said, and too few sources calibrate nothing."""
+"""A calibration says what it rests on, and too few sources calibrate nothing."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_what_a_member_gave_alone_has_no_part_in_the_temperature_and_keeps_its_p
 
 
 def _with_an_exit(n_sources: int = 60) -> tuple[pd.DataFrame, trained_model.TrainedModel]:
-    """Clips on which the first member alone, where it is sure of peace, ranks fights no better than chance."""
+    """Predictions and a model with an early exit; where the first member exits, its score says nothing of the class."""
     rows, other = _rows(n_sources)
     rng = np.random.default_rng(1)
     first = np.where(rng.random(len(rows)) < 0.6, rng.uniform(0, 0.2, len(rows)), other)
@@ -134,7 +134,7 @@ def _with_an_exit(n_sources: int = 60) -> tuple[pd.DataFrame, trained_model.Trai
 
 
 def test_a_temperature_counts_the_clips_that_the_early_exit_leaves() -> None:
-    """It was said to be of all of them, though it was fitted to few of few sources."""
+    """The temperature is fitted only to clips that the exit leaves, perhaps few: it must not claim to rest on all."""
     rows, model = _with_an_exit()
     left = rows[rows.p_first >= 0.2]
     found = model.calibration
@@ -183,11 +183,11 @@ def test_a_point_where_the_exit_would_decide_is_chosen_and_judged_without_it() -
     assert high["false_alarm_rate"] == (judged >= high["threshold"])[~is_fight].mean()
     with_exit = operating_points.choose(is_fight, model.average(by_member), groups, np.asarray, 0)
     assert high["false_alarm_rate"] < with_exit["high_recall"]["false_alarm_rate"] - 0.05
-    # the others are as they were
+    # points above the exit are unchanged
     assert "early_exit" not in model.calibration.operating_points["balanced"]
     assert model.calibration.operating_points["balanced"] == with_exit["balanced"]
     np.testing.assert_array_equal(at.at("balanced").average(by_member), model.average(by_member))
-    # and what is told of it is what was applied
+    # the report states the temperature that was applied
     section = reliability.section(at, is_fight, by_member, judged, mean, groups)
     assert section["temperature"] == model.calibration.without_exit.temperature
     assert f"temperature {section['temperature']:.2f}" in section["said"]
@@ -222,7 +222,7 @@ def test_what_is_stored_of_it_is_read_again_whole_or_refused(trained: Path, tmp_
     for broken in (
         {**made, "without_exit": {"temperature": -1}},
         {**made, "rests_on": {**made["rests_on"], "temperature_from": {"n": 3}}},
-        {k: v for k, v in made.items() if k != "without_exit"},  # and a point that needs it
+        {k: v for k, v in made.items() if k != "without_exit"},  # high_recall needs it
     ):
         with pytest.raises(UserError, match="calibration has no valid temperature"):
             calibration.read(stored(broken))
@@ -255,7 +255,7 @@ def test_too_few_sources_calibrate_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A single model, calibrated on a selection part of 15 sources."""
+    """The folder of a single model, as training leaves it: not calibrated."""
     folder = tmp_path_factory.mktemp("model")
     data = synthetic.data()
     record = trainer.run_record("average", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
@@ -279,7 +279,7 @@ def test_a_single_model_keeps_its_calibration_and_trains_nothing_again(trained: 
     np.testing.assert_array_equal(after.uncalibrated(by_member), raw)
     assert model_files.identity(trained) != identity, "verdicts of before are not taken for its own"
     assert calibration.read(trained) == made
-    # as it was, on the same clips
+    # calibrated again on the same clips, it stays the same
     assert calibrate.calibrate_model(trained, selection, 0) == made
     data, times = synthetic.data(), (trained / "best_model.keras").stat().st_mtime_ns
     record = trainer.run_record("average", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)

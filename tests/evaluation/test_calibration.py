@@ -1,4 +1,4 @@
-"""Predicted and observed shares are compared in ten bins, and every clip counts once."""
+"""Predicted and observed shares of fights are compared in ten bins, and every clip counts once."""
 
 from __future__ import annotations
 

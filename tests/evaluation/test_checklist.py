@@ -1,4 +1,4 @@
-"""The roadmap's boxes say what the records say: done, something else, or nothing known."""
+"""The roadmap's boxes follow the records: done, done differently, or missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOTHING_SEEN = Overlap(2000, 8000, 0, Comparison(0, 2000), Comparison(0, 2000), 
 
 
 def _manifest(clips: int = 10_000, datasets: list[str] = ROADMAP) -> pd.DataFrame:
-    """Sources of five clips, every fifth of them in val."""
+    """A manifest of sources of five clips each; every fifth source is in val."""
     return pd.DataFrame(
         {
             "split": ["val" if i // 5 % 5 == 0 else "train" for i in range(clips)],
@@ -59,13 +59,13 @@ def _run(members: int = 5, **changes: Any) -> RunRecords:
 
 
 def _coverage(fight: int, nonfight: int) -> dict[str, dict[str, int]]:
-    """Of 1,000 clips of each class so many judged."""
+    """Coverage of 1,000 clips per class, of which this many were judged."""
     judged = {"fight": fight, "nonfight": nonfight}
     return {name: {"n": 1000, "predicted": n} for name, n in judged.items()}
 
 
 LEFT_OUT = dataclasses.replace(_run(), cross_validation={**_run().cross_validation, "by_dataset": True})
-#: Trained on two of the manifest's data sets alone.
+#: Trained on only two of the manifest's data sets.
 OF_TWO_SETS = dataclasses.replace(_run(), clips=pd.DataFrame({"dataset": [*ROADMAP[:2]] * 2}))
 NO_FOLDS = dataclasses.replace(_run(), cross_validation={}, no_cross_validation="none")
 

@@ -1,4 +1,4 @@
-"""Figures by group are those of the group's clips; the worst come first, and pictures are looked at once."""
+"""Figures of a group are those of its clips; the worst group comes first, and each clip is looked at only once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from violence_detection.video.appearance import Appearance
 
 
 def _made() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """60 clips of 20 sources: of the 20 that are 720 high half are wrong, of the others none; two are 240 high."""
+    """60 clips of 20 sources: 20 are 720 high, half of them misjudged; of the others none is, and two are 240 high."""
     n = 60
     fight = np.arange(n) % 2 == 0
     height = np.where(np.arange(n) < 20, 720, 360)

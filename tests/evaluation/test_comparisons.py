@@ -1,4 +1,4 @@
-"""Differences between models and to earlier reports: on shared clips, by source, corrected; what cannot be compared."""
+"""Differences between models and from earlier reports: on shared clips, by source, corrected; what is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from violence_detection.evaluation import comparisons, intervals, metrics
 
 
 def predictions_frame(n: int = 240, seed: int = 0) -> pd.DataFrame:
-    """A good member, one at random, their average, and plain clips scored nearly as that."""
+    """A good member, a random one, their average, and nearly the same scores for plain clips."""
     rng = np.random.default_rng(seed)
     fight = np.arange(n) % 2 == 0
     good = np.clip(0.5 + 0.3 * (fight - 0.5) * 2 + rng.normal(0, 0.2, n), 0, 1)
@@ -113,7 +113,7 @@ def test_one_model_without_views_has_nothing_to_be_compared_with() -> None:
 def test_an_earlier_report_is_compared_on_the_clips_that_both_have_judged(tmp_path: Path, named: str) -> None:
     here, there = predictions_frame(), predictions_frame(seed=1)
     there = there.iloc[40:].copy()
-    there["label"] = there["label"].where(there.index != 50, "nonfight")  # was a fight
+    there["label"] = there["label"].where(there.index != 50, "nonfight")  # a fight in `here`
     there.loc[60, "p_violent"] = np.nan
     report = comparisons.read(write_report(tmp_path / "earlier", there, threshold=0.4) / named)
     (row,) = comparisons.with_earlier(here, 0.5, [report])["reports"]
@@ -137,7 +137,7 @@ def test_an_earlier_report_is_compared_on_the_clips_that_both_have_judged(tmp_pa
 
 @pytest.mark.parametrize("name", ["val", "nan", "1"])
 def test_rows_of_sets_from_elsewhere_in_an_earlier_report_are_not_compared(tmp_path: Path, name: str) -> None:
-    """A clip may stand in two of the sets, or be judged here and have stood in one from elsewhere alone."""
+    """A clip may be in both sets of the earlier report, or be judged here and be only in its set from elsewhere."""
     here = predictions_frame()
     own = here.iloc[:200].assign(set=name)
     beside = here.iloc[100:].assign(set="market", p_violent=1 - here.p_violent)

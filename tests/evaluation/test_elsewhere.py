@@ -1,5 +1,7 @@
-"""Sets from elsewhere are measured beside val, claimed unseen only where that was looked for; what does not fit is
-refused with its remedy."""
+"""Sets from elsewhere are measured beside val, and called unseen only if that was checked.
+
+What does not fit is refused with a remedy.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def places(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders: `market`, eight new clips of four cameras; `known`, four clips of train, two new; `quiet`, no fight."""
+    """Folders: `market`, 8 new clips of 4 cameras; `known`, 4 clips of train and 2 new; `quiet`, 4 nonfights."""
     folder = tmp_path_factory.mktemp("places")
     for k in range(4):
         for offset, label in enumerate(CLASSES):
@@ -122,7 +124,7 @@ def test_a_set_is_unseen_only_where_nothing_of_it_was_met_in_training(
         "its sources could not be compared, as you alone know them"
     )
     assert found["market"]["sources_checked"] is False
-    assert scored.overlap.touched == 0  # val's own comparison is not touched by that of others
+    assert scored.overlap.touched == 0  # what other sets share with train is not counted for val
 
 
 def test_one_class_alone_gives_false_alarms_and_no_figure_that_needs_both(
@@ -207,7 +209,7 @@ def test_val_is_in_set_only_where_training_had_its_data_sets(
 def test_the_mean_of_left_out_sets_has_its_interval(
     written: tuple[Evaluation, Path], root: Path, tmp_path: Path
 ) -> None:
-    """By that of each, also where an earlier version noted none."""
+    """It follows from the intervals of the sets, so records of earlier versions, which lack it, get one too."""
     scored, _ = written
     rows = [
         _left_out_row(16),
@@ -289,7 +291,7 @@ def test_groups_and_shortcuts_are_recorded(written: tuple[Evaluation, Path]) -> 
     assert set(properties) == {"resolution", "frame rate", "length", "brightness", "amount of motion"}
     assert properties["brightness"]["measured"] == 8
     in_val = {t["property"]: t["edges"] for t in figures["groups"]["val"]}
-    assert in_val["brightness"] == properties["brightness"]["edges"]  # the same groups in both
+    assert in_val["brightness"] == properties["brightness"]["edges"]  # both are divided at the same values
     shortcuts = figures["audits"]["shortcuts"]
     checks = shortcuts["checks"]
     assert {name: check["done"] for name, check in checks.items()} == dict.fromkeys(checks, True)
@@ -302,7 +304,7 @@ def test_groups_and_shortcuts_are_recorded(written: tuple[Evaluation, Path]) -> 
 def test_clips_are_called_generated_only_where_they_are(
     written: tuple[Evaluation, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Real clips may be judged by a model of drawn ones, and drawn clips be a set from elsewhere beside real ones."""
+    """A model of generated clips may judge real ones, and a set of generated clips may be measured beside real val."""
     scored, _ = written
     market = scored.elsewhere["market"]
     drawn = replace(market, clips=replace(market.clips, generated=True))
@@ -481,7 +483,7 @@ def _left_out_row(n: int, dataset: str = "mine", **changes: object) -> dict[str,
 
 
 def _left_out(model: Path, **changes: object) -> dict[str, Any]:
-    """As earlier versions wrote it, of all clips that the model was trained on."""
+    """A record of left-out figures as earlier versions wrote it, with all clips that the model was trained on."""
     record = json.loads((model / "average" / "config.json").read_text())
     found = {
         "datasets": [_left_out_row(sum(record["clips"].values()))], "seeds": [0], "members": ["average"],
@@ -537,7 +539,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
 
 
 def test_left_out_models_without_an_epoch_to_choose_are_not_told_of_one(root: Path, tmp_path: Path) -> None:
-    """Also in records of earlier versions, which say of all that a selection part chose it."""
+    """Records of earlier versions claim for every member that a selection part chose the epoch."""
     model, selection = trained_model.load(root / "models"), "a selection part of the other data sets"
     for changes, said in (
         ({}, selection),

@@ -1,4 +1,4 @@
-"""An evaluation ends with its report and names what failed, also where no clip of a data set can be judged."""
+"""An evaluation ends with its report and names what failed, even if no clip of a data set can be judged."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(trained: Path, tmp_path: Path) -> Path:
-    """A copy without features."""
+    """A copy of the model and the combined clips of `trained`, without features."""
     for name in ("model", "combined_all"):
         shutil.copytree(trained / name, tmp_path / name)
     return tmp_path
@@ -59,7 +59,7 @@ def root(trained: Path, tmp_path: Path) -> Path:
 def evaluated(
     root: Path, capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> tuple[int, dict[str, Any], str]:
-    """The exit code, the JSON line and the log of test_ensemble.py, with its report in report/."""
+    """Run test_ensemble.py with its report in report/; return the exit code, the JSON line and the log."""
     import test_ensemble
 
     common = ("--models", root / "model", "--data-root", root, "--output", root / "report", "--workers", 1)
@@ -74,7 +74,7 @@ def named_failures(root: Path) -> set[str]:
 
 
 def assert_told(root: Path, said: dict[str, Any], lost: str, asked: int, logged: str) -> None:
-    """The data set `lost` is said not to have been judged by log, JSON line, plot and card, and has no figure."""
+    """Check that log, JSON line, page and card say that the data set `lost` was not judged and has no figure."""
     assert said["by_dataset"][lost] == {"accuracy": None, "ci95": None, "n": 0}
     assert f"{lost} not judged, 0 of {asked}" in " ".join(logged.split())
     assert f"left out: {asked}; {root / 'report' / 'failures.csv'} names each" in logged
@@ -166,7 +166,7 @@ def test_marks_that_cannot_be_read_are_said_before_anything_is_judged(
 def test_killed_while_it_writes_a_report_has_no_figures_of_the_one_before(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What audits write beside it is of this run."""
+    """Audits write their files before the report, so an older metrics.json would be beside files of another run."""
     evaluated(root, capsys)
     assert (root / "report" / "metrics.json").exists()
 

@@ -1,4 +1,4 @@
-"""Frames of a clip for the page: those of the judged window, in time, small."""
+"""Frames of a clip for the page: evenly spaced in the judged window, and small."""
 
 from __future__ import annotations
 

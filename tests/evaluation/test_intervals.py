@@ -1,4 +1,4 @@
-"""Intervals cover as often as they claim; influences are derivatives; differences and their correction."""
+"""Intervals cover as often as they claim; influences are derivatives; differences and Holm's correction are right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N = 80
 
 
 def _clips(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n,) and probabilities (n,) with ties, both classes misjudged now and then."""
+    """Labels (N,) and probabilities (N,) with ties; some clips of both classes are misjudged."""
     rng = np.random.default_rng(seed)
     is_fight = rng.random(N) < 0.4
     return is_fight, np.clip(np.round(0.4 + 0.25 * is_fight + rng.normal(0, 0.2, N), 2), 0, 1)
@@ -105,7 +105,7 @@ def test_so_do_the_intervals_of_other_figures(figure: str) -> None:
 
 
 def test_the_error_of_an_auc_on_clips_of_their_own_is_delongs() -> None:
-    """By the placements' variances within the classes; the p-value is Student's with Welch's degrees of freedom."""
+    """DeLong's error: from the placements' variances within the classes. Degrees of freedom: Welch's, plus 1."""
     is_fight, p = _clips()
     auc, chance = influence.roc_auc(is_fight, p), influence.roc_auc(is_fight, np.zeros(N))
     assert auc is not None
@@ -158,7 +158,7 @@ def test_fights_of_one_source_are_covered(figure: str, fights: int, others: list
 @pytest.mark.parametrize("fights", [1, 2, 5])
 @pytest.mark.parametrize("figure", ["balanced_accuracy", "roc_auc", "average_precision"])
 def test_few_fights_among_many_clips_are_covered(figure: str, fights: int) -> None:
-    """Each a source of its own."""
+    """Each clip is its own source, and the true figure comes from 3,000 times as many clips."""
     rng, covered, compute = np.random.default_rng(3), 0, bench_intervals.SCORED[figure]
 
     def drawn(times: int) -> Figure:
@@ -186,7 +186,7 @@ def test_the_average_precision_of_a_single_fight_says_next_to_nothing() -> None:
 
 @pytest.mark.parametrize("shift", ["alike", "apart"])
 def test_classes_that_a_source_makes_err_together_are_covered(shift: str) -> None:
-    """Where a source is hard for both classes, and where one of them gains what the other loses."""
+    """alike: a source is hard for both classes. apart: one class gains what the other loses."""
     rng, held, widths = np.random.default_rng(5), [], []
     groups = np.repeat(np.arange(30), 20)
     sign = {"alike": 1, "apart": -1}[shift]
@@ -219,7 +219,7 @@ def test_a_mean_of_sets_that_share_their_sources_is_as_unsure_as_they_are() -> N
 def test_the_interval_of_a_mean_of_sets_that_share_some_sources_covers_it(
     n_shared: int, least: float
 ) -> None:
-    """Two of four sets do; their sources are alike."""
+    """Two of four sets share `n_shared` of their 40 sources; clips of one source tend to err together."""
     rng, covered, widths, draws = np.random.default_rng(7), 0, [], 200
     accuracies, groups = (0.82, 0.8, 0.85, 0.9), np.repeat(np.arange(40), 6)
     shares = [n_shared / 40, n_shared / 40, 0, 0]
@@ -253,7 +253,7 @@ def test_few_sources_and_few_of_them_with_errors_make_it_wide() -> None:
     correct = np.ones(200, bool)
     correct[:20] = False
     spread = intervals.accuracy_interval(np.random.default_rng(0).permutation(correct), np.arange(200) // 10)
-    gathered = intervals.accuracy_interval(correct, np.arange(200) // 10)  # two whole sources are wrong
+    gathered = intervals.accuracy_interval(correct, np.arange(200) // 10)  # two sources are entirely wrong
     five = intervals.accuracy_interval(correct, np.arange(200) // 40)
     assert spread[1] - spread[0] < 0.12 < 0.25 < min(gathered[1] - gathered[0], five[1] - five[0])
 
@@ -345,7 +345,7 @@ def test_a_paired_test_of_models_that_are_alike_is_rarely_significant() -> None:
     groups, significant, draws = np.repeat(np.arange(30), 8), 0, 400
     for _ in range(draws):
         shares = rng.beta(8, 1.5, 30)[groups]
-        favour = rng.normal(0, 0.08, 30)[groups]  # a source that the one or the other knows better
+        favour = rng.normal(0, 0.08, 30)[groups]  # a source suits one of the two models better
         a, b = (
             influence.ratio(rng.random(240) < np.clip(shares + s * favour, 0, 1), np.ones(240))
             for s in (1, -1)

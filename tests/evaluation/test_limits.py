@@ -1,4 +1,4 @@
-"""What limits a figure is said in words, and only what was looked for is called well."""
+"""What limits a figure is said in words, and only what was checked is called fine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures and intervals: right on cases worked by hand, and intervals that cover as often as they claim."""
+"""Figures and intervals are right on cases worked by hand, and clips of one source count as related."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_with_every_clip_its_own_source_the_interval_is_wilsons() -> None:
 
 
 def test_clips_of_one_source_do_not_count_as_independent() -> None:
-    correct = np.repeat(np.arange(20) % 5 != 0, 10)  # whole sources are right or wrong
+    correct = np.repeat(np.arange(20) % 5 != 0, 10)  # each source is all right or all wrong
     clustered = intervals.accuracy_interval(correct, np.repeat(np.arange(20), 10))
-    low, high = wilson(16, 20)  # what twenty independent clips would give
+    low, high = wilson(16, 20)  # the interval of 20 independent clips
     assert clustered[1] - clustered[0] > 0.85 * (high - low)
     spread = intervals.accuracy_interval(correct, np.arange(200))
     assert clustered[1] - clustered[0] > 2.5 * (spread[1] - spread[0])

@@ -1,4 +1,4 @@
-"""The worst mistakes with what members said, and where those that have attention looked."""
+"""The worst mistakes, with what each member said and where members with attention looked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from violence_detection.training import heads
 
 
 def model_of(*architectures: str) -> TrainedModel:
-    """Untrained heads: they are wrong often enough."""
+    """A model of untrained heads, which make enough mistakes for these tests."""
     shapes = synthetic.samples(2, 0).shapes()
     members = tuple(Member(a, heads.build(a, shapes, synthetic.HEAD), 1.0) for a in architectures)
     return TrainedModel(Path(), (), members, synthetic.FEATURES, {})

@@ -1,4 +1,4 @@
-"""Thresholds are MAPIE's on a clip a source, hold on other sources, and promise nothing where sources are few."""
+"""Thresholds are MAPIE's for one clip per source, hold on new sources, and promise nothing if sources are few."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RAW = Calibration(None).apply
 
 
 def _clips(n_sources: int, seed: int, a_source: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, probabilities, sources: clips of a source are of one class and alike."""
+    """Labels, probabilities and sources; the clips of a source have one class and similar probabilities."""
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(n_sources), a_source)
     is_fight = groups % 2 == 1
@@ -80,7 +80,7 @@ def test_the_promised_rates_hold_on_new_sources_more_often_than_nine_times_in_te
         assert all(found[name]["guarantee"]["holds"] for name in broken)
         broken["low_false_alarm"] += (p[~is_fight] >= found["low_false_alarm"]["threshold"]).mean() > 0.05
         broken["high_recall"] += (p[is_fight] >= found["high_recall"]["threshold"]).mean() < 0.95
-    # 4 of 40 is the promise; chance makes more than 8 of it once in seventy
+    # the promise allows 10 %, 4 of 40; at exactly that rate, one count exceeds 8 once in 65 draws
     assert max(broken.values()) <= 8, broken
 
 
@@ -99,7 +99,7 @@ def test_few_sources_promise_nothing_and_say_how_many_are_needed() -> None:
         )
     assert found["low_false_alarm"]["by_source"]["false_alarm_rate"] <= 0.05
     assert found["high_recall"]["by_source"]["recall"] >= 0.95
-    # the count is the library's own
+    # the library needs the same number
     for n, holds in ((44, False), (45, True)):
         none_wrong = np.full(n, 0.01)
         kept = operating_points.controlled(np.zeros(n, bool), none_wrong, np.arange(n), "fpr", 0.05, 0)
@@ -109,7 +109,7 @@ def test_few_sources_promise_nothing_and_say_how_many_are_needed() -> None:
 def test_sources_enough_and_errors_at_every_threshold_promise_nothing_either() -> None:
     groups = np.arange(120)
     is_fight = groups % 2 == 1
-    p = np.where(is_fight, 0.9, np.where(groups % 8 == 0, 1.0, 0.1))  # a quarter of the peaceful at 1
+    p = np.where(is_fight, 0.9, np.where(groups % 8 == 0, 1.0, 0.1))  # a quarter of the nonfights get 1
     found = operating_points.choose(is_fight, p, groups, RAW, 0)["low_false_alarm"]
     assert found["guarantee"]["text"] == (
         "no guarantee: on 60 sources no threshold keeps at most 5 % false alarms with confidence 90 %"

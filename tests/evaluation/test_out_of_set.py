@@ -1,4 +1,4 @@
-"""The figure out of set at the top of the page: the worst one that was measured on what training had no part in."""
+"""The out-of-set figure at the top of the page: the worst one measured on clips that training had no part in."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_judged_data_sets_that_training_did_not_have_are_out_of_set() -> None:
 
 
 def test_clips_of_one_class_give_no_accuracy_elsewhere() -> None:
-    """A model that calls nothing a fight is right on all quiet footage, and one that calls all so on all fights."""
+    """Always saying nonfight would be right on all quiet footage, and always saying fight on a set of fights."""
     calm = row(1.0, unseen=True, roc_auc=None)
     assert headline({"elsewhere": {"quiet": calm}}) == {"measured_by": "", "one_class": ["quiet"]}
     both = {"quiet": row(0.0, unseen=True, roc_auc=None), "market": row(0.7, unseen=True)}

@@ -1,4 +1,4 @@
-"""A model is measured on one's own clips: each content once, by source, and what it was trained on is counted."""
+"""A model is measured on a user's own clips: each content once, by source; clips it was trained on are counted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def new(tmp_path: Path) -> Path:
-    """12 clips that the model has not seen, of three sources, and two copies."""
+    """12 clips of three sources that the model has not seen, and two copies of one, the second with the other label."""
     for k in range(6):
         for offset, label in enumerate(CLASSES):
             small_videos.write(
@@ -77,7 +77,7 @@ def test_a_folder_of_new_clips_is_measured_by_source(root: Path, new: Path, tmp_
     rows = scored.predictions
     assert scored.n == len(rows) == 12
     assert set(rows.dataset) == {"new_clips"}
-    assert set(rows.source_group) == {"new_clips:cam0", "new_clips:cam2"}  # a copy has joined cam0 and cam1
+    assert set(rows.source_group) == {"new_clips:cam0", "new_clips:cam2"}  # the copy joins cam0 and cam1
     assert rows.groupby("label").size().tolist() == [6, 6]
     assert (rows.label == rows.path.map(lambda p: Path(p).parts[-3])).all()
     assert rows.p_violent.notna().all()
@@ -113,7 +113,7 @@ def test_the_report_says_what_it_rests_on_and_what_it_could_not_compute(
     assert "disjoint" not in page
     assert 'id="trained-on"' not in page
     assert "not checked: own clips are named by their folders" in page
-    assert page.count("data:image/png") > 6  # plots in two themes, and frames of the worst mistakes
+    assert page.count("data:image/png") > 6  # plots in a light and a dark theme
     assert list(figures["by_dataset"]) == ["other"]
 
 
@@ -133,7 +133,7 @@ def test_val_has_its_baselines_and_what_was_looked_for_in_training(root: Path, t
 
 
 def _combined_anew(root: Path, folder: Path, mirrored: bool) -> Path:
-    """The same clips in other files, a little brighter and smaller, combined with another seed."""
+    """Combine the same clips with another seed, from files that are a little brighter and smaller, or also mirrored."""
     for seed in range(20):
         for offset, label in enumerate(CLASSES):
             small_videos.write(
@@ -188,7 +188,7 @@ def test_on_train_every_clip_is_found_and_no_rule_is_fitted_on_what_it_judges(
 
 
 def test_clips_of_a_source_that_was_trained_on_are_found_by_its_name(root: Path, tmp_path: Path) -> None:
-    """In a manifest that puts one source on both sides, of the same content: the hash alone says which it is."""
+    """The table of training clips is edited to name sources of val; no content matches, so only the names tell."""
     model, table = tmp_path / "model", root / "combined_all" / manifest.FILE_NAME
     shutil.copytree(root / "model", model)
     made = trained_clips.read(model)
@@ -244,7 +244,7 @@ def test_clips_that_were_trained_on_are_counted_by_content(root: Path, new: Path
         shutil.copy(root / "raw/mine/fight" / f"{seed}.avi", new / "fight" / f"renamed {seed}.avi")
     scored = measure(root, tmp_path / "report", data=new)
     assert scored.n == 32
-    assert scored.trained_on == 16  # four of the twenty are val
+    assert scored.trained_on == 16  # the other four are in val
     assert scored.overlap.touched == 16
     assert "clips were trained on" in (tmp_path / "report" / report.PAGE_NAME).read_text()
 
@@ -263,11 +263,11 @@ def test_rows_of_a_csv_file_are_cut_and_those_called_train_left_out(root: Path, 
         "my_clips:cam2": 1,
     }
     assert sorted(f["path"].rpartition(":")[2] for f in scored.failures) == ["6", "7"]
-    assert not (root / "windows").exists()  # those belong to step 2
+    assert not (root / "windows").exists()  # windows/ is where step 2 puts the clips that it cuts
 
 
 def test_what_one_list_gives_does_not_replace_what_another_of_its_name_gives(tmp_path: Path) -> None:
-    """Two evaluations may be at work at once, and have videos and sets of one name."""
+    """Two evaluations may run at once with sets and videos of the same name."""
     config = EvaluationConfig(data_root=tmp_path, workers=1)
     made: list[dict[Path, bytes]] = []
     for seed, folder in ((700, tmp_path / "a"), (701, tmp_path / "b")):
@@ -283,7 +283,7 @@ def test_what_one_list_gives_does_not_replace_what_another_of_its_name_gives(tmp
 
 
 def test_models_of_other_windows_leave_each_other_what_was_cut_of_one_list(tmp_path: Path) -> None:
-    """The clips of one were left over to the other, which removed them while they were judged."""
+    """In a shared folder, one model's clips counted as left over for the other, which removed them in use."""
     small_videos.write(tmp_path / "long.avi", 700, n_frames=120)
     (tmp_path / "list.csv").write_text("path,label,start_s,end_s\nlong.avi,fight,1,9\n")
     config = EvaluationConfig(data_root=tmp_path, own=(f"mine={tmp_path / 'list.csv'}",), workers=1)
@@ -295,7 +295,7 @@ def test_models_of_other_windows_leave_each_other_what_was_cut_of_one_list(tmp_p
 def test_two_evaluations_of_one_list_cut_it_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What one was just writing was left over to the other, which removed it."""
+    """Without a lock, clips that one run was writing counted as left over for the other, which removed them."""
     small_videos.write(tmp_path / "long.avi", 700, n_frames=120)
     (tmp_path / "list.csv").write_text("path,label,start_s,end_s\nlong.avi,fight,1,3\n")
     cut, alone = cutting.cut, []
@@ -397,10 +397,10 @@ _COLUMNS = ",".join(manifest.COLUMNS)
     ids=["as written", "with a mark", "quoted", "semicolons", "with the index of pandas", "in another order"],
 )
 def test_a_manifest_that_a_spreadsheet_has_saved_is_known_as_one(tmp_path: Path, first: str) -> None:
-    """Otherwise a look at its val would not be noted."""
+    """A look at the val of a manifest that is not recognised would not be noted in the ledger."""
     (tmp_path / "manifest.csv").write_text(first + "\n", encoding="utf-8")
     assert combined_folders.has_manifest(tmp_path)
-    (tmp_path / "manifest.csv").write_text("clip_id,path,label\n", encoding="utf-8")  # somebody's own table
+    (tmp_path / "manifest.csv").write_text("clip_id,path,label\n", encoding="utf-8")  # a user's own table
     assert not combined_folders.has_manifest(tmp_path)
 
 
@@ -443,7 +443,7 @@ def test_which_data_is_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("side", ["val", "train", ""])
 def test_a_set_from_elsewhere_takes_no_clip_of_the_one_that_is_measured(tmp_path: Path, side: str) -> None:
-    """Sides are for what is divided: here the set that is named first has a clip that both list."""
+    """A clip that both list is the first set's: sides in a list matter only for clips that are yet to be divided."""
     for path in ("mine/fight/a.avi", "mine/nonfight/b.avi", "c.avi", "d.avi"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
@@ -456,7 +456,7 @@ def test_a_set_from_elsewhere_takes_no_clip_of_the_one_that_is_measured(tmp_path
 
 @pytest.fixture
 def copies(root: Path, tmp_path: Path) -> Path:
-    """Four clips of val under other names, one with the same content twice, and two that no manifest has."""
+    """Copies of four val clips under other names, one of them twice, and two clips that are in no manifest."""
     val = manifest.read(root / "combined_all").query("split == 'val'")
     folder = tmp_path / "mine"
     for i, (path, label) in enumerate(zip(val.path[:4], val.label[:4], strict=True)):

@@ -1,4 +1,4 @@
-"""Figures, names and drawings as the page writes them."""
+"""How the page formats figures, names and drawings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from violence_detection.system import figures
 
 
 def bars(drawing: str) -> list[tuple[float, float, float]]:
-    """(x, width, height) of the bars of an attention drawing."""
+    """(x, width, height) of each bar in an attention drawing."""
     found = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)" height="([\d.]+)"', drawing)
     return [(float(x), float(w), float(h)) for x, w, h in found]
 

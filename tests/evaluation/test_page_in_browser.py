@@ -1,4 +1,4 @@
-"""The report's page as Chromium shows and prints it: nothing beside the screen, no request, no complaint."""
+"""The report's page as Chromium shows and prints it: nothing beyond the screen, no request, no console message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not page_in_browser.CHROMIUM, reason="no chromium installed"),
 ]
-#: Within the paper's margins at 96 pixels an inch.
+#: Width of A4 between its margins, at 96 pixels per inch.
 A4_WIDTH_PX = 688
 COMMAND = f"python test_ensemble.py --models ./models_ensemble/ --data '/a/two  blanks/{'long/' * 30}'"
 
@@ -69,7 +69,7 @@ def predictions() -> pd.DataFrame:
 
 
 def film(path: str) -> list[film_strip.StripFrame]:
-    """Wide, upright and usual frames, by the clip."""
+    """Frames that are usual, upright or very wide, depending on the length of the path."""
     height, width = [(162, 288), (162, 91), (60, 288)][len(path) % 3]
     ok, jpeg = cv2.imencode(".jpg", np.full((height, width, 3), 90, np.uint8))
     assert ok
@@ -115,7 +115,7 @@ MEMBERS = [*(f"member_{i}" for i in range(8)), "AnotherMemberWithALongNameAndNoP
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, str]:
-    """Predictions of many members on many data sets, some with long names, and the address of their page."""
+    """Predictions of many members on many data sets, two with very long names, and the URL of their page."""
     rng = np.random.default_rng(5)
     n = 6 * len(SETS)
     fight = np.arange(n) % 2 == 0
@@ -274,7 +274,7 @@ def test_paper_shows_everything_and_cuts_no_strip(browser: Any, address: str) ->
     kept = "[...document.querySelectorAll('.mistake, .scroll, figure')].map(e => getComputedStyle(e).breakInside)"
     assert set(page.evaluate(kept)) == {"avoid"}
     text = "getComputedStyle(document.body).color"
-    assert page.evaluate(text) == "rgb(27, 35, 48)"  # dark on paper, whatever the screen prefers
+    assert page.evaluate(text) == "rgb(27, 35, 48)"  # dark text even if the screen's theme is dark
     pdf = page.pdf(format="A4")
     page.close()
     assert pdf.startswith(b"%PDF")

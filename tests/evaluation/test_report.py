@@ -1,4 +1,4 @@
-"""The report: complete, self-contained, escaped, loud about generated clips, whole or absent."""
+"""The report: complete, self-contained, escaped, explicit about generated clips, and whole or absent."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def predictions_frame() -> pd.DataFrame:
     )
     frame["p_gru"] = np.clip(p + rng.normal(0, 0.3, n), 0, 1)
     frame.loc[0, "path"] = HOSTILE_PATH
-    frame.loc[0, "p_violent"] = 0.001  # the worst mistake of all
+    frame.loc[0, "p_violent"] = 0.001  # the worst mistake
     frame.loc[5, ["p_violent", "p_gru", "p_bilstm"]] = np.nan
     return frame
 
@@ -242,7 +242,7 @@ def test_the_page_needs_no_network_and_no_scripts(written: Path) -> None:
     assert not page.all("script")
     assert not page.all("link")
     addresses = [a.get("src") or a.get("srcset") or "" for tag in ("img", "source") for a in page.all(tag)]
-    assert len(addresses) == 2 * len(PLOTS)  # light and dark; this report has no frames
+    assert len(addresses) == 2 * len(PLOTS)  # light and dark plots; this report has no frames
     assert all(address.startswith("data:image/png;base64,") for address in addresses)
     source = (written / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://", source)
@@ -301,7 +301,7 @@ def test_generated_clips_are_announced_at_the_top_in_the_title_and_in_the_figure
     assert told.endswith("The numbers say nothing about how well real violence is recognised.")
     assert "Nothing on this page" not in page.text, "figures of real clips may stand beside them"
     assert page.text.index("These numbers come from") < page.text.index("Accuracy on")
-    assert marker.SAMPLE_LABEL in page.text.split("Violence detection")[1]  # the title of the window
+    assert marker.SAMPLE_LABEL in page.text.split("Violence detection")[1]  # the window's title
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["generated_sample_clips"] is True
     assert written["data"] == marker.SAMPLE_LABEL
@@ -375,7 +375,7 @@ def test_baselines_stand_beside_the_result(tmp_path: Path) -> None:
 
 
 def some_frames(seed: int = 0, count: int = 5) -> list[film_strip.StripFrame]:
-    """Frames that compress as badly as any: noise."""
+    """Frames of noise, which compress worst."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (count, 162, 288, 3), np.uint8)
     return [
@@ -428,7 +428,7 @@ def test_without_attention_the_page_says_so_and_draws_none(written: Path) -> Non
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page with everything that this version can show."""
+    """A page with baselines, figures by training, attention and frames."""
     frame = predictions_frame()
     manifest = frame.assign(
         split=np.where(np.arange(40) < 28, "train", "val"), width=320, height=240, fps=25.0, duration_s=2.0
@@ -457,7 +457,7 @@ def test_every_figure_of_the_page_stands_in_metrics_or_predictions(full: Path, t
 
 
 def test_each_figure_stands_in_the_row_and_column_that_it_is_of(written: Path) -> None:
-    """It may stand in metrics.json, and yet be another's."""
+    """A figure may be right in metrics.json and still be shown in another's place on the page."""
     page, percent, interval = written / "index.html", page_filters.percent, page_filters.interval
     whole = json.loads((written / "metrics.json").read_text())
     members = {**{member["name"]: member for member in whole["members"]}, "Together": whole}
@@ -574,7 +574,7 @@ def test_ten_thousand_clips_make_a_page_below_five_megabytes(tmp_path: Path) -> 
 def test_one_class_and_one_model_make_a_report_without_roc(tmp_path: Path) -> None:
     frame = predictions_frame().drop(columns=["p_gru", "p_bilstm"])
     report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context())
-    assert (tmp_path / "roc.png").exists()  # it must not stay beside figures of one class
+    assert (tmp_path / "roc.png").exists()  # it must be removed when figures have one class only
     frame = frame[frame["label"] == "fight"]
     page = Page(report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context()))
     assert not (tmp_path / "roc.png").exists()
@@ -593,7 +593,7 @@ def test_a_data_set_that_failed_as_a_whole_is_listed_without_an_accuracy(tmp_pat
 def test_metrics_are_written_last_and_an_old_record_goes_first(tmp_path: Path) -> None:
     frame = predictions_frame()
     result = metrics.figures(frame, 0.5)
-    (tmp_path / "metrics.json").write_text("{}")  # of an earlier run
+    (tmp_path / "metrics.json").write_text("{}")  # from an earlier run
 
     def broken(path: str) -> list[film_strip.StripFrame]:
         assert not (tmp_path / "metrics.json").exists()

@@ -1,4 +1,4 @@
-"""Which clips are measured, averages over views, and clips that the model has seen."""
+"""Which clips are measured, averages over views, and clips without features or a valid probability."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_features_on_disk_are_judged_as_those_in_memory(
 def test_no_more_clips_are_read_at_once_than_are_judged(
     model: trained_model.TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The selection part's features of pictures take 3 MB a clip, twice that as float32."""
+    """Pictures take 3 MB per clip, twice that as float32: a whole selection part in memory could be too much."""
     pool = synthetic.pool(tmp_path)
     on_disk = training_data.load(pool.stores, pool.frame, ("v0",), in_memory=False)
     expected = model.predict(on_disk.plain())

@@ -1,4 +1,4 @@
-"""The temperature is scikit-learn's, and what it makes of probabilities too."""
+"""The temperature is the one that scikit-learn fits, and so are the calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from violence_detection.models.calibration import Calibration
 
 
 class _Sigmoid(ClassifierMixin, BaseEstimator):
-    """A classifier whose probability is the sigmoid of its input: (n, 1) logits."""
+    """A classifier whose probability is the sigmoid of its input, logits of shape (n, 1)."""
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> _Sigmoid:
         self.classes_ = np.unique(y)
@@ -28,7 +28,7 @@ class _Sigmoid(ClassifierMixin, BaseEstimator):
 
 
 def _too_sure(count: int, seed: int = 0, by: float = 3.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, logits, probabilities: logits are `by` times what they should be."""
+    """Labels, logits and probabilities, where logits are `by` times the calibrated ones."""
     rng = np.random.default_rng(seed)
     logit = rng.normal(0, 1.5, count)
     is_fight = rng.random(count) < 1 / (1 + np.exp(-logit))

@@ -1,4 +1,4 @@
-"""What is said of sources that training had was compared by names that mean the same on both sides."""
+"""Sources are compared with those of training only by names that mean the same on both sides."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from violence_detection.training import trained_clips
     ],
 )
 def test_a_source_is_known_by_its_id_that_was_cut_off(trained: str, judged: str, found: int) -> None:
-    """Beside a data set that has the whole id, a clip of RWF-2000 is called by that."""
+    """RWF-2000 cuts ids to 8 characters; combined with a set that has the whole id, its clips are named by that."""
     known = pd.DataFrame({"source_group": [trained], "role": ["train"]})
     rows = pd.DataFrame({"dataset": ["rwf_2000"], "source_group": [judged]})
     model: Any = SimpleNamespace(records=[{"manifest_sha256": "theirs"}])
@@ -41,7 +41,7 @@ def test_a_source_is_known_by_its_id_that_was_cut_off(trained: str, judged: str,
         ("rwf_2000", "youtube:abc", 1, 1),
         ("rwf_2000", "youtube:xyz", 1, 0),
         ("mine", "mine:cam1", 0, 0),
-        ("youtube", "youtube:cam1", 0, 0),  # of one's own, called as published sources are
+        ("youtube", "youtube:cam1", 0, 0),  # a user's own set that has the name of a published namespace
     ],
 )
 def test_sources_of_published_sets_alone_are_compared_across_manifests(
@@ -68,7 +68,7 @@ def test_sources_of_published_sets_alone_are_compared_across_manifests(
 def test_a_source_of_which_training_had_a_copy_is_one_that_it_had_whatever_its_name(
     tmp_path: Path, copy_of: str, dataset: str, said: Comparison
 ) -> None:
-    """Sources that combining joins are called by one of their names, which another manifest need not have."""
+    """Combining names joined sources by one of their names, which may not exist in another manifest."""
     prints = [fingerprint.encode(np.random.default_rng(k).normal(0, 20, (8, 24))) for k in range(4)]
     trained_on = pd.DataFrame(
         {"clip_id": ["a"], "source_group": ["youtube:abc"], "fingerprint": prints[0], "dataset": "rwf_2000"}

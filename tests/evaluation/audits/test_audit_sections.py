@@ -1,4 +1,4 @@
-"""What audits have found stands on the report's page and in its record, escaped; what was not audited does not."""
+"""Findings of audits are on the report's page, escaped, and in its record; what was not audited has no section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What looks alike beyond what different sources give: planted sources are found, clean sets raise no alarm."""
+"""Footage more alike than different sources are: planted sources are found, clean sets raise no alarm."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_copy_is_beyond_the_limit_and_its_original_is_named() -> None:
     beyond = found.clips[found.clips.beyond].set_index("clip_id").neighbour
     originals = rows.clip_id[val].tolist()
     assert beyond[originals].to_dict() == {clip: f"{clip}copy" for clip in originals}
-    # clips of the same places, which copies show too
+    # other clips beyond the limit are of the same sources, whose places the copies show too
     others = rows.set_index("clip_id").source_group[beyond.index]
     assert set(others) == set(rows.source_group[val])
 
@@ -100,7 +100,7 @@ def test_a_source_too_large_for_the_sample_does_not_keep_the_others_out() -> Non
 def test_whitening_is_the_same_whether_clips_or_channels_are_more() -> None:
     rng = np.random.default_rng(0)
     few = (rng.normal(size=(40, 30)) * np.linspace(3, 0.1, 30)).astype(np.float32)
-    many = np.concatenate([few, np.zeros((40, 60), np.float32)], axis=1)  # channels that hold nothing
+    many = np.concatenate([few, np.zeros((40, 60), np.float32)], axis=1)  # channels that are always 0
     one, other = (y @ y.T for y in (footage.whitened(few), footage.whitened(many)))
     np.testing.assert_allclose(one, other, atol=1e-4)
 

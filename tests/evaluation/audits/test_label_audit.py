@@ -1,4 +1,4 @@
-"""From out-of-fold predictions to the page and the table that a person marks, and back into combining."""
+"""The label audit: from out-of-fold predictions to the page and table that a person marks, and back into combining."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def combined(tmp_path: Path) -> Path:
     storage.write_csv(folder / manifest.BY_TIME_NAME, ("clip_id", "path"), [])
     is_fight = (rows.label == "fight").to_numpy()
     p = np.where(is_fight, 0.9, 0.1) + np.random.default_rng(0).uniform(-0.08, 0.08, len(rows))
-    p[:5] = 1 - p[:5]  # the least believed
+    p[:5] = 1 - p[:5]  # the labels that the model doubts most
     oof = rows[["clip_id", "path", "label", "source_group"]].assign(p_violent=p, fold=0)
     (tmp_path / "models").mkdir()
     oof.to_csv(tmp_path / "models" / label_audit.OUT_OF_FOLD_NAME, index=False)
@@ -124,7 +124,7 @@ def test_the_page_shows_frames_and_needs_nothing_from_elsewhere(combined: Path) 
     page = written(combined)
     text = page.read_text(encoding="utf-8")
     assert text.count("data:image/jpeg;base64,") >= 3 * 4
-    assert "no frames to show" in text  # of clips whose files are not there
+    assert "no frames to show" in text  # for clips whose files are missing
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "<script" not in text
     assert f"--exclude {page}".replace(".html", ".csv") in text
@@ -142,7 +142,7 @@ def test_marks_of_a_person_stay_and_are_what_combining_leaves_out(
     with pytest.raises(UserError, match="marked in the column confirmed"):
         exclusions.read(table)
     before.loc[[0, 2], "confirmed"] = "x"
-    before.to_csv(table, index=False, sep=between, encoding=encoding)  # as spreadsheets save it
+    before.to_csv(table, index=False, sep=between, encoding=encoding)  # as a spreadsheet would save it
     written(combined)
     after = pd.read_csv(table, dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(after, before)
@@ -157,7 +157,7 @@ def test_marks_of_clips_that_were_left_out_stay_on_the_list(combined: Path) -> N
     left_out = set(before.clip_id[[0, 2]])
     stays = [r for r in storage.read_csv(combined / manifest.FILE_NAME) if r["clip_id"] not in left_out]
     storage.write_csv(combined / manifest.FILE_NAME, manifest.COLUMNS, stays)
-    for _ in range(2):  # made again, and again
+    for _ in range(2):  # the second time from its own result
         page = written(combined)
         after = pd.read_csv(table, dtype=str, keep_default_na=False)
         pd.testing.assert_frame_equal(
@@ -250,7 +250,7 @@ def test_without_predictions_or_with_those_of_other_clips_it_says_what_to_do(com
 def test_frames_of_doubted_clips_are_of_the_window_that_was_judged(
     combined: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The label of a long clip is doubted for what the model saw of it."""
+    """The model saw one window of a long clip: frames from elsewhere would not show why its label is doubted."""
     made, folder = audited(combined), combined.parent / "report"
     asked: list[tuple[object, ...]] = []
 

@@ -1,4 +1,4 @@
-"""The share of wrong labels: about right where labels were exchanged, none where a model is merely poor or too sure."""
+"""The estimated share of wrong labels: about right if labels were swapped, no alarm if a model is poor or too sure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_model_that_is_too_sure_and_leans_to_one_class_is_no_sign_of_wrong_lab
 @pytest.mark.parametrize("seed", range(5))
 def test_one_source_that_the_model_misreads_is_no_evidence(seed: int) -> None:
     p, is_fight, groups = predicted(seed, strength=5.0)
-    misread = groups < 4  # of 200, in one go: the clips of a few large sources
+    misread = groups < 4  # a fiftieth of the clips, made one large source below
     groups = np.where(misread, 0, groups)
     assert not label_noise.estimate(np.where(misread, 1 - p, p), is_fight, groups).alarm
 

@@ -1,4 +1,4 @@
-"""Label errors and weak groups: exchanged labels come first, a misread group is found, clean sets raise no alarm."""
+"""Label errors and weak groups: swapped labels come first, a misjudged group is found, clean sets raise no alarm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from violence_detection.evaluation.audits import labels
 
 
 def out_of_fold(rows: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
-    """What a logistic regression says of each clip that has seen nothing of its source."""
+    """The rows with P(fight) from a logistic regression that was fitted without the clip's source."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -39,7 +39,7 @@ def train_part(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def flipped(rows: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, set[str]]:
-    """5 % of the labels exchanged."""
+    """The rows with 5 % of their labels swapped, and the ids of those clips."""
     at = np.random.default_rng(seed).choice(len(rows), round(0.05 * len(rows)), replace=False)
     label = rows.label.to_numpy(object, copy=True)
     label[at] = np.where(label[at] == "fight", "nonfight", "fight")
@@ -62,7 +62,7 @@ def test_half_of_five_percent_exchanged_labels_are_in_the_first_tenth(seed: int)
 
 
 def test_all_that_confident_learning_calls_wrong_is_listed() -> None:
-    """It goes by class: where fights are few and believed less, these are not those with the lowest scores of all."""
+    """Confident learning goes by class: if fights are rare and get less, it does not flag just the lowest scores."""
     rng = np.random.default_rng(0)
     is_fight = rng.random(600) < 0.35
     rows = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Leakage: planted copies and shared sources are found, and the figures without them are those of the rest."""
+"""Leakage: planted copies and shared sources are found, and the figures without them are those of the other clips."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STEPS = 2
 def audited(
     folder: Path, rows: pd.DataFrame, values: np.ndarray, most: int | None = None, cached: float = 1.0
 ) -> leakage.LeakageAudit:
-    """Val of a made-up manifest against a model that was trained on its train clips; it is right on three of four."""
+    """Audit val of `rows` for a model that was trained on train and is right on three of four val clips."""
     train, val = rows[rows.split == "train"], rows[rows.split == "val"].reset_index(drop=True)
     trained_clips.write(folder / "model", {trained_clips.TRAIN: train})
     record = {"manifest_sha256": "f" * 64}
@@ -58,14 +58,14 @@ def test_a_clean_set_raises_no_alarm(seed: int, tmp_path: Path) -> None:
     assert made.record["suspicious"] == 0
     assert made.record["by_feature"]["checked"]
     assert made.record["without_suspicious"] is None
-    assert made.record["limit"]["state"] == "unknown"  # made-up clips have no fingerprints, and that is said
+    assert made.record["limit"]["state"] == "unknown"  # made-up clips have no fingerprints
     assert "texture" in made.record["limit"]["text"]
     assert len(made.nearest) == (rows.split == "val").sum()
     assert made.nearest.nearest_by_feature.isin(set(rows.clip_id)).all()
 
 
 def recoded(path: Path, seed: int, kind: int) -> Path:
-    """The clip of a seed, encoded again: smaller and darker, or larger and with another codec."""
+    """The clip of `seed` encoded again: smaller and darker (kind 0), or larger and with another codec (kind 1)."""
     if not kind:
         return small_videos.write(path, seed, n_frames=36, width=64, height=48, brightness=-12)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (144, 96))
@@ -81,7 +81,7 @@ def test_five_percent_of_val_encoded_again_into_train_are_found_and_taken_out(tm
     count = max(2, round(0.05 * len(val)))
     planted = val[:: len(val) // count][:count]
     prints = {}
-    for i, clip in enumerate(rows.index):  # every clip is a real file, of which the fingerprint is taken
+    for i, clip in enumerate(rows.index):  # fingerprints of real files: all of val, some of the others
         if rows.split[clip] == "val" or i % 6 == 0:
             path = small_videos.write(tmp_path / f"{i}.avi", 1000 + i, n_frames=36)
             prints[clip] = fingerprint.of_video(path)[1]
@@ -92,7 +92,7 @@ def test_five_percent_of_val_encoded_again_into_train_are_found_and_taken_out(tm
         fingerprint.of_video(recoded(tmp_path / f"copy{i}.avi", 1000 + i, k % 2))[1]
         for k, i in enumerate(rows.index.get_indexer(planted))
     ]
-    # another look to the backbone, so that the fingerprint alone can find them
+    # the copies have other features, so that only the fingerprint can find them
     strange = np.random.default_rng(0).permuted(values[planted], axis=1)
     made = audited(tmp_path, pd.concat([rows, copies], ignore_index=True), np.concatenate([values, strange]))
     found = made.nearest[made.nearest.suspicious != ""].set_index("clip_id")
@@ -215,7 +215,7 @@ def test_judged_clips_with_one_fingerprint_all_have_their_nearest_training_clip(
 
 
 def test_every_near_copy_of_a_large_family_has_its_nearest_training_clip(tmp_path: Path) -> None:
-    """Of one fixed camera: a search pairs each clip with some of the judged ones alone."""
+    """In a large family, such as one fixed camera, the search may pair a judged clip with no training clip."""
     rows, values = made_up_footage.world(1, sources=60)
     trained, judged = rows.index[rows.split == "train"][0], list(rows.index[rows.split == "val"][:60])
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""A set whose classes differ in what is no fight is found; clean sets raise no alarm."""
+"""A set whose classes differ in something other than violence is found; clean sets raise no alarm."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from violence_detection.features.cache import FeatureStore
 from violence_detection.models import trained_model
 from violence_detection.training.training_data import Samples
 
-#: What a manifest has of clips that are all alike.
+#: The file format columns of a manifest, for clips that all have the same format.
 OF_FORMAT: dict[str, Any] = {"width": 64, "height": 48, "fps": 25.0, "duration_s": 2.0, "codec": "x"}
 SIZES = (240, 288, 360, 480, 720)
 
 
 def made(seed: int, planted: str = "", datasets: tuple[str, ...] = ("one", "two")) -> AuditedClips:
-    """Two sets of 24 sources; those of the first have one class each. Each source has a format of its own.
+    """Data sets of 24 sources, each source with a format of its own; those of set `one` have clips of one class only.
 
-    In the set `planted` the height follows the class.
+    In the set `planted` the height follows from the class.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -60,7 +60,7 @@ def test_a_set_whose_classes_differ_in_resolution_alone_is_found(planted: str) -
     assert by_name[planted]["roc_auc"] > 0.95
     assert by_name[planted]["ci95"][0] > 0.8
     assert by_name[other]["verdict"] == shortcuts.NONE
-    assert check["datasets"][0]["dataset"] == planted  # the worst first
+    assert check["datasets"][0]["dataset"] == planted  # the worst comes first
 
 
 def test_clean_sets_raise_no_alarm_in_ten_seeds() -> None:
@@ -83,7 +83,7 @@ def test_few_sources_are_said_to_be_too_few_and_one_class_is_not_judged() -> Non
 
 
 def test_a_data_set_that_nothing_could_be_told_of_is_not_called_free_of_shortcuts() -> None:
-    """Beside another that has enough sources it is not counted among those of which something was told."""
+    """A set with too few sources is unknown if alone; beside one with enough it is not counted as compared."""
     model, samples = _linear_model(True), _in_time(60, 3, True)
     rows = samples.rows.assign(**OF_FORMAT, dataset="few", source_group=[f"few:{i % 3}" for i in range(60)])
     few = AuditedClips(rows.assign(p_violent=0.5), rows)
@@ -122,7 +122,7 @@ def test_backgrounds_that_cannot_be_looked_at_cost_the_other_checks_nothing() ->
 
 
 def _store(folder: Path, clips: AuditedClips, shown: bool, seed: int) -> dict[str, FeatureStore]:
-    """Features (5, 12) a clip; the middle step shows the class, or nothing does."""
+    """Stores with features (5, 12) per clip; with `shown` the middle step tells the class, otherwise none does."""
     store, rng = FeatureStore(folder), np.random.default_rng(seed)
     for clip_id, label in zip(clips.rows.clip_id, clips.rows.label, strict=True):
         values = rng.normal(0, 1, (5, 12))
@@ -165,7 +165,7 @@ def test_a_damaged_feature_of_a_clip_of_train_ends_this_check_alone_and_is_named
 
 
 def _in_time(count: int, seed: int, by_order: bool) -> Samples:
-    """Fights differ by the order of their steps (rising instead of falling), or by every step."""
+    """Samples whose classes differ by the order of steps (fights rise, others fall), or alike in every step."""
     made_up = synthetic.samples(count, seed, 1)
     rng = np.random.default_rng(seed)
     sign = 2 * made_up.labels[:, None, None, None] - 1
@@ -178,7 +178,7 @@ def _in_time(count: int, seed: int, by_order: bool) -> Samples:
 
 
 def _linear_model(by_order: bool) -> trained_model.TrainedModel:
-    """A head that weighs steps by their place (what rises is a fight), or all alike."""
+    """A model that weights steps by their place, so that what rises is a fight, or weights them equally."""
     place = np.linspace(-1, 1, 6)[:, None] if by_order else np.ones((6, 1))
     streams = [keras.Input((6, 12), name=f"efficientnet_lite0.{s}") for s in ("rgb", "motion")]
     weighed = keras.layers.Flatten()(keras.layers.Concatenate()(streams))
@@ -211,7 +211,7 @@ def test_a_model_of_order_fails_when_frames_come_in_another_and_one_of_pictures_
 
 
 def test_that_a_few_clips_lose_nothing_is_no_proof_that_order_hardly_counts() -> None:
-    """None of 40 clips lost leaves room for a loss of 7 %."""
+    """If none of 40 clips is lost, the interval still reaches a loss of about 7 %."""
     model, judged = _linear_model(False), _in_time(40, 3, False)
     predictions = judged.rows.assign(p_violent=model.average(model.average_views(judged.inputs)))
     found = shortcuts.order_of_frames(predictions, model, judged)

@@ -1,4 +1,4 @@
-"""Scores are compared with what exchanging sources gives, not clips."""
+"""Scores are compared with what exchanging whole sources gives, not single clips."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_clips_of_one_source_share_is_no_difference_between_classes() -> No
         small += (
             source_permutation.permutation_test(source % 2 == 0, scores, source, draws=199).p_value <= 0.05
         )
-    assert 2 <= small <= 20  # of 200, by chance 10; clip by clip it would be most of them
+    assert 2 <= small <= 20  # chance gives 10 of 200; permuting clips, most of them
 
 
 def test_one_class_has_no_auc() -> None:
