@@ -565,8 +565,12 @@ def test_windows_are_not_taken_for_published_clips_where_there_is_no_raw(tmp_pat
     textured(tmp_path)
     (tmp_path / UCF).rename(tmp_path / "ucf")
     (tmp_path / "raw").rmdir()
-    cutting.cut(inventory.discover([tmp_path]), CONFIG, tmp_path, workers=2)
-    assert inventory.discover([tmp_path]).unknown == {}
+    made = cutting.cut(inventory.discover([tmp_path]), CONFIG, tmp_path, workers=2)
+    assert made.clips
+    found = inventory.discover([tmp_path])
+    assert found.unknown == {}
+    published = {clip.path for dataset in found.datasets for clip in dataset.clips}
+    assert not published & {clip.path for clip in made.clips}
 
 
 def test_a_windows_id_says_what_was_cut_not_how_it_was_encoded(

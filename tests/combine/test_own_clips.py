@@ -107,14 +107,18 @@ def test_a_split_of_ones_own_stands(clips: Path, tmp_path: Path) -> None:
 
 
 def test_a_copy_in_another_set_joins_the_sources(clips: Path, tmp_path: Path) -> None:
-    # an altered copy of the fight "recording 3"
-    small_videos.write(tmp_path / "more/fight/x.avi", 3, width=192, height=128, brightness=8)
-    small_videos.write(tmp_path / "more/nonfight/x.avi", 999)
-    frame = manifest_of(
-        CombineConfig(data_root=tmp_path / "root", own=(f"a={clips}", f"b={tmp_path}/more"), labels=LABELS)
-    )
-    assert len(frame) == 41
-    assert not frame.source_path.str.endswith("brawl/recording 3.avi").any()
+    """Sources of two sets show the same fight, so no clip of one may be in train and one of the other in val."""
+    small_videos.write(tmp_path / "b/fight/cam/x.avi", 2001)
+    small_videos.write(tmp_path / "b/nonfight/cam/x.avi", 2002)
+    small_videos.write(tmp_path / "c/fight/door/x.avi", 2001, width=192, height=128, brightness=8)
+    small_videos.write(tmp_path / "c/nonfight/door/x.avi", 2003)
+    own = (f"a={clips}", f"b={tmp_path}/b", f"c={tmp_path}/c")
+    frame = manifest_of(CombineConfig(data_root=tmp_path / "root", own=own, labels=LABELS))
+    assert len(frame) == 43
+    joined = frame[frame.dataset.isin(["b", "c"])]
+    assert sorted(joined.label) == ["fight", "nonfight", "nonfight"]
+    assert joined.source_group.nunique() == 1
+    assert joined.split.nunique() == 1
 
 
 def test_a_set_that_the_next_run_does_not_name_is_told(

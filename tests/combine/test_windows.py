@@ -124,15 +124,15 @@ def test_an_annotation_of_another_version_of_the_video_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "said"),
     [
-        {"window_s": 0.0},
-        {"margin_s": -1.0},
-        {"windows_per_video": 0},
-        {"normal_windows": 0},
-        {"shortest_s": 6.0},
+        ({"window_s": 0.0}, r"\(--window-s\) must be from 0\.01 to .*Received: 0\.0$"),
+        ({"margin_s": -1.0}, r"\(--margin-s\) must be from 0 to .*Received: -1\.0$"),
+        ({"windows_per_video": 0}, r"\(--windows-per-video\) must be from 1 to .*Received: 0$"),
+        ({"normal_windows": 0}, r"\(--normal-windows\) must be from 1 to .*Received: 0$"),
+        ({"shortest_s": 6.0}, r"--shortest-s must be .*at most --window-s\. Received: 6\.0$"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(UserError, match="--"):
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(UserError, match=said):
         windows.check(dataclasses.replace(CONFIG, **wrong))  # type: ignore[arg-type]

@@ -85,11 +85,13 @@ def test_kaggle_store_without_range(bench: Bench) -> None:
     bench.server.files["/k/archive.zip"].ranges = False
     bench.server.faults.extend([lambda _: False, lambda _: False, cut(100_000)])
     arrives(bench)
+    assert not bench.server.faults, "the cut was met"
 
 
 def test_kaggle_stalls(bench: Bench) -> None:
     bench.server.faults.extend([lambda _: False, lambda _: False, stall(0.8)])
     arrives(bench)
+    assert not bench.server.faults, "the stall was met"
 
 
 def test_kaggle_that_never_answers_is_not_waited_for_for_ever(

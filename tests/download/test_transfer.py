@@ -173,6 +173,7 @@ def test_server_errors_are_tried_again(server: FaultServer, target: Path) -> Non
     server.faults.extend([status(500), status(502), status(504)])
     get(server, target)
     assert target.read_bytes() == BODY
+    assert not server.faults, "each was met"
 
 
 @pytest.mark.parametrize("code", [408, 507, 520, 522, 529])
@@ -182,6 +183,7 @@ def test_errors_of_servers_before_the_store_are_tried_again(
     server.faults.append(status(code))
     get(server, target)
     assert target.read_bytes() == BODY
+    assert not server.faults, "it was met"
 
 
 @pytest.mark.parametrize("length", ["{0}, {0}", "about {0}", "-5", ""])
@@ -221,6 +223,8 @@ def test_stall_is_a_time_out_and_tried_again(server: FaultServer, target: Path) 
     server.faults.append(stall(0.8))
     get(server, target)
     assert target.read_bytes() == BODY
+    assert len(bytes_sent(server)) == 1, "the request that stalled sent nothing"
+    assert not server.faults
 
 
 def test_stall_in_the_middle_costs_only_what_had_not_arrived(server: FaultServer, target: Path) -> None:

@@ -110,7 +110,6 @@ def test_the_report_says_what_it_rests_on_and_what_it_could_not_compute(
     assert "own clips are named by their folders" in seen["same_source"]["not_checked"]
     page = (tmp_path / "report" / report.PAGE_NAME).read_text()
     assert "not computed: no training clips in this set" in page
-    assert "disjoint" not in page
     assert 'id="trained-on"' not in page
     assert "not checked: own clips are named by their folders" in page
     assert page.count("data:image/png") > 6  # plots in a light and a dark theme
@@ -189,7 +188,7 @@ def test_on_train_every_clip_is_found_and_no_rule_is_fitted_on_what_it_judges(
 
 def test_clips_of_a_source_that_was_trained_on_are_found_by_its_name(root: Path, tmp_path: Path) -> None:
     """The table of training clips is edited to name sources of val; no content matches, so only the names tell."""
-    model, table = tmp_path / "model", root / "combined_all" / manifest.FILE_NAME
+    model = tmp_path / "model"
     shutil.copytree(root / "model", model)
     made = trained_clips.read(model)
     assert made is not None
@@ -204,8 +203,6 @@ def test_clips_of_a_source_that_was_trained_on_are_found_by_its_name(root: Path,
     assert (overlap.same_clip.found, overlap.near_copy.found, overlap.touched) == (0, 0, wanted)
     page = (tmp_path / "report" / report.PAGE_NAME).read_text()
     assert f"{wanted} of these 8 clips were trained on" in page
-    assert "no source video has clips" not in page
-    assert table.is_file()
 
 
 def test_what_an_earlier_version_did_not_note_is_not_checked(root: Path, tmp_path: Path) -> None:
@@ -500,7 +497,6 @@ def test_copies_of_val_are_a_look_at_it(root: Path, copies: Path, tmp_path: Path
     assert len(val_ledger.read(root / "combined_all").same) == known + 1
     page = (tmp_path / "report" / report.PAGE_NAME).read_text()
     assert "4 of these 6 clips are val of" in page
-    assert "not val of a manifest" not in page
     if flag != "elsewhere":
         (box,) = [box for box in figures["checklist"] if box["name"] == "Val looked at once"]
         assert box["found"] == record["text"]

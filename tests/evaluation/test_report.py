@@ -299,7 +299,6 @@ def test_generated_clips_are_announced_at_the_top_in_the_title_and_in_the_figure
     assert marker.SAMPLE_LABEL in page.by_id["generated"]
     told = " ".join(page.by_id["generated"].split())
     assert told.endswith("The numbers say nothing about how well real violence is recognised.")
-    assert "Nothing on this page" not in page.text, "figures of real clips may stand beside them"
     assert page.text.index("These numbers come from") < page.text.index("Accuracy on")
     assert marker.SAMPLE_LABEL in page.text.split("Violence detection")[1]  # the window's title
     written = json.loads((tmp_path / "metrics.json").read_text())
@@ -775,5 +774,4 @@ def test_a_report_of_a_model_with_a_long_name_has_a_folder(
 
 def test_the_page_names_the_interval_that_is_computed(written: Path) -> None:
     said = " ".join((written / "index.html").read_text().split())
-    assert "divided by a design effect" not in said
     assert "averaged with that of a beta-binomial model of the sources" in said

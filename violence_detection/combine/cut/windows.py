@@ -40,17 +40,7 @@ class CutWindow:
 
 
 def check(config: CutConfig) -> None:
-    """Raise UserError if a setting is out of its range."""
-    if config.window_s <= 0 or config.margin_s < 0:
-        raise UserError(
-            "--window-s must be more than 0 and --margin-s at least 0. "
-            f"Received: {config.window_s}, {config.margin_s}"
-        )
-    if config.windows_per_video < 1 or config.normal_windows < 1:
-        raise UserError(
-            "--windows-per-video and --normal-windows must be at least 1. "
-            f"Received: {config.windows_per_video}, {config.normal_windows}"
-        )
+    """Raise UserError for settings that do not go together."""
     if not 0 <= config.shortest_s <= config.window_s:
         raise UserError(
             f"--shortest-s must be at least 0 and at most --window-s. Received: {config.shortest_s}"
