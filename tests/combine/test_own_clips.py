@@ -131,13 +131,13 @@ def test_a_set_that_the_next_run_does_not_name_is_told(
         data_root=tmp_path, own=(mine, f"other={tmp_path}/other"), labels=LABELS, caches=False
     )
     combine.run(config)
-    assert "none are now" not in caplog.text
+    assert "this one has none" not in caplog.text
     combine.run(dataclasses.replace(config, own=(mine,)))
-    (said,) = [r.getMessage() for r in caplog.records if "none are now" in r.getMessage()]
-    assert said.startswith("2 clips of other were in the earlier manifest, and none are now")
+    (said,) = [r.getMessage() for r in caplog.records if "this one has none" in r.getMessage()]
+    assert said.startswith("the earlier manifest had 2 clips of other, and this one has none")
     assert "name them with --own" in said
     combine.run(dataclasses.replace(config, own=(mine,)))
-    assert caplog.text.count("none are now") == 1
+    assert caplog.text.count("this one has none") == 1
 
 
 def test_an_unexplained_folder_is_left_out_and_named(clips: Path, tmp_path: Path) -> None:

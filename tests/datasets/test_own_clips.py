@@ -269,13 +269,13 @@ WRONG = {
     "a.mp4,fight,cam1,test,,": "split 'test' is neither train nor val",
     "a.mp4,fight,,,9,9": "end_s 9 is not after start_s 9",
     "a.mp4,fight,,,9.5,3": "end_s 3 is not after start_s 9.5",
-    "a.mp4,fight,,,one,3": "start_s 'one' is no number",
-    'a.mp4,fight,,,1,"3,5"': "end_s '3,5' is no number",
-    "a.mp4,fight,,,1,": "end_s '' is no number",
-    "a.mp4,fight,,,,3": "start_s '' is no number",
-    "a.mp4,fight,,,-1,3": "start_s '-1' is no number",
-    "a.mp4,fight,,,1,inf": "end_s 'inf' is no number",
-    "a.mp4,fight,,,nan,3": "start_s 'nan' is no number",
+    "a.mp4,fight,,,one,3": "start_s 'one' is not a number",
+    'a.mp4,fight,,,1,"3,5"': "end_s '3,5' is not a number",
+    "a.mp4,fight,,,1,": "end_s '' is not a number",
+    "a.mp4,fight,,,,3": "start_s '' is not a number",
+    "a.mp4,fight,,,-1,3": "start_s '-1' is not a number",
+    "a.mp4,fight,,,1,inf": "end_s 'inf' is not a number",
+    "a.mp4,fight,,,nan,3": "start_s 'nan' is not a number",
     f"{'n' * 300}.mp4,fight,,,,": "nnn.mp4 cannot be read: File name too long",
     "a.mp4/b.mp4,fight,,,,": "b.mp4 cannot be read: Not a directory",
     "a\0.mp4,fight,,,,": "control characters",
@@ -489,7 +489,7 @@ def test_a_table_as_a_european_spreadsheet_saves_it_is_read_or_refused_by_row(tm
     (found,) = read(f"mine={tmp_path / 'clips.csv'}")
     assert labels_of(found) == {"b.mp4": "nonfight"}
     assert list(reasons(found)) == [2]
-    assert "'0,5' is no number of seconds. Write it as 12.5" in reasons(found)[2]
+    assert "'0,5' is not a number of seconds. Write it as 12.5" in reasons(found)[2]
 
 
 def test_a_row_with_more_cells_than_columns_is_refused_not_read_askew(tmp_path: Path) -> None:

@@ -171,10 +171,10 @@ def _say_what_left(
         if not name or name in there:
             continue
         log.warning(
-            "%s of %s were in the earlier manifest, and none are now: %s",
+            "the earlier manifest had %s of %s, and this one has none: %s",
             plural(n, "clip"),
             name,
-            "it was not found. If it is elsewhere, name its folder with --roots in every run"
+            "the data set was not found. If it is elsewhere, name its folder with --roots in every run"
             if name in found.catalogue
             else "your own clips are included only in runs that name them with --own, and data sets of another "
             "catalogue only in runs that name it with --catalogue",
@@ -193,10 +193,8 @@ def _copies(
     """Map each dropped copy's source path, and the id of each near duplicate, to the source path of the kept clip."""
     found = {}
     for copy in dropped:
-        if copy.kind in (
-            "exact",
-            "near",
-        ):  # the other kinds are not copies: they only share a source or footage
+        # the other kinds are not copies: they only share a source or footage
+        if copy.kind in ("exact", "near"):
             found[copy.dropped] = copy.kept
             if copy.kind == "near":
                 found[scanned(copy.dropped, clips[copy.dropped], scans[copy.dropped]).clip_id] = copy.kept
@@ -336,9 +334,8 @@ def _done_before(
         return None
     rows = storage.read_csv(manifest_path)
     wanted = {row["path"]: data_root / row["source_path"] for row in rows}
-    if len(wanted) < len(
-        rows
-    ):  # an earlier version gave one path to two clips whose ids begin with the same digits
+    # an earlier version gave one path to two clips whose ids begin with the same digits
+    if len(wanted) < len(rows):
         return None
     if not links.stand(combined, wanted, record.get(_PLACED_KEY, "")):
         return None

@@ -23,9 +23,9 @@ from violence_detection.find.inventory import ClipFile
 if TYPE_CHECKING:
     from scipy.cluster.hierarchy import DisjointSet
 
-#: Joining source groups by fingerprint stops where the joined group would have more than this share of the clips of any
-#: data set and class, and more than MAX_JOINED_CLIPS of them. In data sets without published sources, clips are grouped
-#: by blocks of consecutive numbers, and a few chance pairs could chain all blocks into one group that no split divides.
+#: Two source groups are not joined by fingerprint if the joined group would have more than this share of the clips of
+#: any data set and class, and more than MAX_JOINED_CLIPS of them. In data sets without published sources, clips are
+#: grouped by blocks of numbers, and a few chance pairs could chain all blocks into one group that no split divides.
 MAX_JOINED_SHARE = 0.4
 #: Clips of one data set and class that a joined group may always have.
 MAX_JOINED_CLIPS = 50
@@ -51,9 +51,8 @@ class ScannedClip:
     def preference(self) -> tuple[int, bool, int, str]:
         """Sort key that puts the copy to keep first."""
         pixels = self.scan.width * self.scan.height
-        side = ("val", "train", "").index(
-            self.official_split
-        )  # a copy without an official side may be put into val
+        # a copy without an official side may be put into val
+        side = ("val", "train", "").index(self.official_split)
         return side, bool(self.scan.shortfall), -pixels, self.source_path
 
 
@@ -118,7 +117,7 @@ def deduplicate(
     """Keep one of each clip; join the source groups of clips that are copies or share footage.
 
     Near duplicates stay, in one source group as far as groups may be joined, if their labels differ (a fingerprint is
-    not proof enough that one label is wrong) or if `confirm` says that they are no copies; all of them stay if
+    not proof enough that one label is wrong) or if `confirm` says that they are not copies; all of them stay if
     `altered` is False. `one_source`: pairs of source groups known to be the same source. The result does not depend on
     the order of the candidates.
     """
@@ -136,9 +135,8 @@ def deduplicate(
     copies = [p for p in pairs if altered and p.same_clip and unique[p.i].label == unique[p.j].label]
     stays = _stays(unique, copies, confirm)
     near = [Dropped(unique[i].source_path, unique[k].source_path, "near") for i, k in stays.items() if i != k]
-    ends = (
-        (stays[p.i], stays[p.j]) for p in bridges
-    )  # a dropped copy is represented by the clip kept for it
+    # a dropped copy is represented by the clip kept instead
+    ends = ((stays[p.i], stays[p.j]) for p in bridges)
     sizes = Counter(duplicates.clusters(len(unique), pairs))
     return Deduplicated(
         kept=_renamed((unique[i] for i, k in stays.items() if i == k), groups),

@@ -256,9 +256,8 @@ def distances(
     cross, energy_a, energy_b = _products(a, b, real)
     move_cross, move_a, move_b = _products(np.diff(a, axis=1), np.diff(b, axis=1), real[:, 1:])
     scene, motion = _scene_and_motion(cross, energy_a, energy_b, move_cross, move_a, move_b)
-    lit = (
-        (common > 0) & (energy_a > 0) & (energy_b > 0)
-    )  # the common frames may be black: a clip may begin so
+    # the common frames may be black, as a clip may begin
+    lit = (common > 0) & (energy_a > 0) & (energy_b > 0)
     return np.where(lit, scene, np.inf), np.where(lit, motion, np.inf), common
 
 

@@ -3,8 +3,8 @@
 LIST is a text file with one clip per line, or a CSV file with a column clip_id, source_path or path, such as
 label_suspects.csv. A clip is named by its clip_id, its source_path, or its path in combined_all. If the CSV file has a
 column `confirmed`, only the lines marked in it count. A line whose column `label` differs from the clip's present label
-is refused, because the label has been corrected since the list was made. If a listed clip was dropped as a copy, the
-clip kept instead is left out. All other clips stay on their side of the split.
+is refused, because the label may have been corrected since the list was made. If a listed clip was dropped as a copy,
+the clip kept instead is left out. All other clips stay on their side of the split.
 """
 
 from __future__ import annotations
@@ -120,7 +120,11 @@ def some_of(names: Sequence[str]) -> str:
 
 
 def read(path: Path) -> ExclusionList:
-    """Read a list. Raises UserError if it cannot be read, names no clip, or has an incomplete line or unknown mark."""
+    """Read a list.
+
+    Raises UserError if it cannot be read, names no clip, or has a line without a name, with more cells than columns, or
+    with an unknown mark.
+    """
     try:
         text = storage.read_text(path, storage.NAME_ERRORS)
     except OSError as e:

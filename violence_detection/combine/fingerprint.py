@@ -1,4 +1,6 @@
-"""Compute perceptual fingerprints of clips, which hardly change if a clip is encoded again, scaled, cropped or trimmed.
+"""Compute perceptual fingerprints of clips.
+
+They hardly change if a clip is encoded again, scaled, cropped, brightened or trimmed.
 
 Up to eight frames are taken at fixed times from the start, so that neither the frame rate nor a trimmed end moves them.
 Their black bars are removed, and each frame is reduced to the lowest spatial frequencies of its luma, without the
@@ -60,9 +62,8 @@ def sample_plan(info: decode.VideoInfo, start: int = 0, length: int | None = Non
 
 def shrink(frame: np.ndarray) -> np.ndarray:
     """Reduce an RGB uint8 frame of any size to (64, 64) uint8 luma: the `transform` for `video.decode.read`."""
-    luma = cv2.cvtColor(
-        frame, cv2.COLOR_RGB2GRAY
-    )  # before shrinking: one channel shrinks twice as fast as three
+    # before shrinking: one channel shrinks twice as fast as three
+    luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     return _shrink_luma(luma)
 
 

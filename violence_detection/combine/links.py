@@ -171,8 +171,7 @@ def _is_placed(target: Path, source: Path, kind: str) -> bool:
         return True
     if not filecmp.cmp(target, source, shallow=False):
         return False
-    with contextlib.suppress(
-        OSError
-    ):  # another user may own the file; then its contents are compared each time
+    # another user may own the file; then its contents are compared each time
+    with contextlib.suppress(OSError):
         shutil.copystat(source, target)
     return True

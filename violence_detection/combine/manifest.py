@@ -133,9 +133,8 @@ def read_hashed(combined: Path) -> tuple[pd.DataFrame, str]:
             f"files, so they have no / and at most {_ID_BYTES} bytes. Make it again with combine_all_datasets.py"
         )
     for what, values in (("clip", frame.clip_id), ("path", frame.path)):
-        if (
-            twice := values.duplicated()
-        ).any():  # merging two tables by id would turn two rows of a clip into four
+        # merging two tables by id would turn two rows of a clip into four
+        if (twice := values.duplicated()).any():
             raise UserError(
                 f"{path}: the {what} {values[twice].iloc[0]} occurs twice. Leave one row, or make the file again with "
                 "combine_all_datasets.py"

@@ -119,7 +119,7 @@ def say(summary: Mapping[str, Any], val_fraction: float) -> None:
         parts = [f"{files[kind]} {kind.replace('_', ' ')}" for kind in FILE_KINDS if files.get(kind)]
         log.info("%d videos found: %s", files["found"], ", ".join(parts))
     if by_list := summary.get("excluded_by_list"):
-        log.info("--exclude leaves out %d clips, with all copies of them; they are listed in %s", by_list,
+        log.info("--exclude leaves out %d clips, which %s lists, and all copies of them", by_list,
                  exclusions.FILE_NAME)  # fmt: skip
     log.info("train is %s; val is %s", PART_MEANINGS["train"], PART_MEANINGS["val"])
     log.info("%-20s %14s %14s %7s", "data set", "train f/nf", "val f/nf", "val %")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TRAIN, VAL = "train", "val"
-#: Cost of an empty side of a stratum. Others are squares of relative deviations, which reach a few hundred per cent.
+#: Cost of an empty side of a stratum. All other costs are squares of relative deviations, which reach a few hundred
+#: per cent.
 _EMPTY_SIDE_COST = 100.0
 #: Weight of the deviation of the overall share, relative to that of one stratum.
 _OVERALL_WEIGHT = 4.0

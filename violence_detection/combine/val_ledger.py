@@ -198,7 +198,7 @@ def read(combined: Path) -> Looks:
 def check(combined: Path) -> None:
     """Raise UserError if a look could not be recorded. Call this before anything is judged.
 
-    A folder that may only be read is no error: `note` allows for it.
+    A folder that may only be read is not an error: `note` allows for it.
     """
     val_of(combined)
     if (path := combined / FILE_NAME).is_dir():

@@ -157,8 +157,8 @@ def _clip(path: Path, file: Path | None, row: Mapping[str, str], where: str, lab
     """The row's clip. Raises ValueError that says what is wrong and how to correct it."""
     if file is None and row["path"]:
         raise ValueError(
-            "the path goes over several lines, or holds control characters. A cell that begins with a quotation mark "
-            "ends with one: close it, or take it out"
+            "the path goes over several lines, or contains control characters. A cell that begins with a quotation "
+            "mark ends with one: close it, or take it out"
         )
     if file is None:
         raise ValueError("no path. Name the clip's file")
@@ -167,7 +167,7 @@ def _clip(path: Path, file: Path | None, row: Mapping[str, str], where: str, lab
     except FileNotFoundError:
         mode = 0
     except OSError as e:
-        raise ValueError(f"{file} cannot be read: {e.strerror}. Mend the path, or its rights") from e
+        raise ValueError(f"{file} cannot be read: {e.strerror}. Correct the path, or its permissions") from e
     if not stat.S_ISREG(mode):
         raise ValueError(f"no file {file}. Paths count from the folder of the CSV file, or are absolute")
     if not row["label"]:
@@ -209,7 +209,7 @@ def _seconds(name: str, text: str) -> float:
         if _CLOCK.fullmatch(text):
             meant = sum(float(part) * 60**k for k, part in enumerate(reversed(text.split(":"))))
         raise ValueError(
-            f"{name} {text!r} is no number of seconds. Write it as {meant:.10g}; start_s and end_s come together"
+            f"{name} {text!r} is not a number of seconds. Write it as {meant:.10g}; start_s and end_s come together"
         )
     return value
 

@@ -77,7 +77,7 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 
 
 def content_range(value: str) -> tuple[int | None, int | None]:
-    """The start and total of `bytes <start>-<end>/<total>`. The total is None for `*`; both are for any other value."""
+    """The start and total of `bytes <start>-<end>/<total>`. A total of `*` is None; for other values both are None."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", value.strip())
     if not match:
         return None, None

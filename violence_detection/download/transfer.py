@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 #: The most that a cut connection can cost.
 _CHUNK_BYTES = 1 << 16
 _RETRY_STATUS = frozenset({408, 425, 429})
-#: Server errors that are not retried: 501 and 505 (not supported), 511 (the network requires a log-in). Others are.
+#: Server errors that are not retried: 501 and 505 (not supported), 511 (the network requires a log-in). All others from
+#: 500 on are.
 _LASTING_STATUS = frozenset({501, 505, 511})
 #: Access refused. Object stores send 400 or 403 when a signed address has expired.
 _REFUSED_STATUS = frozenset({400, 401, 403, 404, 410})

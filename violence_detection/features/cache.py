@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 RECORD_NAME = "record.json"
 VERIFIED_NAME = "verified.json"
 LOCK_NAME = "write.lock"
-#: The least number of new notes for which verified.json is written.
+#: Number of new notes at which verified.json is written without being asked to (`VerifiedIndex.save`).
 _SAVE_AFTER = 500
 #: In a large cache it takes more: one for this many notes in the file, since each writing reads and rewrites them all.
 _SAVE_PART = 10

@@ -165,8 +165,8 @@ def clips_of(rows: pd.DataFrame, combined: Path, variants: Sequence[str]) -> lis
             combined / path,
             tuple(variants),
             by_time,
-            # The id of other clips begins their checksum. A clip cut out of a longer video gets its id from that video,
-            # and its bytes may differ if it was cut again.
+            # Empty for a clip cut out of a longer video: its id comes from that video, and its bytes may differ if it
+            # was cut again. The checksum of any other clip begins with its id.
             sha256 if sha256.startswith(clip_id) else "",
         )
         for clip_id, path, by_time, sha256 in zip(*columns, strict=True)

@@ -43,8 +43,8 @@ def refuse(own: Iterable[OwnSet]) -> None:
         if found is not None:
             raise UserError(
                 f"--own {own_set.name}={own_set.origin}: {found} belongs to a folder that combine_all_datasets.py "
-                "made. That script removes clips there, and their sources would be lost. Name the folders that the "
-                f"clips came from instead: see the column source_path of {MANIFEST_NAME} there"
+                "made. That script removes clips there, and their sources would be lost. Name instead the folders that "
+                f"the clips came from: see the column source_path of {MANIFEST_NAME} there"
             )
 
 

@@ -174,7 +174,7 @@ def nothing_usable(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], l
     reasons += wrong[:_SHOWN] + ([f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else [])
     if own_set.listed is None and not own_set.unknown and not own_set.failures:
         reasons.append(
-            f"it has no folder with videos. Put your clips into {own_set.origin}/fight and nonfight beside it"
+            f"it has no folder with videos. Put your clips into {own_set.origin}/fight and {own_set.origin}/nonfight"
         )
     return "\n  ".join([f"nothing in {own_set.origin} can be used as {own_set.name}:", *reasons])
 

@@ -212,9 +212,8 @@ def _annotated_jobs(
     assert tree.entry is not None, tree.root
     read = read_annotations(tree.entry, tree.root, roots)
     failures = [{**f, "path": source_path(Path(f["path"]), data_root)} for f in read.failures]
-    new = [
-        f for f in failures if f not in result.failures
-    ]  # several folders of a data set may share its annotations
+    # several folders of a data set may share its annotations
+    new = [f for f in failures if f not in result.failures]
     result.failures += new
     result.wrong_annotations += len(new)
     file = tree.entry.annotations.file if tree.entry.annotations else ""
@@ -346,7 +345,11 @@ def _key(job: CutJob, data_root: Path, version: str = VERSION) -> str:
 
 
 def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
-    """Whether a record still holds: all its windows exist as written, none is too long, and no failure may pass."""
+    """Whether a record still holds.
+
+    It does if all its windows exist as written, none of them is too long, and it has no failure that may not occur
+    again.
+    """
     if video_files.may_pass(record["reason"]):
         return False
     for window in record["windows"]:

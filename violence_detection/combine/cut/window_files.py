@@ -133,9 +133,8 @@ def cut_failed(item: tuple[CutJob, CutPlan], reason: str) -> dict[str, Any]:
 
 def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[str, Any]:
     """Make a job's record for the journal. It has a field `refused` only if the job has labelled stretches."""
-    refused = {
-        str(position): reason for position, reason in plan.refused.items()
-    }  # keys of JSON objects are text
+    # keys of JSON objects are text
+    refused = {str(position): reason for position, reason in plan.refused.items()}
     by_time = plan.info is not None and not plan.info.as_stated
     shortfall = plan.info.shortfall() if plan.info else ""
     record = {"windows": written, "reason": plan.reason, "by_time": by_time, "shortfall": shortfall}
@@ -206,7 +205,7 @@ def window_id(source_sha256: str, window: CutWindow, marks: Sequence[str] = ()) 
 
 
 def _marks(info: decode.VideoInfo) -> list[str]:
-    """The marks for `window_id`: each names a property of the video by which earlier versions found other pictures."""
+    """The marks for `window_id`: each names a property because of which earlier versions found other pictures."""
     if info.as_stated:
         return []
     pauses = len(windows.moving_stretches(info)) > 1

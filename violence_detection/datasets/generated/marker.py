@@ -16,7 +16,10 @@ TRAINED_LABEL = f"a model trained on {SAMPLE_LABEL}"
 
 
 def is_generated(root: Path) -> bool:
-    """Whether `root` is marked as holding generated sample clips: the marker in it or the nearest folder above says."""
+    """Whether `root` is marked as holding generated sample clips.
+
+    The marker that counts is the one in `root`, or else in the nearest folder above that has one.
+    """
     resolved = root.resolve()
     for folder in (resolved, *resolved.parents):
         marker = folder / MARKER_NAME
