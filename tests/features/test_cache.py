@@ -1,4 +1,4 @@
-"""The feature cache: keyed by all that changes values, whole or found to be damaged."""
+"""The feature cache: keyed by all that changes values, with entries that are whole or known to be damaged."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store(tmp_path: Path, weights: Path) -> FeatureStore:
 
 @pytest.fixture
 def unsaved_notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Damage by the hundred need not be noted on the disk each time."""
+    """Keeps the notes of damage off the disk: saving them hundreds of times would only take time."""
     monkeypatch.setattr(VerifiedIndex, "save", lambda _: None)
 
 
@@ -201,7 +201,7 @@ def test_a_start_reads_only_entries_that_are_new_or_have_changed(
         store.add(clip, _values("v0", "v1"), "engine")
     store.index.save()
     b = store.path("b")
-    b.write_bytes(b.read_bytes())  # another time of change
+    b.write_bytes(b.read_bytes())  # changes the time stamp
     read: list[str] = []
     testzip = zipfile.ZipFile.testzip
 
@@ -332,12 +332,12 @@ def test_a_folder_that_has_the_name_of_a_note_is_named_or_is_no_note(
 def test_a_cache_whose_notes_cannot_be_written_is_read_all_the_same(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As on a volume that is mounted to be read only, of a cache that was copied there."""
+    """Such a cache is, for example, one that was copied to a volume mounted read-only."""
     monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
     for i in range(4):
         store.add(f"clip{i}", _values("v0"), "a")
     (store.folder / cache.LOCK_NAME).unlink()
-    (store.folder / cache.LOCK_NAME).mkdir()  # nobody can lock it, the superuser included
+    (store.folder / cache.LOCK_NAME).mkdir()  # a folder, so that nobody can lock it, not even root
     monkeypatch.setattr(cache, "_SAVE_AFTER", 2)
     copied = FeatureStore(store.folder)
     assert [copied.variants(f"clip{i}", verify=False) for i in range(4)] == [{"v0"}] * 4
@@ -354,7 +354,7 @@ def test_a_cache_whose_notes_cannot_be_written_is_read_all_the_same(
 def test_the_larger_the_notes_the_more_of_them_are_written_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each writing reads and writes all of them: by a fixed number, the time would be the square of the clips."""
+    """Each save reads and rewrites all notes: at a fixed interval its total time would be quadratic in the clips."""
     monkeypatch.setattr(cache, "_SAVE_AFTER", 2)
     written: list[Path] = []
     write_text = storage.write_text

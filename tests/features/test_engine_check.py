@@ -1,4 +1,4 @@
-"""Precision: what is faster is used only where it keeps the features; engines share a cache only if they agree."""
+"""A faster precision is used only where it keeps the features, and engines share a cache only if they agree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[WantedClip]:
 
 @pytest.fixture
 def root(tmp_path: Path, clips: list[WantedClip], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data root whose cache holds the first two clips, made by the engine `stand-in`."""
+    """A data root whose cache contains the first two clips, made by the engine `stand-in`."""
     stand_in.install(monkeypatch.setattr)
     extract.ensure(clips[:2], stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     return tmp_path
@@ -40,7 +40,7 @@ def root(tmp_path: Path, clips: list[WantedClip], monkeypatch: pytest.MonkeyPatc
 def _extract_with(
     engine: engines.Engine, root: Path, clips: list[WantedClip], patch: pytest.MonkeyPatch
 ) -> Path:
-    """The folder of the rgb features after all clips were asked for with that engine."""
+    """Extract all clips with that engine; return the folder of the rgb features."""
     patch.setattr(engines, "create", lambda *_, **__: engine)
     return extract.ensure(clips, stand_in.CONFIG, ExtractConfig(data_root=root)).stores["stand_in.rgb"].folder
 
@@ -164,7 +164,7 @@ def test_a_model_trained_on_float32_judges_in_bfloat16_only_where_that_is_known_
 
 
 def test_reduced_precision_must_keep_the_features_of_every_stream(clips: list[WantedClip]) -> None:
-    """The motion images alone lose too much here."""
+    """Here only the motion images lose too much."""
     exact = engines.Engine("exact", [lambda x: x.astype(np.float32)])
     reduced = engines.Engine("reduced", [lambda x: x.astype(np.float32) * (1.0 if x.max() > 9 else 1.05)])
     probe = {"rgb": np.full((2, 4, 4, 3), 90, np.uint8), "motion": np.full((2, 4, 4, 3), 5, np.uint8)}

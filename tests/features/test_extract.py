@@ -1,4 +1,4 @@
-"""Extraction: only what is missing, whatever happens in between; one bad clip is one named failure."""
+"""Extraction: only what is missing, whatever interrupts it, and one named failure for each bad clip."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STREAMS = ("stand_in.rgb", "stand_in.motion")
 
 
 class Counts:
-    """How often the engine ran, and how often each file was opened."""
+    """Counts how often the engine ran, and how often each file was opened."""
 
     def __init__(self) -> None:
         self.jobs = 0
@@ -58,7 +58,7 @@ class Counts:
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
-    """The stand-in backbone installed, counted."""
+    """Installs the stand-in backbone and counts its runs and the files opened for it."""
     counted = Counts()
     stand_in.install(monkeypatch.setattr, counted.run)
     monkeypatch.setattr(decode, "_check_file", counted.open)
@@ -72,7 +72,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def _content(stores: Any, clips: list[WantedClip]) -> dict[tuple[str, str], bytes]:
-    """(model input, clip) -> the values of all wanted variants."""
+    """The values of all wanted variants: (model input, clip) -> bytes."""
     return {
         (name, clip.clip_id): store.read(clip.clip_id, clip.variants).tobytes()
         for name, store in stores.items()
@@ -82,7 +82,7 @@ def _content(stores: Any, clips: list[WantedClip]) -> dict[tuple[str, str], byte
 
 @pytest.fixture(autouse=True)
 def propagate() -> Iterator[None]:
-    """Scripts keep their log lines from the root logger; tests want to see them."""
+    """The package keeps its log lines from the root logger, where caplog looks for them."""
     parent = logging.getLogger("violence_detection")
     before, parent.propagate = parent.propagate, True
     yield
@@ -218,7 +218,7 @@ def test_a_clip_that_its_disk_does_not_give_is_a_named_failure(
 def test_a_clip_on_a_stale_volume_is_a_named_failure(
     tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which does not even say whether the file is there."""
+    """Such a volume does not even say whether the file exists."""
     wanted = [replace(clip, sha256=storage.sha256_file(clip.path)) for clip in stand_in.wanted(clips, 2)]
     stat = os.stat
 
@@ -236,7 +236,7 @@ def test_a_clip_on_a_stale_volume_is_a_named_failure(
 def test_a_clip_that_its_disk_gives_at_the_second_try_is_no_failure(
     tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be read by the next run, whose models then would be of other clips than those of this one."""
+    """Left out, it would be read by the next run, whose models would then be trained on other clips than this run's."""
     picture, failed = decode._Reader.picture, threading.Event()
 
     def at_the_second_try(reader: decode._Reader, *args: Any) -> Any:
@@ -256,7 +256,7 @@ def test_a_clip_that_its_disk_gives_at_the_second_try_is_no_failure(
 def test_clips_whose_volume_has_gone_away_end_the_run(
     tmp_path: Path, clips: list[Path], counts: Counts
 ) -> None:
-    """A model of the few clips that were read before would pass for one of all."""
+    """If the run went on, a model trained on the few clips that could be read would pass for one trained on all."""
     absent = [tmp_path / f"absent{i}.avi" for i in range(2)]
     of_one = stand_in.wanted([*clips, absent[0]], 2)
     extract.ensure(of_one, stand_in.CONFIG, ExtractConfig(data_root=tmp_path)).report(len(of_one))
@@ -305,7 +305,7 @@ def test_a_video_backbone_takes_frames_of_its_own_number_and_rgb_alone(
     config = stand_in.install_film(monkeypatch.setattr)
     caplog.set_level(logging.INFO)
     wanted = stand_in.wanted(clips[:1], 2)
-    extract.check(config)  # as a training does before and besides
+    extract.check(config)  # training calls it beforehand; the notice must still come only once
     stores = extract.ensure(wanted, config, ExtractConfig(data_root=tmp_path)).stores
     shapes = {name: store.read(wanted[0].clip_id, ("v0", "v1")).shape for name, store in stores.items()}
     assert shapes == {"stand_in.rgb": (2, 5, 4), "stand_in.motion": (2, 5, 4), "film.rgb": (2, 2, 1)}
@@ -365,13 +365,14 @@ def test_killed_in_the_middle_and_run_again_gives_the_cache_of_an_undisturbed_ru
 def test_killed_at_random_moments_the_cache_ends_as_an_undisturbed_one(
     tmp_path: Path, counts: Counts, writers: int
 ) -> None:
-    """VIOLENCE_KILLS=25 makes it 50 kills over both cases. Two writers want different numbers of variants."""
+    """With VIOLENCE_KILLS=25, both cases together make 50 kills. Two writers want different numbers of variants."""
     kills_wanted = int(os.environ.get("VIOLENCE_KILLS", "2"))
     paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(16)]
     wanted = stand_in.wanted(paths, 8)
     whole = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "whole"))
     undisturbed = _content(whole.stores, wanted)
-    context = multiprocessing.get_context("forkserver")  # a killed process is replaced at once, imports done
+    # With a fork server, the next process starts at once, with its imports done.
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stand_in"])
     rng = np.random.default_rng(writers)
     full_s, kills, rounds = 0.0, 0, 0
@@ -388,7 +389,7 @@ def test_killed_at_random_moments_the_cache_ends_as_an_undisturbed_one(
             for process in processes:
                 process.start()
             victim = processes[int(rng.integers(writers))]
-            # the first round measures how long it takes
+            # the first run is not killed early: it measures how long a run takes
             victim.join(rng.uniform(0, full_s) if full_s else None)
             victim.kill()
             victim.join()
@@ -407,7 +408,7 @@ def test_killed_at_random_moments_the_cache_ends_as_an_undisturbed_one(
 def test_twenty_entries_damaged_at_random_are_all_found_and_made_again(
     tmp_path: Path, counts: Counts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Half of them at the start, by size or time of change; the others, which keep both, when they are read."""
+    """Half are found at the start, by size or time of change; the others, which keep both, when they are read."""
     paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(24)]
     wanted = stand_in.wanted(paths, 3)
     before = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
@@ -426,7 +427,7 @@ def test_twenty_entries_damaged_at_random_are_all_found_and_made_again(
     assert _content(done.stores, wanted) == expected
     at_reading = {path.stem for path in hurt[10:] if f"{path} is missing or damaged" in caplog.text}
     assert at_reading
-    assert {path.stem for path in hurt} <= seen | at_reading  # both streams of a clip are made together
+    assert {path.stem for path in hurt} <= seen | at_reading  # both streams of a clip are made again together
 
 
 def test_one_engine_makes_all_the_damaged_entries_again_that_reading_meets(
@@ -444,7 +445,8 @@ def test_one_engine_makes_all_the_damaged_entries_again_that_reading_meets(
         return built[-1]
 
     monkeypatch.setattr(engines, "create", count)
-    for store in (done.stores, pickle.loads(pickle.dumps(done.stores))):  # in another process too
+    # The second time with the stores as another process gets them.
+    for store in (done.stores, pickle.loads(pickle.dumps(done.stores))):
         built.clear()
         for clip in wanted[:5]:
             done.stores["stand_in.rgb"].path(clip.clip_id).write_bytes(b"damaged")
@@ -453,7 +455,10 @@ def test_one_engine_makes_all_the_damaged_entries_again_that_reading_meets(
 
 
 def _damage(path: Path, kind: int, rng: np.random.Generator, unseen: bool) -> None:
-    """0: a bit of the values flipped, 1: cut off, 2: a stretch zeroed, 3: deleted. `unseen`: 0 or 2, time restored."""
+    """Damage a file. `kind`: 0 flips a bit of the values, 1 cuts the end off, 2 zeroes a stretch, 3 deletes the file.
+
+    `unseen`: only kinds 0 and 2, with the time of change restored.
+    """
     status, data = path.stat(), bytearray(path.read_bytes())
     if unseen:
         kind = kind // 2 * 2
@@ -529,7 +534,7 @@ def test_a_full_disk_is_told_before_anything_is_extracted(
 def test_room_is_looked_for_on_the_disk_that_holds_the_features(
     tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which a link may have put on another one than the clips'."""
+    """A link may have put the features on another disk than the clips."""
     root, other = tmp_path / "root", tmp_path / "other disk"
     root.mkdir()
     other.mkdir()
@@ -657,7 +662,7 @@ def test_a_stream_that_is_added_is_computed_alone(
 def test_the_precision_of_a_part_is_chosen_by_all_streams(
     tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is made again of one stream has the engine of before: rgb and motion may suit another precision each."""
+    """Features of one stream that are made again must have the precision of before, which suited all streams."""
     wanted, how = stand_in.wanted(clips[:1], 1), ExtractConfig(data_root=tmp_path)
     done = extract.ensure(wanted, stand_in.CONFIG, how)
     create, probed = engines.create, []
@@ -676,7 +681,7 @@ def test_the_precision_of_a_part_is_chosen_by_all_streams(
 def test_a_clip_of_which_a_stream_is_lost_costs_the_others_no_second_decode(
     tmp_path: Path, clips: list[Path], counts: Counts
 ) -> None:
-    """As after a run that was killed between the two entries of a clip."""
+    """A run that is killed between the two entries of a clip leaves such a cache."""
     wanted, how = stand_in.wanted(clips, 3), ExtractConfig(data_root=tmp_path)
     done = extract.ensure(wanted[:1], stand_in.CONFIG, how)
     done.stores["stand_in.motion"].path("clip0").unlink()

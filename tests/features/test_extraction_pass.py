@@ -1,4 +1,4 @@
-"""The run loop holds few images however many clips there are, and ends at the first error."""
+"""An extraction keeps few images in memory, however many clips there are, and ends at the first error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORKERS = 2
 
 
 class Alive:
-    """Counts the images of clips that are in memory, at most."""
+    """Counts the images of clips in memory: those there are now, and the most there were."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -79,7 +79,7 @@ def test_images_in_memory_do_not_grow_with_clips_or_variants(
 ) -> None:
     path = small_videos.write(tmp_path / "clip.avi", 0)
     few, many = (_most_images(tmp_path, monkeypatch, path, count) for count in (10, 40))
-    # A variant's two streams in each worker, the one before while the next is made, and a job in each runner.
+    # In each worker: the two streams of a variant, and of the one before while the next is made. In each runner: a job.
     bound = stand_in.CONFIG.frames * (WORKERS * 4 + 2)
     assert few <= bound
     assert many <= bound
@@ -149,7 +149,7 @@ def _images(clip: WantedClip) -> dict[str, np.ndarray]:
 def test_a_closer_look_runs_the_backbone_only_where_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Elsewhere it has the plain clip's features, of this run or kept before, with the engine that made these."""
+    """Where there is nothing to enlarge, it has the plain clip's features, from the same run or an earlier one."""
     seen: list[np.ndarray] = []
 
     def runner(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the training scripts do instead of training: extract only, draw variants, list and delete what is unused."""
+"""What the training scripts do instead of training: extract only, draw variants, list and delete unused features."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLIPS = (("train", "fight"), ("train", "nonfight"), ("train", "fight"), ("val", 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data root with three train clips and one of val."""
+    """A data root with three train clips and one val clip."""
     stand_in.install(monkeypatch.setattr)
     monkeypatch.chdir(tmp_path)
     combined = tmp_path / "data" / "combined_all"
@@ -46,7 +46,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(root: Path, *flags: str, **how: Any) -> tuple[int | None, dict[str, Any]]:
-    """The exit code and the summary."""
+    """Run a task; return its exit code and summary, or (None, {}) without a task."""
     parser = argparse.ArgumentParser()
     for config in (ExtractConfig, FeatureConfig, FeatureTaskConfig):
         cli.add_config(parser, config)
@@ -197,7 +197,7 @@ def test_prune_deletes_nothing_that_another_machine_writes_whatever_the_clock_sa
     wanted = stand_in.wanted(sorted((root / "combined_all").rglob("*.avi")), 1)
     other = replace(stand_in.CONFIG, augment_seed=1)
     busy = {s.folder for s in extract.ensure(wanted, other, ExtractConfig(data_root=root)).stores.values()}
-    for folder in busy:  # a name that is gone when it is looked at, as while files are renamed
+    for folder in busy:  # a name whose file is gone when it is looked at, as while files are renamed
         (folder / ".clip9.other_host.1-2.tmp.npz").symlink_to(folder / "gone")
     before = sorted(root.rglob("*.npz"))
     ahead = time.time() + 7200

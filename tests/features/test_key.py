@@ -1,4 +1,4 @@
-"""What a cache is named by: all that changes a feature's value, and nothing that would make old caches worthless."""
+"""What a cache is named after: all that changes a feature's value, and nothing that would make old caches useless."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def weights(tmp_path: Path) -> Path:
 def test_caches_that_people_have_keep_their_names(
     weights: Path, backbone: str, stream: str, focus: float, folder: str
 ) -> None:
-    """Where this fails on purpose, every user's features are made anew."""
+    """A change that makes this fail on purpose makes every user extract all features again."""
     config = FeatureConfig(backbone=(backbone,), focus=focus)
     assert key.folder_of(Path(), key.record(config, backbone, stream, weights)).name == folder
 

@@ -1,4 +1,4 @@
-"""What is reported of an extraction's speed: the right shares and rates, in the log and in TensorBoard."""
+"""What is reported of an extraction's speed: correct shares and rates, in the log and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from violence_detection.features import meter
 
 
 class _Clock:
-    """Goes on only where it is told to."""
+    """A clock that advances only when told to."""
 
     def __init__(self) -> None:
         self.now_s = 100.0

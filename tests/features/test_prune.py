@@ -1,4 +1,4 @@
-"""What pruning takes for the cache's own."""
+"""Which files pruning takes for the cache's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features read from disk while training: the same values as from memory, and damage is named, never trained on."""
+"""Features read from disk during training: the same values as from memory; damage is named, never trained on."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_from_disk_and_from_memory_give_the_same_batches(store: FeatureStore) ->
 def test_batches_of_more_than_is_asked_for_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advice: bool
 ) -> None:
-    """150 clips: three times what the kernel is asked for at once, and what a loader reads into memory."""
+    """150 clips take three rounds, both of requests to the kernel and of reading into memory, each of at most 64."""
 
     def refuse(*_: int) -> None:
         raise OSError(errno.ENOSYS, "no advice on this file system")
@@ -70,7 +70,7 @@ def test_batches_of_more_than_is_asked_for_at_once(
     np.testing.assert_array_equal(memory.inputs["a"], values)
     open_files = Path("/proc/self/fd")
     before = len(list(open_files.iterdir())) if open_files.is_dir() else 0
-    for _ in range(2):  # the second time every place is known
+    for _ in range(2):  # the second time, all positions within the entries are known
         (whole,) = disk.plain_batches(150)
         np.testing.assert_array_equal(whole["a"], values[:, 0])
     if before:
@@ -92,7 +92,7 @@ def test_take_gives_the_chosen_clips_with_all_that_is_theirs(
 
 
 def _three_epochs(samples: Samples) -> None:
-    """As many as there are variants, so that each is read."""
+    """Train for three epochs: as many as there are variants, so that each is read."""
     for epoch in range(3):
         list(samples.batches(3, 0, epoch))
 
@@ -117,7 +117,7 @@ DAMAGES = ("flip", "truncate", "delete", "zero")
 @pytest.mark.parametrize("how", DAMAGES)
 def test_damage_met_while_training_names_the_entry(store: FeatureStore, how: str) -> None:
     samples = _samples(store, False)
-    _three_epochs(samples)  # every entry has been looked up
+    _three_epochs(samples)  # so that the positions within all entries are known
     _damage(store.path("c4"), how)
     with pytest.raises(UserError, match=r"c4\.npz.*Run the same command again"):
         _three_epochs(samples)

@@ -1,4 +1,4 @@
-"""What people read: whatever files are called, a terminal shows it and does not obey it."""
+"""Text for people: whatever a file is called, a terminal shows its name and does not obey it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from violence_detection import cli
 from violence_detection.errors import UserError
 from violence_detection.system import console
 
-#: Clears the terminal, goes back to the beginning of the line, begins another, rings, turns letters round.
+#: A file name that clears the terminal, returns to the start of the line, begins another, rings, changes the colour and
+#: reverses the letters.
 NAME = "fi\x1b[2J\rght\n07:00:00 INFO    all is well\x07\x9b31m\u202egnp.mp4"
 SHOWN = r"fi\x1b[2J\rght" "\n" r"    07:00:00 INFO    all is well\x07\x9b31m\u202egnp.mp4"
 

@@ -1,4 +1,4 @@
-"""Disks: room, and folders that are tried before the work begins."""
+"""Disks: free space, and folders that are tried before the work begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person saved in a spreadsheet is read by column, whatever stands between cells and however short a row is."""
+"""Tables that a person saved in a spreadsheet are read by column, whatever the delimiter and however short a row is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders are walked through links, each once, and circles of links end."""
+"""Folders are walked through links, each once, and circles of links come to an end."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from violence_detection.system import folders
 
-pytestmark = pytest.mark.timeout(60)  # a circle that is walked for ever fails, and soon
+pytestmark = pytest.mark.timeout(60)  # so that an endless walk fails soon
 
 
 @pytest.fixture
 def circles(tmp_path: Path) -> Path:
-    """top/a/deep and top/b/x, with links from every folder to itself and to those above it."""
+    """top/a/deep and top/b/x, with links from every folder to itself, to its parent and to the top."""
     top = tmp_path / "top"
     for name in ("a/deep", "b"):
         (top / name).mkdir(parents=True)

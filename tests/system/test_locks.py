@@ -1,4 +1,4 @@
-"""Locks: held by one, let go when the holder dies, and folders that one run works in."""
+"""Locks: held by one at a time, released when the holder dies, and folders that one run has to itself."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_second_run_in_a_folder_is_told_who_has_it_and_since_when(tmp_path: Pa
         assert told in str(refused.value)
     (since,) = re.findall(r"since (\S+ \S+ \S+)\)", str(refused.value))
     assert before_s - 1 < datetime.strptime(since, "%Y-%m-%d %H:%M:%S %z").timestamp() <= time.time()
-    with locks.only_one(folder, "train.py"):  # one that was killed stops nobody
+    with locks.only_one(folder, "train.py"):  # a holder that was killed keeps nobody out
         assert (folder / locks.HOLDER_NAME).is_file()
     assert [p.name for p in folder.iterdir()] == [locks.ONLY_ONE_NAME]
 

@@ -1,4 +1,4 @@
-"""What the machine has is what this process may use of it."""
+"""The machine's memory and CPUs are what this process may use of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STAT_1 = {"inactive_file": 1, "total_inactive_file": 40 * GB, "total_active_file
 
 
 def _group(folder: Path, limit: int | str, used: int, stat: Mapping[str, int], version: int = 2) -> None:
-    """A control group's files, as the kernel writes them."""
+    """The files of a control group, as the kernel writes them."""
     names = (
         ("memory.max", "memory.current")
         if version == 2
@@ -68,7 +68,8 @@ def test_what_the_kernel_keeps_of_files_is_free_memory(root: Path) -> None:
     _in_groups(root, "0::/")
     _group(root / "sys/fs/cgroup", 64 * GB, 63 * GB, STAT_2)
     assert machine.free_memory_bytes(root) == 60 * GB
-    _group(root / "sys/fs/cgroup", 64 * GB, 10 * GB, STAT_2)  # read at another moment than the use
+    # The statistics are read at another moment than the use, and may exceed it.
+    _group(root / "sys/fs/cgroup", 64 * GB, 10 * GB, STAT_2)
     assert machine.free_memory_bytes(root) == 64 * GB
 
 

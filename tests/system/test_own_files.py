@@ -1,4 +1,4 @@
-"""A run replaces what such a run wrote for the same source, as it wrote it, and nothing else."""
+"""A run replaces a file only if an earlier run wrote it for the same source and nobody has changed it since."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_named_pipe_is_nobodys_and_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_file_that_the_system_says_nothing_of_is_nobodys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a link into a folder that may not be entered has the name."""
+    """Such a file is, for example, a link into a folder that may not be entered."""
     path, is_file = _write(tmp_path, "a.srt", "a.mp4", "one"), Path.is_file
 
     def refuse(asked: Path) -> bool:
@@ -125,7 +125,7 @@ def test_a_run_knows_what_another_wrote_meanwhile(tmp_path: Path) -> None:
 
 
 def test_no_file_is_read_whose_name_nobody_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each of 20,000 videos half a megabyte was read and hashed before the first was judged."""
+    """Half a megabyte of each of 20,000 videos was once read and hashed before the first video was judged."""
     first, video = WrittenFiles(tmp_path), tmp_path / "night.mp4"
     video.write_bytes(b"the night")
     _write(tmp_path, "night.annotated.mp4", "night.mp4", "text")
@@ -165,7 +165,7 @@ def test_of_what_is_recorded_later_no_more_is_read_than_that(
 
 
 def test_the_rest_of_a_line_that_comes_while_it_is_read_is_no_line_of_its_own(tmp_path: Path) -> None:
-    """Of 60,000 that another run wrote meanwhile four were never known."""
+    """Of 60,000 lines that another run wrote meanwhile, four were once lost in this way."""
     written, line = WrittenFiles(tmp_path), b'{"key": "1", "file": "a", "source": "v"}\n'
     assert list(written._whole(iter([line, line[:20], line[20:], line]))) == [line]
     assert written._read_bytes == len(line)
@@ -174,7 +174,7 @@ def test_the_rest_of_a_line_that_comes_while_it_is_read_is_no_line_of_its_own(tm
 def test_files_that_somebody_deleted_are_forgotten_and_others_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A camera's clips of weeks: the record, and what each reader of it has in memory, would grow for ever."""
+    """Without this, the record of a camera's clips and every reader's memory of it would grow for ever."""
     monkeypatch.setattr(own_files, "_NEWEST_LINES", 3)
     written = WrittenFiles(tmp_path)
     for number in range(30):
@@ -198,7 +198,7 @@ def test_files_that_somebody_deleted_are_forgotten_and_others_are_not(
 def test_while_most_of_the_files_are_there_their_record_is_not_looked_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is asked each 1,000 events, and of a month of 64 cameras it was a minute for which clips waited."""
+    """Looking through a month's record of 64 cameras took a minute, every 1,000 events, and clips had to wait."""
     monkeypatch.setattr(own_files, "_NEWEST_LINES", 3)
     seen: list[bytes] = []
     file_in = own_files._file_in
@@ -230,7 +230,7 @@ def test_what_another_run_writes_while_the_record_is_made_shorter_is_known(
     sync_file = storage.sync_file
 
     def meanwhile(path: Path) -> None:
-        """The shorter record is written, and has not its name yet."""
+        """Write a file in another run while the shorter record is complete but not renamed yet."""
         monkeypatch.setattr(storage, "sync_file", sync_file)
         other.write_text(tmp_path / "late.jpg", "back", "late")
         sync_file(path)

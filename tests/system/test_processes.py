@@ -1,4 +1,4 @@
-"""Every item comes back once, whatever happens to the process that had it."""
+"""Every item comes back once, whatever happens to the process that worked on it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def square_or_raise(n: int) -> int:
 
 def test_workers_meet_no_ctrl_c_while_they_begin() -> None:
     assert {kept for _, kept in processes.map_unordered(began_without_ctrl_c, range(2), 2, bool)} == {True}
-    assert not began_without_ctrl_c(0)  # who started them meets it
+    assert not began_without_ctrl_c(0)  # the process that started the workers does receive it
 
 
 _INTERRUPTED = """

@@ -1,4 +1,4 @@
-"""Work on a Ray cluster: every item once in the results, whatever dies; errors come out as what they are."""
+"""Work on a Ray cluster: one result per item, whatever dies, and errors that are reported as what they are."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Any]:
-    """A Ray cluster of two nodes on this machine; its workers know the stand-in backbone, and are slow at it."""
+    """A Ray cluster of two nodes on this machine, whose workers have the stand-in backbone, made slow."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:  # workers inherit the environment of their node
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # of looks whether nodes live: Ray's own notice a death after 15 s
+        # health checks: with Ray's own settings a death is noticed only after 15 s
         for name in ("period", "initial_delay"):
             patch.setenv(f"RAY_health_check_{name}_ms", "500")
         nodes = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
@@ -143,7 +143,7 @@ def test_a_package_that_a_machine_lacks_is_told_and_no_fault_of_the_script(
 
 @pytest.mark.usefixtures("two_nodes")
 def test_a_machine_of_other_packages_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One engine name is one engine to the cache, so nothing else would compare what they make."""
+    """The cache takes engines of one name for the same engine, so nothing else would notice different versions."""
     here = ray_cluster._versions()
     assert {"numpy", "opencv-python-headless", "av", "openvino", "tensorflow", "keras"} == set(here)
     assert _run(abs, [-1]) == {0: 1}
@@ -190,7 +190,7 @@ def test_a_cluster_gives_the_features_of_one_process_even_if_a_node_dies_half_wa
     stand_in.install(monkeypatch.setattr)
     bad = tmp_path / "bad.avi"
     bad.write_bytes(b"no video")
-    monkeypatch.chdir(tmp_path)  # paths are relative here, and other processes have other working folders
+    monkeypatch.chdir(tmp_path)  # so that paths are relative, while workers have other working folders
     wanted = stand_in.wanted([path.relative_to(tmp_path) for path in (*paths, bad)], 4)
     here = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=Path("here")))
     caplog.clear()
@@ -242,7 +242,7 @@ def test_a_machine_that_sees_another_data_root_is_refused(
 def test_clips_that_only_another_machine_does_not_see_are_not_left_out(
     tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What combined_all links to may lie on a disk of the machine that combined; it must not cost the clips."""
+    """combined_all may link to a disk that only the machine that combined has. This must not leave the clips out."""
     stand_in.install(monkeypatch.setattr)
     away = tmp_path / "away"
 
@@ -302,7 +302,7 @@ def _on_another_machine(_: str, function: Any, shards: Any, **how: Any) -> Itera
 
 
 def _content(stores: Any, clips: list[extract.WantedClip]) -> dict[tuple[str, str], bytes]:
-    """(model input, clip) -> the values of all wanted variants."""
+    """The values of all wanted variants: (model input, clip) -> bytes."""
     return {
         (name, clip.clip_id): store.read(clip.clip_id, clip.variants).tobytes()
         for name, store in stores.items()
@@ -329,7 +329,7 @@ def test_an_address_where_no_cluster_answers_says_how_to_start_one(monkeypatch: 
 
 
 def test_an_address_where_something_else_answers_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray itself tries for minutes, and takes the port of its own dashboard for one that is slow."""
+    """Ray itself retries for minutes, and takes the port of its own dashboard for a head that is slow to answer."""
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     tried: list[str] = []
     monkeypatch.setattr(ray, "init", lambda **settings: tried.append(settings["address"]))
@@ -353,7 +353,7 @@ def test_the_head_of_a_cluster_is_known_as_one(two_nodes: Any) -> None:
     ray_cluster._see_that_it_answers(*two_nodes.address.rsplit(":", 1))
 
 
-#: Joins the address that it is given, as a program of its own.
+#: A program that joins the cluster at the address in its first argument.
 JOIN = """
 import sys
 from violence_detection.errors import UserError
@@ -396,7 +396,7 @@ def test_why_a_cluster_cannot_be_joined_is_told_whole(two_nodes: Any, tmp_path: 
 
 
 def test_the_guides_commands_keep_strangers_out() -> None:
-    """What the guide exports must turn on Ray's tokens: their file's name alone does not."""
+    """What the guide exports must turn on Ray's tokens; naming the token file alone does not."""
     guide = (TESTS.parent / "docs" / "guides" / "several_machines.md").read_text(encoding="utf-8")
     exports = dict(re.findall(r"^ +export (\w+)=(\S+)", guide, re.MULTILINE))
     asked = (

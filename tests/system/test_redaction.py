@@ -1,4 +1,4 @@
-"""What is logged holds no credentials."""
+"""Logged text contains no credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BaseConfig become flags and back: a printed command gives the config that it was made from."""
+"""Settings become flags and back: a printed command gives the settings that it was made from."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Who asks to stop is heard once; who insists ends it.
+"""The first request to stop is noted, and a second one ends the program.
 
-In processes of their own: libraries that other tests start have handlers of SIGTERM.
+Each test runs a process of its own, since libraries that other tests load install handlers of SIGTERM.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _ends_with(signal_name: str, between_s: float) -> str:
 
 
 def test_a_request_that_comes_twice_at_once_is_one() -> None:
-    """`timeout` sends its signal to the process and to its group, of which the process is one."""
+    """`timeout` sends its signal to the process and to its group, which contains the process."""
     assert _ends_with("SIGTERM", 0) == "one request"
 
 
@@ -55,7 +55,7 @@ def test_a_second_request_ends_it() -> None:
 
 
 def test_a_terminal_that_goes_asks_and_does_not_insist() -> None:
-    """Its shell and the system each say so, some time apart."""
+    """The terminal's shell and the system each send SIGHUP, some time apart."""
     assert _ends_with("SIGHUP", 0.05) == "one request"
 
 

@@ -1,4 +1,4 @@
-"""Files are whole or absent, and hashes are the same everywhere."""
+"""Files are complete or absent, and hashes are the same on every machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from violence_detection.system import disks, locks, storage
 
 
 def _writing(path: Path) -> subprocess.Popen[bytes]:
-    """A process in the middle of a file."""
+    """A process that is halfway through writing the file."""
     program = (
         "import sys, time; from pathlib import Path; from violence_detection.system import storage\n"
         "with storage.atomic_path(Path(sys.argv[1])) as temporary:\n"
@@ -189,7 +189,7 @@ def test_a_file_name_that_is_no_utf_8_comes_back_from_every_kind_of_file_as_it_w
     name = os.fsdecode(b"caf\xe9 \xf0\x9f\x98\x80.avi")
     storage.write_json(tmp_path / "a.json", {"path": name})
     assert storage.read_json(tmp_path / "a.json") == {"path": name}
-    (tmp_path / "a.json").read_text(encoding="utf-8")  # UTF-8 for whoever reads it
+    (tmp_path / "a.json").read_text(encoding="utf-8")  # the file itself is valid UTF-8
     storage.write_csv(tmp_path / "a.csv", ["path"], [{"path": name}])
     assert storage.read_csv(tmp_path / "a.csv") == [{"path": name}]
     with storage.appending_journal(tmp_path / "journal") as record:
@@ -256,7 +256,7 @@ def test_temporary_files_of_dead_writers_go_and_those_of_living_ones_stay(tmp_pa
 
 
 def test_a_process_that_cannot_be_seen_counts_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system can hide the processes of others; their numbers can be asked for still."""
+    """A system can hide the processes of other users, but still tells whether a process number is in use."""
 
     def hidden(pid: int) -> psutil.Process:
         raise psutil.NoSuchProcess(pid)
@@ -270,7 +270,7 @@ def test_a_process_that_cannot_be_seen_counts_as_running(monkeypatch: pytest.Mon
 
 
 def test_a_machine_is_another_after_it_was_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two that share a name and a volume would take each other's files for those of the dead."""
+    """Names are not unique: two machines on a shared volume would take each other's files for those of the dead."""
     here, read_text = storage.machine.__wrapped__(), Path.read_text
     assert here == storage.machine()
 
@@ -357,7 +357,7 @@ def test_a_damaged_file_is_named_with_the_line_whoever_catches_it(tmp_path: Path
 def test_a_name_that_the_disk_takes_can_be_written(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The temporary name beside it is longer by the machine's, which on a pod may have 64 letters."""
+    """The temporary name beside it also contains the machine's name, which on a pod may have 64 letters."""
     monkeypatch.setattr(platform, "node", lambda: "a-pod-of-many-words-" * 3 + "1234")
     with storage.atomic_path(tmp_path / name) as path:
         path.write_bytes(b"x")

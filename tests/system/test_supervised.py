@@ -1,4 +1,4 @@
-"""A worker that keeps what it has loaded, and whose end is that of one item."""
+"""A worker process that keeps what it has loaded, and whose death costs only one item."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class OddError(Exception):
-    """Cannot be made again from its text."""
+    """Cannot be restored from its pickle, since its text does not fit its arguments."""
 
     def __init__(self, one: int, two: int):
         super().__init__("odd")
@@ -150,7 +150,7 @@ def test_it_ends_with_a_killed_parent(tmp_path: Path) -> None:
 
 
 def test_a_stopped_job_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time in which nobody could have heard anything does not count: silence is waited for in slices."""
+    """Silence is counted in slices: time in which this process itself was stopped counts as one slice at most."""
     monkeypatch.setattr(supervised, "_SLICE_S", 0.1)
     waited: list[float] = []
     wait = supervised.wait
@@ -168,7 +168,7 @@ def test_a_stopped_job_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_that_cannot_be_ended_does_not_hold_up_the_end_of_this_one() -> None:
-    """One that waits for a dead disk."""
+    """Such a process waits, say, for a disk that does not answer."""
     program = """
 import multiprocessing.process, sys
 sys.path.insert(0, sys.argv[1])

@@ -1,4 +1,4 @@
-"""TensorFlow starts without lines about itself; what anybody else writes meanwhile comes through."""
+"""TensorFlow starts without messages about itself; what anything else writes meanwhile comes through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from violence_detection.system import tensorflow_start
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-#: What TensorFlow 2.18 to 2.21 have been seen to print at a start, with GPUs and without.
+#: What TensorFlow 2.18 to 2.21 have been seen to print at start, with GPUs and without.
 NOISE = """\
 WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
 I0000 00:00:1795662342.665105    1177 port.cc:153] oneDNN custom operations are on. You may see slightly different
@@ -59,7 +59,7 @@ def test_six_models_are_made_and_judge_without_a_word_of_tensorflow() -> None:
 
 
 def test_features_in_half_precision_are_judged_without_a_word_of_tensorflow() -> None:
-    """As by an evaluation, which sets up no devices. CPUs that compute float16 have no word said of it in any case."""
+    """An evaluation sets up no devices. On CPUs that compute in float16 TensorFlow logs nothing in any case."""
     model = "heads.build('average', {'a.rgb': (4, 5)}, HeadConfig(projection=4))"
     judge = f"heads.predict({model}, {{'a.rgb': np.zeros((3, 4, 5), np.float16)}})"
     looked = "from violence_detection.system import tensorflow_start; tensorflow_start.gpus()"
@@ -67,7 +67,7 @@ def test_features_in_half_precision_are_judged_without_a_word_of_tensorflow() ->
 
 
 def test_an_adapted_head_is_written_without_a_word_of_tensorflow(tmp_path: Path) -> None:
-    """Nothing before it, in a run with --adapt, need have met TensorFlow."""
+    """In a run with --adapt, nothing before this step need have imported TensorFlow."""
     program = f"""
 import pathlib, numpy as np
 from violence_detection.models import adapted_model, light_heads
@@ -100,7 +100,7 @@ def test_a_model_is_loaded_without_a_word_of_tensorflow(tmp_path: Path) -> None:
 
 
 def test_all_that_tensorflow_says_is_there_for_who_asks_for_it() -> None:
-    """Who does not ask for it hears no word of the same import: see above."""
+    """Without the variable, the same import prints nothing: see above."""
     loud = _python("import violence_detection, tensorflow", TF_CPP_MIN_LOG_LEVEL="0").stderr
     assert "oneDNN" in loud
 

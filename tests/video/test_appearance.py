@@ -1,4 +1,4 @@
-"""Brightness and motion are told from a few pictures, and what cannot be read says why."""
+"""Brightness and motion as measured on a few pictures, and the reason that is given for what cannot be read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_brightness_is_the_pictures_mean_and_what_stands_still_does_not_move(tmp
 def test_a_long_clip_is_looked_at_in_its_middle_as_it_is_judged(tmp_path: Path) -> None:
     path = tmp_path / "long.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"XVID"), 12.0, (96, 64))
-    for i in range(120):  # 10 s, light from 4 to 6 s
+    for i in range(120):  # 10 s; bright from 4 to 6 s
         writer.write(np.full((64, 96, 3), 220 if 48 <= i < 72 else 20, np.uint8))
     writer.release()
     assert appearance.look(path, 1.5).brightness == pytest.approx(220 / 255, abs=0.03)

@@ -1,4 +1,4 @@
-"""Augmentation: reproducible from names, and one draw for all frames of a clip."""
+"""Augmentation: reproducible from seed, clip and variant, with one draw for all frames of a clip."""
 
 from __future__ import annotations
 
@@ -98,10 +98,10 @@ def test_a_flip_is_the_exact_mirror_image() -> None:
     ],
 )
 def test_geometry_moves_a_spot_to_where_it_should(change: dict[str, Any], place: tuple[float, float]) -> None:
-    """A spot at x 12, y 30 of a black frame; by its centre of mass, in colour and in grey."""
+    """The place is the centre of mass of a white spot drawn at x 12, y 30 of a black frame, in colour and in grey."""
     frame = np.zeros((SIZE, SIZE, 3), np.uint8)
     cv2.circle(frame, (12, 30), 3, (255, 255, 255), -1)
-    d = augment.Draw(**{"brightness": 0.01, **change})  # never the identity
+    d = augment.Draw(**{"brightness": 0.01, **change})  # so that the draw is never the identity
     augmenter = augment.Augmenter(d, SIZE)
     greys = [np.ascontiguousarray(frame[..., 0])] * 4
     for altered in (_colour(augmenter, frame, 0)[..., 1], augmenter.grey(greys, [0] * 4)[..., 2]):
@@ -134,7 +134,7 @@ def test_test_time_views_alternate_mirroring_and_leave_light_alone() -> None:
 def test_test_time_views_look_at_the_middle_the_beginning_and_the_end_in_turn() -> None:
     draws = [augment.draw(0, "clip", v) for v in augment.variant_names(augment.VIEW, 7)]
     assert [d.place for d in draws] == [0.5, 0.0, 1.0, 0.5, 0.25, 0.75, 0.5]
-    # of training, as its caches hold them
+    # training variants stay in the middle, since cached features were made so
     assert {augment.draw(0, "clip", v).place for v in VARIANTS} == {0.5}
 
 
@@ -199,7 +199,7 @@ def test_variant_names_begin_with_the_plain_clip() -> None:
 
 @pytest.mark.parametrize("variant", ["v0", *VARIANTS[:20], "w1", "w2"])
 def test_grey_frames_are_altered_as_their_colour_frames_are(variant: str) -> None:
-    frames = [cv2.GaussianBlur(f // 2 + 64, (0, 0), 2.0) for f in _frames(4)]  # nothing is clipped
+    frames = [cv2.GaussianBlur(f // 2 + 64, (0, 0), 2.0) for f in _frames(4)]  # so that nothing is clipped
     d = replace(augment.draw(0, "clip", variant), brightness=5.0)
     augmenter = augment.Augmenter(d, SIZE)
     numbers = [3, 5, 7, 9]

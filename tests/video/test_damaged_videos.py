@@ -1,4 +1,4 @@
-"""Whatever is wrong with a file: no crash, no hang, and what is said to be read is what decodes."""
+"""Damaged files: no crash, no hang, and the seconds reported as read are those that decode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding: the frames asked for, whatever the container claims, or a named failure."""
+"""Decoding: the frames asked for, whatever the container claims, or an error that names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The crop around the strongest motion: where it lies, what it shows, and that nothing else changes."""
+"""The crop around the strongest motion: where it is, what it shows, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VARIANTS = ("v0", "v1", "v2", "w1", "w2", "w3")
 
 
 def _moving_square(path: Path, left: int, top: int) -> Path:
-    """A red 24 x 24 square that shivers at one place of a still, textured picture of 240 x 240."""
+    """A red 24 x 24 square that shivers at one place in a still, textured picture of 240 x 240."""
     still = cv2.resize(
         np.random.default_rng(0).integers(60, 120, (12, 12, 3), np.uint8),
         (240, 240),
@@ -42,7 +42,7 @@ def _moving_square(path: Path, left: int, top: int) -> Path:
 
 
 def _red_pixels(images: np.ndarray) -> float:
-    """Pixels of the square, a frame."""
+    """Mean number of the square's pixels per frame."""
     red = images.astype(int)
     return float(((red[..., 0] > 180) & (red[..., 1] < 90)).sum() / len(images))
 
@@ -52,7 +52,7 @@ def test_the_crop_shows_what_moves_larger_and_sharper(tmp_path: Path, left: int,
     path = _moving_square(tmp_path / "clip.avi", left, top)
     shown = dict(pictures.clip_variants(path, "id", ("v0", "w2"), SIZE, FOCUSED))
     whole, crop = (_red_pixels(shown[v]["rgb"]) for v in ("v0", "w2"))
-    assert 25 <= whole <= 49  # 24 of 240 pixels are 6 of 60
+    assert 25 <= whole <= 49  # of the square's side: 24 of 240 pixels become 6 of 60
     assert 3 * whole <= crop <= 5.5 * whole
 
 
@@ -90,7 +90,7 @@ def test_half_of_the_variants_and_views_show_the_crop() -> None:
     draws = {v: augment.draw(0, "id", v, focus=True) for v in names}
     assert [v for v, d in draws.items() if d.focus] == ["v2", "v4", "v6", "v8", "w2", "w3", "w6", "w7"]
     assert [draws[f"w{i}"].flip for i in (1, 2, 3)] == [True, False, True]
-    for v, d in draws.items():  # the rest of a draw is as without
+    for v, d in draws.items():  # all else in a draw is as it is without the focus
         assert replace(d, focus=False) == augment.draw(0, "id", v)
 
 
@@ -141,7 +141,7 @@ CLOSER = (augment.PLAIN, augment.CLOSER)
 
 
 def _greys(side: int, left: int, top: int, *, size: int = 176) -> list[np.ndarray]:
-    """A square of that side at one place, lighter and darker in turn."""
+    """Six grey frames with a square of that side in one place, alternately darker and lighter."""
     greys = [np.full((size, size), 90, np.uint8) for _ in range(6)]
     for number, grey in enumerate(greys):
         grey[top : top + side, left : left + side] = 90 + 60 * (number % 2)
@@ -169,10 +169,10 @@ def test_the_closer_look_is_as_small_as_what_moves_and_none_where_that_is_large(
 @pytest.mark.parametrize(
     ("places", "found"),
     [
-        ([(10, 20, 30), (130, 120, 20)], 0),  # two that lie apart
+        ([(10, 20, 30), (130, 120, 20)], 0),  # two squares far apart
         ([(10, 20, 20), (130, 120, 30)], 1),
         ([(5, 5, 20), (140, 10, 30), (60, 140, 20)], 1),
-        ([(5, 5, 20), (140, 10, 20), (5, 140, 20), (140, 140, 20)], None),  # all over the picture
+        ([(5, 5, 20), (140, 10, 20), (5, 140, 20), (140, 140, 20)], None),  # squares all over the picture
         ([(x, 70, 30) for x in range(3, 140, 30)], None),  # a body as wide as the picture
     ],
 )
@@ -231,7 +231,7 @@ def test_prediction_looks_closer_where_training_did(tmp_path: Path, letterbox: b
 
 
 def test_where_there_is_nothing_to_see_closer_the_plain_clip_is_not_shown_again(tmp_path: Path) -> None:
-    path = small_videos.write(tmp_path / "clip.avi", 3, n_frames=24)  # all of it moves
+    path = small_videos.write(tmp_path / "clip.avi", 3, n_frames=24)  # the whole picture moves
     assert dict(pictures.clip_variants(path, "id", CLOSER, SIZE, PLAIN))[augment.CLOSER] == {}
     info = decode.probe(path)
     (window, *_) = sampling.sliding_windows(info, PLAIN.window_s, stride_s=1.0)
@@ -248,7 +248,7 @@ def test_large_frames_are_kept_smaller_for_a_closer_look_and_small_ones_as_they_
     assert pictures.near(np.zeros((1080, 1920, 3), np.uint8)).shape == (360, 640, 3)
     assert pictures.near(np.zeros((1920, 1080, 3), np.uint8)).shape == (640, 360, 3)
     assert pictures.near(np.zeros((2, 3000, 3), np.uint8)).shape == (1, 640, 3)
-    fine = np.tile(np.array([[0, 255], [255, 0]], np.uint8)[..., None], (540, 960, 3))  # a chequered frame
+    fine = np.tile(np.array([[0, 255], [255, 0]], np.uint8)[..., None], (540, 960, 3))  # a chequerboard
     assert np.abs(pictures.near(fine).astype(int) - 127.5).max() <= 1, "no pixel is left out"
 
 
@@ -259,7 +259,8 @@ def test_what_a_closer_look_goes_by_is_made_once_where_a_viewer_has_frames_of_it
     frame = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     own = Viewer(focus.CLOSER_GREY, PLAIN, closer_look=True)
     kept = window_pictures.keeper([own])(frame)
-    kept[own.kept_as]  # as that viewer asks for it
+    # The viewer's own size, which is that of a closer look's picture, is made before the closer look asks.
+    kept[own.kept_as]
     alone = pictures.NearFrame(frame)
     resized: list[tuple[int, ...]] = []
     resize = pictures.resize
@@ -270,7 +271,8 @@ def test_what_a_closer_look_goes_by_is_made_once_where_a_viewer_has_frames_of_it
 
     monkeypatch.setattr(pictures, "resize", noted)
     np.testing.assert_array_equal(kept[window_pictures.NEAR].grey, alone.grey)
-    was_shrunk = width > pictures.NEAR_SIDE  # other pixels, so that it must be made of what a closer look has
+    # A frame that is shrunk first has other pixels, so the closer look's picture is made from the shrunk frame.
+    was_shrunk = width > pictures.NEAR_SIDE
     assert resized == [(360, 640, 3)] * (1 + was_shrunk)
 
 

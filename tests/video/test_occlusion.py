@@ -1,4 +1,4 @@
-"""What is taken away of a window: it shows nothing and does not move, and the rest stays."""
+"""What is removed from a window shows nothing and does not move, and the rest stays as it was."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_prediction_sees_the_crop_and_what_moves_as_training_saw_them(tmp_path: 
         assert images.shape == (8, SIZE, SIZE, 3)
         assert images.dtype == np.uint8
         np.testing.assert_array_equal(images, judged[variant][stream])
-    np.testing.assert_array_equal(trained["rgb"], alone["rgb"])  # whatever other streams there are
+    np.testing.assert_array_equal(trained["rgb"], alone["rgb"])  # the other streams make no difference
 
 
 def test_what_stands_still_is_mid_grey_and_what_moves_is_not() -> None:
@@ -96,12 +96,13 @@ def test_what_stands_still_is_mid_grey_and_what_moves_is_not() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 31, 32, 33])
 def test_what_stands_still_is_the_median_of_any_number_of_frames(count: int) -> None:
     frames = np.random.default_rng(count).integers(0, 256, (count, 6, 5, 3)).astype(np.uint8)
-    still = np.floor(np.median(frames, axis=0))  # of two in the middle the lower whole number between them
+    # the median; between the two middle values, their mean rounded down
+    still = np.floor(np.median(frames, axis=0))
     np.testing.assert_array_equal(pictures.without_still(frames), np.clip(frames - still + 127, 0, 255))
 
 
 def test_the_crop_shows_the_part_that_moves_from_the_larger_picture(tmp_path: Path) -> None:
-    """A bright square wanders in the lower right quarter of a noisy picture."""
+    """A bright square wanders in the lower right quarter of a textured still picture."""
     rng = np.random.default_rng(0)
     still = rng.integers(60, 80, (120, 160, 3), np.uint8)
     shown = []
@@ -119,7 +120,7 @@ def test_the_crop_shows_the_part_that_moves_from_the_larger_picture(tmp_path: Pa
 
 def test_motion_holds_three_successive_amplified_differences(tmp_path: Path) -> None:
     path = numbered_videos.write(tmp_path / "clip.avi", 60)
-    config = replace(CONFIG, motion_spacing_s=0.1, motion_gain=0.5)  # two frames at 20 fps
+    config = replace(CONFIG, motion_spacing_s=0.1, motion_gain=0.5)  # a spacing of two frames at 20 fps
     info = decode.probe(path)
     sample = sampling.sample(info, sampling.middle_window(info, 5.0), augment.Draw(), config)
     _, frames = decode.read(path, lambda i: range(i.n_frames), pictures.frame_resizer(SIZE))
@@ -127,7 +128,7 @@ def test_motion_holds_three_successive_amplified_differences(tmp_path: Path) -> 
     motion = pictures.images(frames, sample, augment.Draw(), SIZE, config)["motion"]
     assert motion.any()
     for i, base in enumerate(sample.base.tolist()):
-        first = min(base, 59 - 6)  # near the end, the last frames that fit
+        first = min(base, 59 - 6)  # near the end: the last frames that fit
         for channel in range(3):
             a, b = grey[first + 2 * channel], grey[first + 2 * channel + 2]
             assert np.abs(motion[i, ..., channel] - np.abs(a - b) * 0.5).max() <= 0.5
@@ -209,14 +210,14 @@ def test_a_letterboxed_frame_keeps_its_shape_with_black_beside_it(shape: tuple[i
 )
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_squeezed_frame_is_the_whole_picture_the_right_way_round(shape: tuple[int, int], axis: int) -> None:
-    """A ramp stays a ramp from edge to edge, where a pixel is at its middle."""
+    """A linear ramp must stay the same ramp from edge to edge: a shift or a flip would change it."""
     ramp = 250 * (np.arange(shape[axis]) + 0.5) / shape[axis]
     expected = 250 * (np.arange(SIZE) + 0.5) / SIZE
     if axis == 0:
         ramp, expected = ramp[:, None], expected[:, None]
     frame = np.broadcast_to(ramp[..., None] if axis == 0 else ramp[None, :, None], (*shape, 3))
     out = pictures.frame_resizer(SIZE)(np.rint(frame).astype(np.uint8))
-    middle = slice(1, -1)  # at the edge what lies beyond is repeated
+    middle = slice(1, -1)  # without the edge, beyond which pixels are repeated
     off = np.abs(out - np.broadcast_to(expected, (SIZE, SIZE))[..., None])[middle, middle]
     assert off.max() <= 3
 
@@ -226,7 +227,7 @@ def test_every_pixel_counts_where_sides_are_halved_to_the_end(shape: tuple[int, 
     frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     blocks = frame.reshape(SIZE, shape[0] // SIZE, SIZE, shape[1] // SIZE, 3)
     mean = blocks.mean(axis=(1, 3))
-    assert np.abs(pictures.frame_resizer(SIZE)(frame) - mean).max() <= 1.5  # rounded once a halving
+    assert np.abs(pictures.frame_resizer(SIZE)(frame) - mean).max() <= 1.5  # rounded once per halving
 
 
 def test_decoded_frames_go_with_their_clip_without_the_collector_of_cycles() -> None:

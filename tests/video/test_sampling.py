@@ -1,4 +1,4 @@
-"""Frames in bursts: a fixed time apart at evenly spaced moments of the window, alike in training and judging."""
+"""Bursts of frames a fixed time apart, at evenly spaced moments of the window, the same in training and prediction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INFO = decode.VideoInfo(n_frames=200, fps=20.0, width=64, height=48, codec="")
 
 
 def _pairs(info: decode.VideoInfo, window: sampling.Window, variant: str = "v0") -> np.ndarray:
-    """(5, 2) frame numbers."""
+    """Frame numbers of the five pairs in a window: (5, 2)."""
     return sampling.sample(info, window, augment.draw(0, "id", variant), PAIRS).base.reshape(5, 2)
 
 
@@ -74,7 +74,7 @@ def test_without_bursts_frames_are_sampled_as_ever() -> None:
 
 
 def _spans(info: decode.VideoInfo, window_s: float, stride_s: float) -> list[tuple[float, float]]:
-    """Windows in seconds of the video."""
+    """The windows' beginnings and ends, in seconds of the video."""
     return [
         (info.start_s + w.start / info.fps, info.start_s + (w.start + w.length) / info.fps)
         for w in sampling.sliding_windows(info, window_s, stride_s)

@@ -1,4 +1,4 @@
-"""Cuts are found, and what looks like one is not; a window that was cut is judged by one shot."""
+"""Cuts are found, and what only looks like a cut is not; a window with a cut is judged on one shot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VIEWS = (PLAIN, CLOSER)
 
 
 def _scene(seed: int, count: int, speed: float = 3.0) -> list[np.ndarray]:
-    """Frames (120, 160, 3) of a room in which two figures walk, with a sensor's noise. Another seed is another room."""
+    """Frames (120, 160, 3) of a room in which two figures walk, with sensor noise. Each seed is a different room."""
     rng = np.random.default_rng(seed)
     room = cv2.resize(rng.integers(0, 255, (6, 8, 3), np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC)
     colours = rng.integers(0, 255, (2, 3)).tolist()
@@ -54,14 +54,14 @@ def _flash(frames: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _swept(count: int) -> list[np.ndarray]:
-    """A camera that swings over a wide room, at last by a tenth of the picture from frame to frame."""
+    """A camera that pans over a wide room, faster and faster, in the end by a tenth of the picture per frame."""
     wide = cv2.resize(_scene(1, 1)[0], (1600, 120), interpolation=cv2.INTER_CUBIC)
     at = np.minimum(np.cumsum(np.linspace(1, 16, count)), 1400).astype(int)
     return [wide[:, x : x + 160] for x in at]
 
 
 def _slow(frames: list[np.ndarray], each: int) -> list[np.ndarray]:
-    """Every frame stands as long as `each`, as of a camera that sends few."""
+    """The frames as a camera with a low rate sends them: one picture stays for `each` frames."""
     return [frames[t - t % each] for t in range(len(frames))]
 
 

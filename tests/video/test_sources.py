@@ -1,4 +1,4 @@
-"""Where frames come from: the same ones whichever way the footage comes, and errors that give no password away."""
+"""Sources of frames: the same frames whichever way the footage comes, and errors that reveal no password."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from violence_detection.video.sources import is_stream, open_source
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 s in H.264 with frames that look ahead, as cameras and phones make them."""
+    """12 s of H.264 with frames that look ahead (B-frames), as cameras and phones write it."""
     path = tmp_path_factory.mktemp("recording") / "v.mp4"
     return timed_videos.write(path, evenly(300, 25), options={"bf": "2", "g": "50"})
 
@@ -65,7 +65,7 @@ def test_footage_has_the_same_frames_and_times_whichever_way_it_comes(
 
 
 def test_rtsp_has_the_frames_and_times_of_the_file(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sender comes to the reader, for want of a server; what is then read is the same."""
+    """Without an RTSP server here, the reader listens and the sender connects to it; the stream itself is the same."""
     monkeypatch.setitem(demuxed_sources._OPTIONS, "rtsp", {"rtsp_flags": "listen", "listen_timeout": "10"})
     url = f"rtsp://127.0.0.1:{streamed.free_port()}/live"
     with subprocess.Popen([sys.executable, streamed.__file__, str(recording), url]) as sender:
@@ -92,7 +92,7 @@ def test_a_file_of_which_a_part_does_not_decode_keeps_the_times_of_the_rest(tmp_
 
 
 def test_a_file_with_a_hole_has_its_frames_when_they_are_shown(tmp_path: Path) -> None:
-    """As where a recorder lost packets: frames fall out behind the hole without an error."""
+    """Where a recorder lost packets, frames after the hole drop out without an error."""
     path = timed_videos.corner_moves(tmp_path / "v.ts", 6.0)
     data, packet = path.read_bytes(), 188
     begin = len(data) // 3 // packet * packet
@@ -103,7 +103,7 @@ def test_a_file_with_a_hole_has_its_frames_when_they_are_shown(tmp_path: Path) -
 
 
 def test_a_file_with_a_pause_has_its_frames_when_they_are_shown(tmp_path: Path) -> None:
-    """x264 looks ahead: in the file the frame behind the pause stands before some that come ahead of it."""
+    """x264 looks ahead: in the file, the first frame after the pause comes before some that are shown earlier."""
     times = [i / 25 + (20 if i >= 103 else 0) for i in range(200)]
     path = timed_videos.write(tmp_path / "v.mp4", times, options={"b-adapt": "0"})
     frames = _frames(open_source(str(path)))
@@ -188,7 +188,7 @@ def test_a_password_that_looks_like_a_port_is_not_shown(text: str) -> None:
     ],
 )
 def test_a_mistyped_address_is_answered_with_those_there_are_and_no_password(text: str, said: str) -> None:
-    """It was looked for as a file, and named as such."""
+    """Such an address was once looked for as a file, and the error quoted it with its password."""
     with pytest.raises(UserError) as e:
         open_source(text)
     assert str(e.value).startswith(f"{said} is neither a file nor the address of a stream: ")
@@ -256,7 +256,7 @@ def test_a_stream_that_does_not_answer_and_one_that_stops_are_named_in_time(tran
 def test_a_host_that_nobody_knows_and_a_protocol_that_is_not_there_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of either FFmpeg says what helps nobody: `input/output error` and `protocol not found`."""
+    """FFmpeg's own messages, `input/output error` and `protocol not found`, do not say what is wrong."""
     for scheme in ("rtsp", "http"):
         with pytest.raises(SourceError, match=r"opened: unknown host no-such-host\.invalid") as e:
             next(open_source(f"{scheme}://me:geheim@no-such-host.invalid/x").frames())
@@ -312,10 +312,10 @@ def test_pictures_of_which_none_decodes_do_not_keep_a_stream_alive() -> None:
 def test_a_segment_of_a_playlist_may_be_waited_for_longer_than_a_packet(
     recording: Path, tmp_path: Path, name: str
 ) -> None:
-    """A segment of 10 s comes each 10 s, as a whole: the stream was lost with each."""
+    """A segment of 10 s arrives as a whole every 10 s. Under the limit for packets the stream was lost each time."""
     with streamed.playlist(recording, tmp_path, name, after_s=3.0) as url:
         source = open_source(url, read_limit_s=1.5)
-        frames = _frames(source)  # from the third last segment of then on
+        frames = _frames(source)  # begins at the third last segment of the list as it was then
         assert frames[-1][0] == 299 % 256
         assert source.live
 
@@ -323,7 +323,7 @@ def test_a_segment_of_a_playlist_may_be_waited_for_longer_than_a_packet(
 def test_a_playlist_to_which_nothing_comes_is_lost_when_its_time_is_up(
     recording: Path, tmp_path: Path
 ) -> None:
-    """FFmpeg gave what it had held back then, and what was waited for was waited for once more."""
+    """At its time limit FFmpeg delivers the frames that it had held back, and the source then waited as long again."""
     with streamed.playlist(recording, tmp_path, "live.m3u8", after_s=60.0) as url:
         frames = open_source(url, read_limit_s=1.0).frames()
         came_s: list[float] = []
@@ -333,7 +333,7 @@ def test_a_playlist_to_which_nothing_comes_is_lost_when_its_time_is_up(
 
 
 def test_of_several_renditions_the_one_that_is_looked_at_is_fetched(tmp_path: Path) -> None:
-    """A camera's small and large pictures, each with its sound, were all fetched all the time."""
+    """The small and the large pictures of a camera, each with its sound, were once fetched all the time."""
     master = "#EXTM3U\n"
     for name, scale in (("small", 1), ("large", 2)):
         pictures = [
@@ -363,13 +363,13 @@ def test_of_several_renditions_the_one_that_is_looked_at_is_fetched(tmp_path: Pa
 
 
 def test_a_scheme_may_be_written_in_capitals(recording: Path) -> None:
-    """FFmpeg knows no RTSP://."""
+    """FFmpeg accepts the names of protocols in lower case only."""
     with streamed.over_tcp(recording) as url:
         assert len(_frames(open_source(url.replace("tcp", "TCP")))) == 300
 
 
 def test_a_sender_that_was_started_anew_goes_on_when_its_frames_come(transported: Path) -> None:
-    """Over UDP nobody sees that it was away: all times behind it were as much too early, once more with each."""
+    """Over UDP a restart goes unnoticed. All times after it were too early by the pause, and more with each restart."""
     with streamed.begun_again(transported, pause_s=1.5) as url:
         source = open_source(url)
         times_s = [frame.time_s for frame, _ in zip(source.frames(), range(600), strict=False)]
@@ -380,7 +380,7 @@ def test_a_sender_that_was_started_anew_goes_on_when_its_frames_come(transported
 
 
 def test_a_sender_that_goes_on_in_another_track_is_read_on(tmp_path: Path) -> None:
-    """Else what it sends is dropped where nobody looks at time limit and stop, for as long as it sends."""
+    """PyAV would drop packets of the new track in a loop that checks neither the time limit nor a request to stop."""
     parts = streamed.of_two_recorders(tmp_path)
     with streamed.one_after_another(parts) as url:
         source = open_source(url, read_limit_s=5.0)
@@ -390,8 +390,9 @@ def test_a_sender_that_goes_on_in_another_track_is_read_on(tmp_path: Path) -> No
 
 
 def test_a_sender_that_adds_a_track_in_front_of_the_others_is_lost_and_not_waited_for_forever() -> None:
-    """PyAV drops what it sends from then on inside its own loop, where it looks at no time limit."""
-    with streamed.with_sound_added(pictures=140) as url:  # more than FFmpeg looks at before the first frame
+    """PyAV drops the packets of the new tracks in a loop of its own that checks no time limit."""
+    # more pictures than FFmpeg looks at before the first frame
+    with streamed.with_sound_added(pictures=140) as url:
         frames = open_source(url, read_limit_s=1.0).frames()
         got = [next(frames)]
         began_s = time.monotonic()
@@ -405,15 +406,14 @@ def test_segments_whose_tracks_have_other_numbers_are_read_on(tmp_path: Path) ->
     parts = streamed.of_two_recorders(tmp_path)
     with streamed.playlist_that_goes_on(parts, tmp_path, after_s=1.0) as url:
         came = [frame.time_s for frame in open_source(url, read_limit_s=5.0).frames()]
-    assert (
-        len(came) > 1400
-    )  # the last three segments of the first part, of 10 s or less each, and the whole second
+    # the last three segments of the first part, each of 10 s or less, and the whole second part
+    assert len(came) > 1400
     assert came[-1] > 59
 
 
 @pytest.mark.parametrize("way", ["raw", "http"])
 def test_pictures_without_times_have_those_of_their_arrival(way: str) -> None:
-    """FFmpeg counts them as 25 a second. One connection is all that some cameras answer."""
+    """FFmpeg would count 25 frames a second. Only one connection is made: some cameras accept no second one."""
     rate, connections = 50, [0]
     sent = streamed.raw_h264(rate, connections) if way == "raw" else streamed.webcam(rate, connections)
     with sent as url:
@@ -469,7 +469,7 @@ def test_a_growing_file_is_given_back_at_its_end_and_where_somebody_stops_early(
 def test_a_growing_file_that_is_begun_anew_says_so(
     transported: Path, tmp_path: Path, is_replaced: bool
 ) -> None:
-    """What came before the place where its reader was stayed unseen, as the end of a file that goes on."""
+    """New content before the reader's position was once never seen, as if the file had merely stopped growing."""
     into, data = tmp_path / "recording.ts", transported.read_bytes()
     into.write_bytes(data[: len(data) // 2])
     frames = open_source(f"growing:{into}", still_s=0.5).frames()
@@ -512,7 +512,7 @@ def test_an_mp4_that_can_be_read_when_complete_alone_says_so_at_once(recording: 
 
 
 def test_an_mp4_that_is_being_written_says_so_at_once(tmp_path: Path) -> None:
-    """FFmpeg leaves the length of the pictures empty until it knows it."""
+    """FFmpeg leaves the size of the picture data empty until it has written all of it."""
     path, rng = tmp_path / "now.mp4", np.random.default_rng(0)
     with av.open(path, "w") as container:
         stream = container.add_stream(
@@ -526,7 +526,7 @@ def test_an_mp4_that_is_being_written_says_so_at_once(tmp_path: Path) -> None:
 
 
 def test_times_go_on_whatever_the_stamps_do() -> None:
-    """A camera that starts its clock anew, one that jumps by days, frames without stamps or with that of another."""
+    """The clock restarts, then jumps ahead by a day; a frame has no stamp, and one has the stamp of the one before."""
     clock = demuxed_sources.StreamClock(10.0, 0.04)
     stamps: list[float | None] = [
         10.0,

@@ -1,4 +1,4 @@
-"""A still picture is still whatever its noise, and a small or slow thing that moves is seen."""
+"""A still picture counts as still whatever its noise, and small or slow movement is noticed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _scene(seed: int = 0) -> np.ndarray:
 
 
 def _with_person(scene: np.ndarray, x: int, *, width: int, contrast: int) -> np.ndarray:
-    """A figure three times as high as it is wide, lighter than what is behind it."""
+    """The scene with a figure three times as high as it is wide, lighter than what is behind it by `contrast`."""
     frame = scene.copy()
     figure = frame[80 : 80 + 3 * width, x : x + width]
     figure[:] = np.clip(figure.astype(int) + contrast, 0, 255)
@@ -33,7 +33,7 @@ def test_noise_is_no_movement(noise: int) -> None:
 
 @pytest.mark.parametrize("step", [1, 6])
 def test_a_small_figure_that_walks_is_movement_slow_or_quick(step: int) -> None:
-    """It is a fifteenth of the picture wide."""
+    """The figure is a fifteenth of the picture wide."""
     frames = [_with_person(_scene(), 20 + i * step, width=12, contrast=40) for i in range(16)]
     assert not stillness.is_still(frames)
     assert stillness.is_still(frames[:1] * 16)

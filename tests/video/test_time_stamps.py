@@ -1,4 +1,4 @@
-"""A second is a second of the video: variable rates, odd rates, gaps, damage, tracks, edit lists."""
+"""One second is one second of the video: variable and odd rates, gaps, damage, several tracks, edit lists."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLOW_THEN_FAST = [*evenly(40, 2), *evenly(250, 25, start_s=20.0)]
 
 
 def _shown_at(path: Path, *seconds: float) -> list[int]:
-    """The numbers of the frames that a player shows then."""
+    """The numbers of the frames that a player shows at these seconds."""
     info, frames = decode.read(path, lambda i: [int((s - i.start_s) * i.fps + 1e-6) for s in seconds])
     wanted = [int((s - info.start_s) * info.fps + 1e-6) for s in seconds]
     return [numbered_videos.number_of(frames[i]) for i in wanted]
@@ -58,7 +58,7 @@ def test_any_constant_rate_is_what_it_is(tmp_path: Path, fps: float, count: int)
 
 
 def test_a_long_recording_does_not_drift_where_its_rate_has_no_whole_thousandths(tmp_path: Path) -> None:
-    """Two hours at 25/3 frames a second: by 8.333 they end 0.29 s late. A short video has the rounded rate."""
+    """Two hours at 25/3 frames a second end 0.29 s late if counted at 8.333. Short videos keep the rounded rate."""
     one = timed_videos.write(
         tmp_path / "one.mov", [0.0], codec="mjpeg", pictures=[np.zeros((32, 32, 3), np.uint8)]
     )
@@ -88,7 +88,7 @@ def test_a_long_recording_does_not_drift_where_its_rate_has_no_whole_thousandths
 
 
 def test_a_browsers_recording_with_a_base_of_milliseconds(tmp_path: Path) -> None:
-    """Frames come about every 41 ms, and the file says a rate of 1000 or none."""
+    """Frames come about every 41 ms, while the file states a rate of 1000, or none."""
     rng = np.random.default_rng(0)
     times = np.round(np.cumsum(rng.uniform(0.036, 0.046, 240)), 3).tolist()
     path = timed_videos.write(tmp_path / "v.webm", times, rate=1000)
@@ -98,7 +98,7 @@ def test_a_browsers_recording_with_a_base_of_milliseconds(tmp_path: Path) -> Non
 
 
 def test_pauses_are_not_squeezed_out_of_motion(tmp_path: Path) -> None:
-    """What motion subtracts is 0.08 s apart, not two frames."""
+    """Motion compares moments 0.08 s apart, not successive frames."""
     config = ClipConfig(frames=8, window_s=5.0)
     path = timed_videos.write(tmp_path / "v.mp4", SLOW_THEN_FAST)
     info = decode.probe(path)
@@ -117,7 +117,7 @@ def test_too_few_frames_to_judge_movement_are_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_picture_an_hour_is_a_rate_too(tmp_path: Path, suffix: str) -> None:
-    """Rounded to a thousandth it was none, and dividing by it ended whoever had asked."""
+    """Rounded to a thousandth, such a rate was 0, and dividing by it crashed the caller."""
     path = timed_videos.write(tmp_path / f"v{suffix}", [3600.0 * i for i in range(12)])
     for info in (decode.timing(path), decode.probe(path)):
         assert info.fps == pytest.approx(1 / 3600, rel=1.5 / 12)
@@ -141,7 +141,7 @@ def _number(picture: np.ndarray) -> int:
 def test_times_after_a_damaged_stretch_stay_right_and_what_is_lost_is_said(
     tmp_path: Path, suffix: str
 ) -> None:
-    """A stretch in the middle is zeroed: what follows the next key frame stands where it stood."""
+    """A stretch in the middle is zeroed: from the next key frame on, all frames keep their times."""
     whole = timed_videos.write(
         tmp_path / f"v{suffix}", evenly(250, 25), pictures=noisy(250), options={"g": "25", "keyint": "25"}
     )
@@ -160,7 +160,7 @@ def test_times_after_a_damaged_stretch_stay_right_and_what_is_lost_is_said(
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".wmv", ".mp4", ".ts"])
 def test_a_part_of_a_recording_that_counts_from_its_beginning_is_whole(tmp_path: Path, suffix: str) -> None:
-    """As `ffmpeg -f segment` writes them. Matroska and ASF state when a file ends, and not for how long it lasts."""
+    """`ffmpeg -f segment` writes such parts. Matroska and ASF state the time of a file's end, not its duration."""
     path = timed_videos.write(tmp_path / f"v{suffix}", evenly(100, 25, start_s=600.0), pictures=noisy(100))
     info = decode.probe(path)
     assert (info.start_s, info.lost, info.shortfall()) == (0.0, (), "")
@@ -185,7 +185,7 @@ def test_a_short_clip_that_begins_a_little_late_is_whole(tmp_path: Path, suffix:
 
 @pytest.mark.parametrize("start_s", [0.0, 600.0])
 def test_a_short_flash_video_whose_frames_look_ahead_is_whole(tmp_path: Path, start_s: float) -> None:
-    """Its stated length begins when the first frame is decoded, 0.08 s before it is shown."""
+    """The length stated in a Flash video counts from when decoding begins, 0.08 s before the first frame is shown."""
     path = timed_videos.write(tmp_path / "v.flv", evenly(25, 25, start_s), pictures=noisy(25))
     info = decode.probe(path)
     assert (info.n_frames, info.lost) == (25, ())
@@ -226,7 +226,7 @@ def test_half_a_download_says_how_much_there_is(tmp_path: Path) -> None:
 def test_a_last_picture_that_is_said_to_stand_for_long_is_no_damage(
     tmp_path: Path, suffix: str, look: Callable[[Path], decode.VideoInfo]
 ) -> None:
-    """As at the end of a screen recording. Of a file that was cut short the end is missing all the same."""
+    """Screen recordings end with such a picture. If the file was cut short, the missing end must still be reported."""
     even = timed_videos.write(tmp_path / "v.mp4", evenly(100, 25), pictures=noisy(100), options={"bf": "0"})
     path = tmp_path / f"long{suffix}"
     with (
@@ -247,7 +247,7 @@ def test_a_last_picture_that_is_said_to_stand_for_long_is_no_damage(
 
 
 def test_sound_that_lasts_longer_is_no_damage(tmp_path: Path) -> None:
-    """A Matroska file states one length for all its tracks."""
+    """Matroska states one length for all tracks of a file."""
     path = tmp_path / "v.mkv"
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25)
@@ -269,7 +269,7 @@ def test_sound_that_lasts_longer_is_no_damage(tmp_path: Path) -> None:
 
 
 def test_an_edit_list_is_no_damage(tmp_path: Path) -> None:
-    """Cut without encoding at no key frame: the file keeps frames that are not to be shown."""
+    """Cut at no key frame, without encoding, the file contains frames that are not to be shown."""
     path = timed_videos.write(tmp_path / "v.mp4", evenly(200, 25), options={"g": "50"})
     cut = tmp_path / "cut.mp4"
     start_s = 3.3
@@ -411,7 +411,7 @@ def test_only_sound_is_said(tmp_path: Path) -> None:
 
 
 def test_a_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path) -> None:
-    """Two transport streams one after the other: the stamps of the second begin again."""
+    """Of two transport streams, one after the other, the second starts its time stamps again."""
     parts = [timed_videos.write(tmp_path / f"{i}.ts", evenly(100, 25)) for i in range(2)]
     joined = tmp_path / "joined.ts"
     joined.write_bytes(b"".join(p.read_bytes() for p in parts))
@@ -422,7 +422,7 @@ def test_a_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fps", [2, 5, 12])
 def test_a_slow_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path, fps: int) -> None:
-    """Its 30 frames last for more than the two seconds by which stamps may go back."""
+    """The recorder's 30 frames last longer than the 2 s by which stamps may go back within a recording."""
     part = timed_videos.write(tmp_path / "part.ts", evenly(30, fps))
     joined = tmp_path / "joined.ts"
     joined.write_bytes(2 * part.read_bytes())
@@ -437,7 +437,7 @@ def test_a_slow_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path, fps: i
 def test_stamps_that_jump_where_another_recording_begins_are_no_loss(
     tmp_path: Path, first_s: float, second_s: float
 ) -> None:
-    """FFmpeg takes stamps that go back for such as have come round, which is after 26 hours."""
+    """FFmpeg takes stamps that go back for stamps that have wrapped around, as they do every 26 hours."""
     parts = [
         timed_videos.write(tmp_path / f"{start_s}.ts", evenly(100, 25, start_s=start_s))
         for start_s in (first_s, second_s)
@@ -452,7 +452,7 @@ def test_stamps_that_jump_where_another_recording_begins_are_no_loss(
 
 
 def test_sound_that_begins_midway_is_no_reason_not_to_read_a_recording(tmp_path: Path) -> None:
-    """Nor does it last to the end: FFmpeg tells the tracks of a file by its first seconds and its last."""
+    """The sound ends early, too: FFmpeg finds the tracks of a file in its first and last seconds, so not this one."""
     parts = [
         timed_videos.write(
             tmp_path / f"{start_s}.ts",
@@ -488,7 +488,7 @@ def test_what_follows_in_another_track_is_said(
 def test_what_stands_in_a_smaller_track_before_the_one_that_is_read_is_said(
     tmp_path: Path, look: Callable[[Path], decode.VideoInfo], begins_s: int
 ) -> None:
-    """A sound track that is announced and silent keeps FFmpeg looking until the larger picture has begun."""
+    """A sound track that is announced but silent keeps FFmpeg looking for it until the larger picture has begun."""
     parts = []
     for pid, width, first_s in ((256, 64, 0), (336, 128, begins_s)):
         parts.append(tmp_path / f"{pid}.ts")
@@ -539,7 +539,7 @@ def test_a_camera_beside_another_that_ends_later_is_whole(
 def test_a_camera_whose_clock_is_set_ahead_while_it_records_has_lost_nothing(
     tmp_path: Path, suffix: str
 ) -> None:
-    """Containers state as their length when the last frame ends, the jump included."""
+    """Containers state the end of the last frame as their length, and so include the jump."""
     path = timed_videos.write(tmp_path / f"v{suffix}", [*evenly(100, 25), *evenly(100, 25, start_s=7200)])
     info = decode.probe(path)
     assert info.lost == ()
@@ -550,7 +550,7 @@ def test_a_camera_whose_clock_is_set_ahead_while_it_records_has_lost_nothing(
 def test_of_a_damaged_recording_a_slower_rate_is_no_loss_and_what_is_missing_there_is(
     tmp_path: Path,
 ) -> None:
-    """A camera that sends fewer pictures at night: where its two recordings meet, packets are counted anew."""
+    """A camera sends fewer pictures at night. Where its recordings meet, packet counters restart, a sign of damage."""
     day = timed_videos.write(tmp_path / "day.ts", evenly(100, 25))
     night = timed_videos.write(tmp_path / "night.ts", evenly(100, 10, start_s=4))
     gap = timed_videos.write(tmp_path / "gap.ts", [*evenly(50, 10, start_s=4), *evenly(50, 10, start_s=11)])
@@ -566,7 +566,7 @@ def test_of_a_damaged_recording_a_slower_rate_is_no_loss_and_what_is_missing_the
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
 def test_packets_that_do_not_decode_are_a_loss_and_no_slower_rate(tmp_path: Path, suffix: str) -> None:
-    """Two of three in a part of a video of which each frame stands alone."""
+    """In a part of a video in which every frame stands alone, two of three packets are zeroed."""
     path = timed_videos.write(tmp_path / f"v{suffix}", evenly(250, 25), codec="mjpeg", pictures=noisy(250))
     with av.open(str(path)) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
@@ -610,7 +610,7 @@ def _digest(path: Path, config: ClipConfig) -> str:
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
 def test_a_constant_rate_gives_the_frames_that_opencv_gives(tmp_path: Path, suffix: str) -> None:
-    """Bit for bit, so that features made when OpenCV decoded stay valid."""
+    """The frames must be the same bit for bit, so that features made when OpenCV did the decoding stay valid."""
     path = timed_videos.write(tmp_path / f"v{suffix}", evenly(60, 25), pictures=noisy(60))
     info, frames = decode.read(path, lambda i: range(i.n_frames), threads=1)
     capture = cv2.VideoCapture(str(path))
@@ -625,7 +625,7 @@ def test_a_constant_rate_gives_the_frames_that_opencv_gives(tmp_path: Path, suff
 @pytest.mark.parametrize("layout", [*sorted(decode._SAME_IN_RGB), "yuv420p10le", "yuv411p", "nv12"])
 @pytest.mark.parametrize("size", [(320, 240), (321, 239), (64, 48), (1280, 720)])
 def test_whatever_the_layout_colours_are_those_of_bgr(layout: str, size: tuple[int, int]) -> None:
-    """As OpenCV has them, from which the features on disk were made."""
+    """Features on disk were made from OpenCV's BGR; FFmpeg converts some layouts to RGB with other values."""
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     frame = av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format=layout)
     by_opencv = frame.reformat(format="bgr24", threads=1).to_ndarray()[..., ::-1]
@@ -633,7 +633,7 @@ def test_whatever_the_layout_colours_are_those_of_bgr(layout: str, size: tuple[i
 
 
 def test_times_and_numbers_agree_where_stamps_are_shuffled(tmp_path: Path) -> None:
-    """AVI has no stamps of its own: with frames that look ahead they come out of order."""
+    """AVI has no time stamps of its own; with frames that look ahead they come out of order."""
     path = timed_videos.write(tmp_path / "v.avi", evenly(100, 25), codec="mpeg4", options={"bf": "2"})
     info, frames = decode.read(path, lambda i: range(0, i.n_frames, 9))
     assert info.as_stated
@@ -645,7 +645,7 @@ def test_times_and_numbers_agree_where_stamps_are_shuffled(tmp_path: Path) -> No
 def test_a_picture_that_is_said_to_stand_on_is_no_loss(
     tmp_path: Path, suffix: str, has_one: Callable[[int], bool]
 ) -> None:
-    """Recorders and capture programs drop frames so."""
+    """Recorders and capture programs write an empty packet for a frame that they drop."""
     numbers = [i if has_one(i) else None for i in range(250)]
     path = timed_videos.holding(tmp_path / f"v{suffix}", numbers)
     info = decode.probe(path)
@@ -669,7 +669,7 @@ def test_a_picture_that_stands_on_to_the_end_is_shown_to_the_end(tmp_path: Path)
 
 
 def test_what_is_asked_for_by_its_time_is_there_where_pictures_begin_behind_the_sound(tmp_path: Path) -> None:
-    """The header does not say that they do."""
+    """The header does not say that they begin later, and frames are chosen before anything is decoded."""
     path = timed_videos.write(tmp_path / "late.mp4", evenly(100, 25, start_s=3.0), sound=True)
     info, frames = decode.read(path, lambda i: [sampling.moment_at(i, 5.01)])
     assert info.start_s == pytest.approx(3.0)
@@ -696,7 +696,7 @@ def test_pictures_that_begin_behind_the_sound_are_no_damage(
 def test_a_clip_that_was_trimmed_in_place_is_as_long_as_it_is_shown(
     tmp_path: Path, look: Callable[[Path], decode.VideoInfo]
 ) -> None:
-    """Frames behind its end are in the file, and were said to be lost."""
+    """The frames that were trimmed off are still in the file, and were once reported as lost."""
     whole = timed_videos.write(tmp_path / "whole.mp4", evenly(200, 25), options={"g": "25"})
     for start_s, length_s in ((0.0, 3.0), (2.0, 3.0), (2.0, 5.6)):
         info = look(timed_videos.trimmed(whole, tmp_path / "v.mp4", start_s, length_s))
@@ -715,7 +715,7 @@ def test_a_trimmed_clip_that_was_cut_short_is_named(tmp_path: Path) -> None:
 
 
 def test_a_beginning_that_does_not_decode_is_said(tmp_path: Path) -> None:
-    """A recording that begins in the middle of a group of pictures: what stands before its first key frame."""
+    """A recording that begins within a group of pictures: what precedes its first key frame does not decode."""
     options = {"g": "50", "sc_threshold": "0", "bf": "0"}
     whole = timed_videos.write(tmp_path / "whole.mkv", evenly(200, 25), options=options, sound=True)
     path = tmp_path / "v.ts"
@@ -819,7 +819,7 @@ def test_a_scene_change_after_damage_stays_where_it_was(cases: Path) -> None:
 def test_packets_tell_of_a_pause_what_decoding_tells_wherever_the_look_ahead_stands(
     tmp_path: Path, suffix: str, pauses: dict[int, float]
 ) -> None:
-    """Frames that look ahead stand behind the pause's next frame in the file: no other recording begins there."""
+    """In the file, the first frame after a pause precedes some that are shown before it: not another recording."""
     options = {"bf": "2"} if suffix == ".avi" else {"b-adapt": "0"}
     for later in range(5):
         times = [i / 25 + sum(s for at, s in pauses.items() if i >= at + later) for i in range(120 + later)]

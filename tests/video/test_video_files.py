@@ -1,4 +1,4 @@
-"""Which files below a folder count as videos, and that what is skipped is said."""
+"""Which files below a folder count as videos, and that skipped files are reported."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_typescript_is_no_transport_stream(tmp_path: Path) -> None:
 
 
 def test_a_named_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """As of a program that passes a camera on; opening it to look whether it is a text waits for that."""
+    """Such a pipe may carry a camera. Opening it to see whether it is text would wait for the program behind it."""
     os.mkfifo(tmp_path / "live.ts")
     with ThreadPoolExecutor() as pool:
         found = pool.submit(names, tmp_path, VideoSearch())
@@ -163,7 +163,7 @@ def test_a_named_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
 def test_a_file_that_the_system_says_nothing_of_ends_no_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a folder that may be listed, and not entered, or behind a link into one."""
+    """Such files are in a folder that may be listed but not entered, or behind a link into one."""
     (tmp_path / WINDOWS_FOLDER).mkdir()
     for name in ("a.ts", "b.odd", f"{WINDOWS_FOLDER}/c.mp4"):
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""Patterns and lists mean what they say, and a file that goes by such a name is that file."""
+"""Patterns and lists are expanded as documented, and a file that has such a name is taken as that file."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_a_list_may_end_its_lines_as_any_system_does_and_nowhere_else(folder: Pa
 
 @pytest.mark.parametrize("text", ["", "# front=rtsp://host/1\n\n"])
 def test_a_list_that_names_nothing_says_so_as_an_empty_folder_does(folder: Path, text: str) -> None:
-    """Cameras whose lines were all taken out, or a file that was not written: nothing was judged, without a word."""
+    """A list whose cameras were all commented out, or that is empty, once led to an empty run without a word."""
     (folder / "cameras.txt").write_text(text)
     with pytest.raises(UserError, match=r"^cameras\.txt names no video and no camera"):
         expanded(["cameras.txt"])
 
 
 def test_a_stream_of_a_list_keeps_the_name_before_it(folder: Path) -> None:
-    """A file that goes by such a name is that file; what grows does so in the list's folder."""
+    """A growing file is relative to the list's folder; an existing file that is named like a stream is that file."""
     long = f"door=https://host/live.m3u8?{'x' * 5000}"
     lines = ["front=rtsp://me:pw@host/1", "yard=growing:deep/new.ts", "gate=0", long, "a=growing:b"]
     (folder / "clips" / "a=growing:b").touch()
@@ -65,7 +65,7 @@ def test_a_stream_of_a_list_keeps_the_name_before_it(folder: Path) -> None:
 def test_a_folder_of_a_list_that_is_called_as_a_camera_is_that_folder_wherever_the_run_begins(
     folder: Path,
 ) -> None:
-    """Recordings of each camera in a folder of its number: the cameras of this machine were opened."""
+    """With one folder of recordings per camera, named by its number, this machine's cameras were opened instead."""
     (folder / "clips" / "01").mkdir()
     (folder / "clips" / "l.txt").write_text("01\n02\n/dev/video0\n")
     assert expanded(["clips/l.txt"]) == ["clips/01", "02", "/dev/video0"]
@@ -89,7 +89,7 @@ def test_a_wave_is_the_home_folder_in_a_list_and_that_of_nobody_a_name(
     "scheme", ["rtps://", "rtsp//", "rtsp:/", "rtsp;//", "rstp:///", "ftp://", "rtsp://[", ""]
 )
 def test_no_refusal_shows_a_login(folder: Path, scheme: str, name: str, login: str) -> None:
-    """In a list and without one. A word before @ that nothing marks as an address is a file's name."""
+    """In a list and without one. A word before @ that nothing marks as an address is part of a file's name."""
     entry = f"{name}{scheme}{login}10.0.0.5/s1?token=S3cretPw"
     (folder / "cameras.txt").write_text(f"a.mp4\n{entry}\n")
     for given in ("cameras.txt", "@cameras.txt", entry):

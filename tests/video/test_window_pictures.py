@@ -1,4 +1,4 @@
-"""What several runs of backbones see of a window, of frames that are kept once."""
+"""What several runs of backbones see of a window, from frames that are kept once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = replace(FeatureConfig(), streams=("rgb",), frames=4, window_s=1.0)
 
 
 def test_whole_frames_are_the_smallest_that_show_nothing_but_the_video() -> None:
-    """Neither a larger crop beside them nor black bars count."""
+    """A letterboxed size counts only if there is no other; the larger picture that crops are cut from never does."""
     viewers = [
         Viewer(16, replace(CONFIG, letterbox=True)),
         Viewer(24, replace(CONFIG, streams=("rgb", "crop"))),
@@ -38,7 +38,7 @@ def test_whole_frames_are_the_smallest_that_show_nothing_but_the_video() -> None
 
 
 class _Counted:
-    """Stands for pictures.keeper: notes how often frames are shrunk to each size."""
+    """Stands in for pictures.keeper: counts how often frames are shrunk to each size."""
 
     def __init__(self) -> None:
         self.made: Counter[int] = Counter()
@@ -54,7 +54,7 @@ class _Counted:
 def test_a_frame_is_shrunk_to_the_sizes_that_are_asked_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not for viewers who look at other frames; but the smallest is there of all: by it a window is still or not."""
+    """Sizes of viewers of other frames are not made, but the smallest always is: it shows whether a window is still."""
     counted = _Counted()
     monkeypatch.setattr(pictures, "keeper", counted)
     few, many = replace(CONFIG, frames=3), replace(CONFIG, frames=24, span_s=0.5)
@@ -71,7 +71,7 @@ def test_a_frame_is_shrunk_to_the_sizes_that_are_asked_of_it(
 
 
 def test_a_frame_that_is_kept_as_it_is_is_shrunk_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And looks the same; a larger one is shrunk at once, in all sizes, as long as nobody says which are needed."""
+    """Shrinking at once must give the same. Larger frames are shrunk at once, to all sizes unless told which."""
     viewers = [
         Viewer(16, CONFIG, closer_look=True),
         Viewer(24, replace(CONFIG, streams=("rgb", "crop"), letterbox=True), closer_look=True),
@@ -96,7 +96,7 @@ def test_a_frame_that_is_kept_as_it_is_is_shrunk_when_somebody_asks(monkeypatch:
     monkeypatch.setattr(pictures, "keeper", makers)
     kept = window_pictures.keeper(viewers)(small)
     np.testing.assert_array_equal(kept[sizes[0]], at_once[sizes[0]])
-    # of the stream crop there are two
+    # the stream `crop` keeps two pictures
     for picture, same in zip(kept[sizes[1]], at_once[sizes[1]], strict=True):
         np.testing.assert_array_equal(picture, same)
     np.testing.assert_array_equal(kept[window_pictures.NEAR].grey, at_once[window_pictures.NEAR].grey)
@@ -105,7 +105,7 @@ def test_a_frame_that_is_kept_as_it_is_is_shrunk_when_somebody_asks(monkeypatch:
 
 
 def test_a_frame_can_take_the_place_of_another_in_every_size(tmp_path: Path) -> None:
-    """As an explanation has it: frames that some viewer never looks at stand in for those that it does."""
+    """To explain a verdict, frames that some viewer never looks at stand in for frames that it does look at."""
     few, many = replace(CONFIG, frames=3), replace(CONFIG, frames=24, span_s=0.5)
     viewers = [Viewer(16, many), Viewer(24, few), Viewer(32, replace(few, letterbox=True))]
     path = tmp_path / "clip.mp4"

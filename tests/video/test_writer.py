@@ -1,4 +1,4 @@
-"""Video files that are written: what OpenCV cannot take is said."""
+"""Writing videos: what OpenCV cannot write is refused with a reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_video_is_written_in_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
-    """In a process of its own: of such a path OpenCV takes it down."""
+    """Run in a process of its own, since OpenCV crashes the process if it is given such a path."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xfe"))
     folder.mkdir()
     program = """
