@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Callable
@@ -598,14 +597,6 @@ def test_a_single_frame_that_does_not_decode_is_said_in_figures_that_tell_it(
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     path.write_bytes(path.read_bytes().replace(packets[50], bytes(len(packets[50]))))
     assert decode.probe(path).shortfall().startswith(said)
-
-
-def _digest(path: Path, config: ClipConfig) -> str:
-    digest = hashlib.sha256()
-    for _, streams in pictures.clip_variants(path, "clip", ("v0", "v1"), 64, config):
-        for name in sorted(streams):
-            digest.update(streams[name].tobytes())
-    return digest.hexdigest()
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
