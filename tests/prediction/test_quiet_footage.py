@@ -91,7 +91,7 @@ def test_what_no_threshold_keeps_out_is_said() -> None:
 
 
 def test_rates_hold_on_other_footage_of_the_camera() -> None:
-    """On independent footage, the mean rate is about what was promised, and the 95 % bound holds in over 90 % of cases."""
+    """On independent footage, the mean rate is about what was promised, and the 95 % bound holds in over 90 %."""
     rng = np.random.default_rng(0)
     n_windows, peaks = 48, 12
     settings = EventConfig(threshold=0.3)

@@ -41,7 +41,7 @@ def detector(request: pytest.FixtureRequest) -> Detector:
     """Each shipped model in turn; skipped if its published weights are missing."""
     for backbone in BACKBONES[request.param]:
         published_weights.of(backbone)
-    # with auto, it is first checked whether 8 bits keep the results on this machine: for `accurate`, that takes a minute
+    # auto first checks whether 8 bits keep the results on this machine, which takes a minute for `accurate`
     return vd.load(request.param, precision="auto" if request.param == "fast" else "float32")
 
 
