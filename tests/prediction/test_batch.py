@@ -724,7 +724,7 @@ def test_folders_are_searched_in_order_and_files_taken_as_given(
 def test_what_a_run_made_of_the_videos_of_a_folder_is_not_judged_with_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If it were, repeating a command would judge more files each time, and a resumed run would differ from a full one.
+    """Otherwise the same command would judge more files each time, and a resumed run would differ from a full one.
 
     Such a file is judged if it is given by its own path, or with a folder that does not have the video it was made of.
     """

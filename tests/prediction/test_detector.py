@@ -211,7 +211,7 @@ def test_a_camera_profile_holds_for_files_and_streams(
     settings: dict[str, Any] = {"profile": tmp_path / "camera.json", "offset": 0.6}
     judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, **settings)
     assert "(skip_still True, now False; stride_s 1.0, now 2.0)" in caplog.text
-    judge.model = plain.model  # heads begin at random
+    judge.model = plain.model  # the initial weights of heads are random
     verdict = judge.judge(clip)
     by_profile = made.verdict(plain.judge(clip))
     assert verdict == replace(by_profile, events_by=EventConfig(0.9, 0.6))
@@ -359,7 +359,7 @@ def test_still_windows_are_skipped_in_files_and_streams_and_the_others_judged_as
     every = plain.judge(clip)
     looks = len(seen)
     judge = _stand_in_detector(tmp_path, monkeypatch, features, stride_s=1.0, skip_still=True)
-    judge.model = plain.model  # heads begin at random
+    judge.model = plain.model  # the initial weights of heads are random
     seen.clear()
     verdict = judge.judge(clip)
     still = [w for w in verdict.windows if w.still]
@@ -457,7 +457,7 @@ def test_windows_of_an_earlier_run_are_taken_and_the_others_get_the_same_bits(
         looked.clear()
         assert judge.judge(clip, whole.windows[:known]) == whole
         assert len(looked) == again, "whole batches of 16 are taken, and the last windows never"
-    # windows at other times come from another file, or from before this file's damage was found
+    # windows at other times are those of another file, or of this one before its damage was found
     other = [replace(w, start_s=w.start_s + 0.04) if i == 20 else w for i, w in enumerate(whole.windows)]
     looked.clear()
     assert judge.judge(clip, other) == whole

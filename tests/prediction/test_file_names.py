@@ -86,7 +86,7 @@ def test_videos_of_one_name_in_a_run_are_called_as_ever(tmp_path: Path) -> None:
 def test_videos_of_one_name_in_a_run_keep_their_names_however_they_are_named_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The suffixes come from the paths of the first run, whatever paths to these videos a later run is given."""
+    """The suffixes that tell them apart come from the paths of the first run, whatever paths a later run is given."""
     for day in ("day1", "day2"):
         (tmp_path / day).mkdir()
     monkeypatch.chdir(tmp_path)

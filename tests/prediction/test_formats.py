@@ -89,7 +89,7 @@ def test_subtitles_are_read_by_a_library_for_them() -> None:
     ],
 )
 def test_an_edit_list_is_read_as_cmx_3600_and_its_frames_are_the_events(of_video: float, fps: float) -> None:
-    """Time codes have two digits for frames, so that of a phone's slow motion only every second, third, ... counts."""
+    """Time codes have two digits for frames: of a phone's slow motion they count only every second or third, say."""
     verdict = _verdict(fps=of_video)
     timeline = otio.adapters.read_from_string(_text("edl", ".edl", verdict), "cmx_3600", rate=round(fps))
     clips = list(timeline.find_clips())

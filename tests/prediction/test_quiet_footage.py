@@ -91,7 +91,7 @@ def test_what_no_threshold_keeps_out_is_said() -> None:
 
 
 def test_rates_hold_on_other_footage_of_the_camera() -> None:
-    """On independent footage, the mean rate is about what was promised, and the 95 % bound holds in over 90 %."""
+    """On independent footage the mean rate is about as promised, and the 95 % bound holds in over 90 % of trials."""
     rng = np.random.default_rng(0)
     n_windows, peaks = 48, 12
     settings = EventConfig(threshold=0.3)
@@ -174,7 +174,7 @@ def test_footage_beside_kept_windows_is_named_where_it_does_not_count(
 
 
 def test_verdicts_are_not_kept_among_the_footage(tmp_path: Path) -> None:
-    """If they were, the next run would take the verdicts of an interrupted one for those of all the footage."""
+    """Otherwise the next run would take the verdicts of an interrupted one for those of all the footage."""
     head = _model(tmp_path)
     small_videos.write(tmp_path / "quiet" / "v.avi", 1)
     quiet = QuietConfig(calibrate=tmp_path / "quiet")

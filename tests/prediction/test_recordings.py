@@ -106,7 +106,7 @@ def test_each_model_has_sources_that_it_does_not_know_and_parts_share_none() -> 
     assert not first & second
     assert not first & known[0]
     assert not second & known[1]
-    # known to both models
+    # both models were trained on it
     assert "set:fight0" not in first | second
     assert {"set:fight4", "set:fight5"} <= first
     with pytest.raises(UserError, match="none is left"):

@@ -454,7 +454,7 @@ def test_windows_kept_when_rates_were_rounded_are_of_the_same_video(monkeypatch:
 
 @pytest.mark.parametrize("flag", ["annotate", "clips", "timeline"])
 def test_a_video_of_another_day_takes_nothing_from_one_of_the_same_name(tmp_path: Path, flag: str) -> None:
-    """Not even if there were fewer events on its day, or none."""
+    """Not even if the later video has fewer events, or none."""
     place = tmp_path / "out"
     config = _into(flag, place)
     days = []

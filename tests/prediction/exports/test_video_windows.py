@@ -97,7 +97,7 @@ def test_a_telephones_upright_video_is_letterboxed_as_the_package_does(
 def test_a_window_that_was_cut_shows_one_shot_as_in_the_package(
     config: FeatureConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sees_all: bool
 ) -> None:
-    """Of a dark shot and a light one, a window shows one only, except to a backbone that is not limited to one shot."""
+    """A window at the cut from a dark to a light shot shows only one, except to a backbone not limited to one shot."""
     if one_sees_all:
         clip = registry.get("tiny_clip")
         sampling_of_all = replace(clip.sampling, one_shot=False)
@@ -239,7 +239,7 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_video_is_read_in_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
-    """This runs in a process of its own, since such a path would crash OpenCV."""
+    """This runs in a process of its own, since OpenCV crashes on such a path."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xfe"))
     folder.mkdir()
     small_videos.write(tmp_path / "v.mp4", 1).rename(folder / "v.mp4")
@@ -268,7 +268,7 @@ def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None
 def test_frames_that_opencv_does_not_show_are_no_quiet_video(
     config: FeatureConfig, tmp_path: Path, options: dict[str, str]
 ) -> None:
-    """OpenCV gave black frames for interlaced ones, and they were judged."""
+    """For interlaced frames, some builds of OpenCV give black ones, which were once judged as a quiet video."""
     _, described = _inputs_and_manifest(config)
     pictures = small_videos.frames(3, 1 if not options else 24)
     video = timed_videos.write(
@@ -300,7 +300,7 @@ def test_what_does_not_decode_is_said_behind_what_does(config: FeatureConfig, tm
     assert next(found)
     with pytest.raises(SystemExit, match=r"cut\.avi: only \d\d of 50 frames decode; the rest was not judged"):
         list(found)
-    # in a part of a recording, a Matroska file states the time of its end, which is not its length
+    # a Matroska file of a part of a recording states when it ends, here after 602 s, which is not its length
     times = timed_videos.evenly(50, 25, start_s=600.0)
     part = timed_videos.write(tmp_path / "part.mkv", times)
     assert list(video_windows.of_arguments(["example.py", str(part)], described))

@@ -54,7 +54,7 @@ def test_no_part_of_a_password_is_shown_whatever_stands_in_it(form: str, secret:
     ],
 )
 def test_what_ends_an_address_in_a_text_is_one_dash_in_a_name(address: str, name: str) -> None:
-    """Other programs subscribe to MQTT topics with this name, so the rule must not change."""
+    """Other programs subscribe to MQTT topics with these names, so the names must not change."""
     assert [camera.name for camera in camera_names.named([address])] == [name]
 
 

@@ -18,7 +18,7 @@ class _SlowCount(int):
 
 
 def test_windows_that_two_threads_drop_all_count() -> None:
-    """The thread that reads drops windows that are too old, and the one that judges those it is too late for."""
+    """The thread that reads drops windows that are too old, and the one that judges drops those it is too late for."""
     camera = CameraState("yard", "", dropped=_SlowCount(0))
 
     def drop() -> None:

@@ -42,7 +42,7 @@ class _Told(Outbox):
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Set once the disk answers: a memory card under load may take seconds, a share that is away takes for ever."""
+    """The disk answers once this is set. A memory card under load may take seconds, a share that is away for ever."""
     answers, sync = threading.Event(), storage.sync_file
 
     def slow(path: Path) -> None:
@@ -195,7 +195,7 @@ def _judged_in(folder: Path, address: str, footage: RecentFootage) -> list[str]:
 def test_a_recording_that_is_judged_again_from_elsewhere_replaces_its_own_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """It was once taken for another recording, and each clip was there twice."""
+    """Judged from another folder, it was once taken for another recording, and each clip was there twice."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "night.ts").write_bytes(bytes(range(256)) * 400)
     for folder in ("here", "there"):
@@ -220,7 +220,7 @@ def test_the_next_nights_recording_of_the_same_name_leaves_the_clips_of_the_last
 
 @pytest.mark.parametrize("container", ["matroska", "flv", "avi"])
 def test_a_recording_is_the_same_when_its_container_is_closed(tmp_path: Path, container: str) -> None:
-    """Closing it writes the length and the place of the index at the beginning. Each clip was there twice then."""
+    """Closing it writes its length and the place of its index at the beginning, so each clip was once there twice."""
     file, rng, grown = tmp_path / "night.rec", np.random.default_rng(0), b""
     with av.open(str(file), "w", format=container, options={"flush_packets": "1"}) as out:
         video = out.add_stream("flv1" if container == "flv" else "mpeg4", rate=25)

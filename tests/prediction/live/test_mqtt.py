@@ -61,7 +61,7 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def test_a_broker_that_comes_late_gets_what_holds_now_and_no_outdated_update() -> None:
-    """Messages wait as for any slow receiver. Of states only the last is told, since automations run for each."""
+    """Messages wait as for any slow receiver. Of states only the last is sent, since automations would run for each."""
     port = streamed.free_port()
     output, camera = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch"), CameraState("yard", "rtsp://host/s")
     try:
@@ -122,7 +122,7 @@ def test_a_broker_that_answers_nothing_ends_nothing(caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("is_cut", [True, False])
 def test_who_comes_late_finds_what_holds_and_that_the_watch_is_offline_once_it_is(is_cut: bool) -> None:
-    """The broker retains states and the last picture, but no events. If the link breaks, it tells `offline`."""
+    """The broker retains states and the last picture, but no events. If the link breaks, it publishes `offline`."""
     with mqtt_broker.started() as broker:
         link = mqtt_broker.Link(broker)
         output, camera = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch"), CameraState("yard", "a")
@@ -300,7 +300,7 @@ def test_a_broker_that_lets_nobody_in_for_a_while_has_refused_no_picture() -> No
 def test_a_broker_that_is_back_is_not_told_that_all_is_quiet_when_an_event_has_just_begun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The client's thread tells all states again, while another thread tells ON."""
+    """On a new connection the client's thread publishes all states again, while another thread publishes ON."""
     output = MqttOutput(f"mqtt://127.0.0.1:{streamed.free_port()}", "watch")
     output._keep("yard/violence", "OFF")
     output._was_connected = True

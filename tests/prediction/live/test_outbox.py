@@ -80,7 +80,7 @@ def test_where_too_many_wait_updates_are_given_up_before_beginnings_and_ends(
             live_parts.news("front", "update", 0.6),
             live_parts.news("gate", "update"),
             live_parts.news("front", "update", 0.7),
-            # front's update is given up for this
+            # as only three may wait, front's update is given up for this
             live_parts.news("yard", "end"),
             # gate's update is given up
             live_parts.news("door", "new"),

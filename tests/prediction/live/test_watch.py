@@ -228,7 +228,7 @@ def test_an_event_ends_and_times_are_right_where_this_machines_clock_is_set_back
 
 
 class _Repeating(Footage):
-    """A camera each connection of which first gives the last 8 seconds at once, as some servers do."""
+    """A camera whose connections begin with the last 8 seconds at once, as those of some servers do."""
 
     def repeated(self, begin_s: float) -> Iterator[TimedFrame]:
         for number in range(8 * FPS):
@@ -253,9 +253,9 @@ def test_what_a_new_connection_repeats_is_told_once_and_at_its_time() -> None:
 
 
 class _Held(Footage):
-    """A camera whose frame of `time_s` exists `there_s(time_s)` seconds after the connection began.
+    """A camera whose frame at `time_s` is available `there_s(time_s)` seconds after the connection began.
 
-    Frames that exist already come at `speed` times real time.
+    Frames that are available already come at `speed` times real time.
     """
 
     def __init__(
@@ -279,7 +279,7 @@ class _Held(Footage):
 
 @pytest.mark.parametrize("fps", [12, 25, 60])
 def test_what_a_connection_begins_with_is_a_burst_at_every_rate(fps: int) -> None:
-    """At 25 frames a second each gains less than 0.04 s on the one before; unnoticed, times were 2.4 s ahead."""
+    """At 25 frames a second each gained less than 0.04 s on the one before; unseen, that put times 2.4 s ahead."""
     footage = _Held(fps, 6.0, lambda time_s: time_s - 5.0, [(30.0, 35.0)])
     state, messages = _watched(footage, LiveConfig(retry_min_s=0.01))
     assert state.reconnections == 0
@@ -452,7 +452,7 @@ def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_aske
 def test_what_is_held_back_until_a_stream_ends_does_not_make_its_camera_live(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A decoder keeps the last pictures until the stream ends. Programs were then told that the camera was back."""
+    """A decoder keeps the last pictures until the stream ends, which once told programs that the camera was back."""
     caplog.set_level("INFO")
     monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.05)
     stop = threading.Event()

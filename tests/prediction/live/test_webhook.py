@@ -22,7 +22,7 @@ from violence_detection.prediction.live.outputs.metrics import MetricsServer
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
 MESSAGE = live_parts.news("yard", "new")
-#: Secrets where Slack, Discord, Telegram and Home Assistant have them.
+#: Paths with the secret where Slack, Discord, Telegram and Home Assistant have it.
 SECRET_PATHS = [
     "/services/T0GEHEIM/B0GEHEIM/XXGEHEIMXX",
     "/api/webhooks/123/GEHEIM-token_x?wait=true",

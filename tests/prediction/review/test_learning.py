@@ -27,7 +27,7 @@ def _verdict(path: str, ps: list[float]) -> Verdict:
 
 
 def _marked(verdict: Verdict, fights: set[int]) -> list[Mark]:
-    """Mark events right that have a window of `fights`, the others wrong, and other windows of `fights` missed."""
+    """Mark events with a window of `fights` right and the others wrong, and the other windows of `fights` missed."""
     marks = []
     for event in verdict.events:
         right = any(event.start_s <= verdict.windows[i].middle_s < event.end_s for i in fights)
@@ -265,7 +265,7 @@ def test_marks_of_videos_that_are_not_there_are_named(caplog: pytest.LogCaptureF
 
 
 def test_a_second_lesson_begins_where_the_first_ended() -> None:
-    """Mistakes are counted with the profile given: its 0.8 is 0.6667 of the model, and fewer than 12 are left."""
+    """The threshold of 0.8 in the first profile is 0.6667 for the model, which leaves fewer than 12 false events."""
     verdicts, marks = _camera(0.65, 0.92)
     first = CameraProfile("m", 0.8, math.log(2))
     learned = learning.learn(verdicts, marks, SETTINGS, "m", first)

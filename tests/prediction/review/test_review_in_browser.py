@@ -465,7 +465,7 @@ def _check_seeking(page: Any, first: Any, time: str) -> None:
 
 
 def _check_marks(page: Any, first: Any, folder: Path) -> Path:
-    """Mark an event right, one wrong, a missed fight by keys, one by buttons, and a video as looked at; save the marks."""
+    """Mark an event right, one wrong, a missed fight by keys, one by buttons, and a video as looked at; save it all."""
     first.locator(".seek").first.click()
     _until(page, "document.querySelector('video').currentTime >= 4")
     page.keyboard.press("Escape")
