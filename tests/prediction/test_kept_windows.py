@@ -281,7 +281,7 @@ class _JudgingRuns:
         self.folder, self.out, self._model = folder, folder / "out", model
 
     def video(self, path: str, text: str) -> Path:
-        """Write a video of this text with the modification time of any earlier one, for which a journal then takes it."""
+        """Write a video of this text; it gets the time of any earlier one, for which a journal then takes it."""
         video = self.folder / path
         video.parent.mkdir(exist_ok=True)
         time_s = video.stat().st_mtime if video.exists() else 1.0
