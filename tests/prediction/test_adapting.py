@@ -1,4 +1,4 @@
-"""--adapt from footage to a model that judges: stopped and repeated, with footage that is no video, and told again."""
+"""--adapt, from footage to a model that judges: interrupted, repeated, and with files that are not videos."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BRIGHT, FRAMES = 90, 180
 
 @pytest.fixture(scope="module")
 def asked() -> list[Callable[[], None]]:
-    """What the backbone does once before it makes features: a test puts something in."""
+    """Functions that a test adds; the stand-in backbone calls each once before it computes features."""
     return []
 
 
@@ -48,7 +48,7 @@ def backbone(asked: list[Callable[[], None]]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A kernel head to which bright clips are fights."""
+    """A kernel head trained on clips of which the bright ones are fights."""
     root = tmp_path_factory.mktemp("root")
     for seed in range(8):
         for label, brightness in (("fight", BRIGHT), ("nonfight", -BRIGHT)):
@@ -61,7 +61,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two videos of 15 seconds, and a file that is none."""
+    """A folder with two videos of 15 seconds and a file that is not a video."""
     folder = tmp_path_factory.mktemp("footage")
     small_videos.write(folder / "a.avi", 1001, n_frames=FRAMES, brightness=BRIGHT - 30)
     small_videos.write(folder / "b.avi", 1002, n_frames=FRAMES, brightness=30 - BRIGHT)
@@ -85,7 +85,7 @@ def test_stopped_and_repeated_it_ends_as_if_nothing_had_happened(
     asked: list[Callable[[], None]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # it comes out where the main thread waits for features; a signal comes when it likes
+    # this one surfaces where the main thread waits for features; a real signal may arrive anywhere
     def ctrl_c() -> None:
         raise KeyboardInterrupt
 
@@ -95,7 +95,7 @@ def test_stopped_and_repeated_it_ends_as_if_nothing_had_happened(
     ):
         _adapt(model, footage, tmp_path / "stopped")
     assert [p.name for p in tmp_path.iterdir()] == [".stopped.lock"]
-    # what is left of one that was killed while it wrote
+    # the remains of a run that was killed while it wrote the model
     shutil.copytree(model, tmp_path / ".stopped.making")
     capsys.readouterr()
     assert _adapt(model, footage, tmp_path / "stopped") == 1, "a file of the footage could not be judged"
@@ -176,7 +176,7 @@ def test_the_model_judges_and_knows_the_footage_again(model: Path, footage: Path
         for m in (model, to)
     ]
     assert judged[0] != judged[1]
-    # 4 seconds from its middle, encoded anew
+    # 4 seconds from the middle of a.avi, encoded again
     frames = small_videos.frames(1001, FRAMES)[67:115]
     cut = tmp_path / "cut.mp4"
     writer = cv2.VideoWriter(str(cut), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (96, 64))

@@ -1,4 +1,4 @@
-"""Many videos: one bad file, an interruption or a full disk costs no verdict, and the same command goes on."""
+"""Judging many videos: a bad file, an interruption or a full disk costs no verdict, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCRIPT = Path(judge_stand_in.__file__)
 
 
 class Place:
-    """A folder with a model and videos, and the script run there as a process of its own: started anew, or forked."""
+    """A folder with a model and videos, and the script run there in a new process (`start`) or a forked one (`run`)."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -52,7 +52,7 @@ class Place:
         }
 
     def videos(self, texts: Sequence[str]) -> list[str]:
-        """Videos of these texts, numbered in order."""
+        """Write a stand-in video for each text, numbered in order; return their paths relative to the folder."""
         (self.folder / "videos").mkdir(exist_ok=True)
         names = [f"videos/{i:0{DIGITS}d}.mp4" for i in range(len(texts))]
         for name, text in zip(names, texts, strict=True):
@@ -67,11 +67,12 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run with &
+            # processes that a shell starts with & inherit that SIGINT is ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *arguments: str, code: int, **environment: str) -> tuple[dict[str, Any], str]:
-        """The summary (empty where none was printed) and what was said on stderr."""
+        """Run the script to its end; return its summary (empty if it printed none) and its stderr."""
         more = {judge_stand_in.SEEN: str(self.seen_file), **environment}
         done = warm_start.start(SCRIPT, "--model", "model", *arguments, cwd=self.folder, **more).wait(60)
         assert done.returncode == code, done.stderr
@@ -79,7 +80,7 @@ class Place:
         return json.loads(done.stdout or "{}"), done.stderr
 
     def seen(self) -> list[str]:
-        """The files that were judged, in order, the later ones of the same name too."""
+        """The lines that the stand-in wrote, in order: each loading of the model and the name of each judged file."""
         return self.seen_file.read_text(errors="surrogateescape").split("\n")[:-1]
 
     def wait_for(self, process: subprocess.Popen[bytes], lines: int) -> None:
@@ -94,7 +95,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-#: How many videos are judged in the test that is killed; of 200, ten crash, hang or are killed.
+#: Number of videos in the test whose runs are killed; ten of 200 crash, hang or are killed themselves.
 VIDEOS = int(os.environ.get("VIOLENCE_VIDEOS", "20"))
 DIGITS = max(2, len(str(VIDEOS - 1)))
 BAD = {3: "crash", 8: "hang", 15: "killed"} | {
@@ -118,7 +119,7 @@ def test_killed_at_random_and_begun_again_it_ends_as_if_undisturbed(place: Place
     disturbed, _ = place.run("videos", "--output", "out.json", code=1)
     judged = [name for name in place.seen() if name != "loading"]
     good = [f"{i:0{DIGITS}d}.mp4" for i in range(VIDEOS) if i not in BAD]
-    # at most what was in hand when it was killed is judged again
+    # each of the two kills costs at most the video that was being judged
     assert sum(judged.count(name) for name in good) <= len(good) + 2
 
     undisturbed, _ = place.run("videos", "--output", "other.json", code=1)
@@ -251,7 +252,8 @@ def test_an_interrupt_prints_what_is_judged_and_how_to_go_on(place: Place, outpu
     while not place.seen_file.exists() or "02.mp4" not in place.seen():
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    # a terminal sends Ctrl-C to the whole process group
+    os.killpg(process.pid, signal.SIGINT)
     out, said = process.communicate(timeout=20)
     assert process.returncode == 130
     assert [v["p_violent"] for v in json.loads(out)["videos"]] == [0.9, 0.8]
@@ -350,7 +352,7 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
 
 
 def test_what_could_not_be_judged_is_named_where_a_folder_is_judged_again(place: Place) -> None:
-    """Or the run of other thresholds would remove the one file that says that a recording is missing."""
+    """Judging a folder again must keep its failures file, the only one that names recordings without a verdict."""
     place.videos(["0.9", "unreadable", "0.6 ends after 5 of 7.5 s", "0.2"])
     written = ("--output", "night", "--format", "table,csv")
     first, _ = place.run("videos", *written, code=1)
@@ -497,7 +499,7 @@ def test_what_would_replace_a_file_of_somebody_else_is_refused(
 def test_an_output_whose_name_its_disk_does_not_take_is_told_before_anything_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A FAT disk, and a script that has the time in its names."""
+    """FAT disks accept no colon, and scripts put the time of day into file names."""
     named = tempfile.NamedTemporaryFile
 
     def as_on_fat(**where: Any) -> Any:
@@ -653,7 +655,7 @@ def test_verdicts_come_one_by_one(place: Place, monkeypatch: pytest.MonkeyPatch)
 
 
 def _verdicts_in(journal: Path) -> list[dict[str, Any]]:
-    """Its lines with verdicts, not those that say that a run took one."""
+    """The lines of a journal that have a verdict, without those that say a later run took it from the journal."""
     return [entry for line in journal.read_text().splitlines() if "windows" in (entry := json.loads(line))]
 
 
@@ -722,7 +724,10 @@ def test_folders_are_searched_in_order_and_files_taken_as_given(
 def test_what_a_run_made_of_the_videos_of_a_folder_is_not_judged_with_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Or the same command would judge more each time, and end otherwise where it was interrupted."""
+    """Otherwise the same command would judge more files each time, and a resumed run would differ from a full one.
+
+    Such a file is judged if it is given by its own path, or with a folder that does not have the video it was made of.
+    """
     video, clips = tmp_path / "night.mp4", tmp_path / "clips"
     video.write_bytes(b"the night")
     for folder, names in ((tmp_path, ["night.annotated.mp4"]), (clips, ["night.event001.mp4", "mine.mp4"])):
@@ -751,7 +756,7 @@ def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) ->
 
 
 def test_cameras_where_videos_are_asked_for_are_refused_without_their_logins(tmp_path: Path) -> None:
-    """As with --calibrate; a path may have been made of the address before."""
+    """--calibrate finds its footage in this way too. An address that became a Path has only one slash left."""
     (tmp_path / "cameras.txt").write_text("front=rtsp://me:geheim@host/1\n")
     for given in ("rtsp://me:geheim@host/1", "front=growing:x.ts", tmp_path / "cameras.txt"):
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""Windows of videos that are not judged to their end: kept, found again, and gone with the verdict."""
+"""Windows of videos that were not judged to their end: kept, found by the next run, and removed with the verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips that are laid in a still scene: as large as said, where said, and nothing else moves."""
+"""Clips placed in a still scene: at the size and the place that were asked for, and nothing else moves."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_another_clip_is_laid_in_the_farthest_corner_and_goes_there_and_back(tmp
 def test_what_was_judged_otherwise_is_not_mixed_with_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: list[str], now: list[str], said: str
 ) -> None:
-    """Clips with others beside them, a part of the clips, or other models: the figures were of both."""
+    """Rows of other models, of a subset of the clips or with passers-by once went into the same file and figures."""
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         Path(name, "seed_0", "without_set").mkdir(parents=True)
@@ -78,7 +78,8 @@ def test_what_was_judged_otherwise_is_not_mixed_with_the_rest(
     monkeypatch.setattr(bench_distance, "_judged", lambda args, known: iter([] if known else [row]))
     monkeypatch.setattr(bench_distance, "summarised", len)
     flags = ["bench_distance.py", "--data-root", "x", "--output", "judged.csv", "--sizes", "0.33"]
-    for _ in range(2):  # the same command goes on
+    # the second time, the same command resumes
+    for _ in range(2):
         monkeypatch.setattr(sys, "argv", [*flags, *begun])
         assert bench_distance.main() == 0
     monkeypatch.setattr(sys, "argv", [*flags, *now])

@@ -1,4 +1,4 @@
-"""A camera profile: applied once, kept apart from what the model said, and refused where it does not belong."""
+"""A camera profile: applied only once, kept apart from the model's probabilities, and refused for another model."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_another_models_profile_is_refused(tmp_path: Path, caplog: pytest.LogCap
 
 
 def _kept(folder: Path, stride_s: float, still: bool = False) -> Path:
-    """Windows of an hour, as a run with --format csv keeps them."""
+    """Write the windows of an hour as a run with --format csv does; return the folder."""
     windows = tuple(
         JudgedWindow.of((stride_s * i, stride_s * i + 5), None if still else 0.1)
         for i in range(int(3600 / stride_s))
@@ -113,7 +113,7 @@ def _kept(folder: Path, stride_s: float, still: bool = False) -> Path:
 def test_windows_that_are_judged_otherwise_than_the_measured_ones_are_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every 2.5 s a camera has twice the false events that were promised of every 5 s."""
+    """A threshold measured on windows every 5 s gives twice the promised false events with windows every 2.5 s."""
     (tmp_path / "m.keras").write_bytes(b"a head")
     (tmp_path / "config.json").write_text("{}")
     config, path = PredictConfig(model=tmp_path / "m.keras"), tmp_path / "c.json"

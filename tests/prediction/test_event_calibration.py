@@ -1,4 +1,4 @@
-"""A camera's threshold is chosen on other footage than it is measured on."""
+"""A camera's threshold is chosen on footage other than that it is measured on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from violence_detection.errors import UserError
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import JudgedWindow
 
-#: Of one source: quiet, then a fight of 20 s, then quiet.
+#: How long each source is shown, and when in that time there is a fight.
 LENGTH_S, FIGHT_S = 200.0, (100.0, 120.0)
 
 
 def camera(style: str, quiet: dict[str, float], fight: float = 0.95) -> Recording:
-    """A recording that shows each source in turn: among its quiet windows one has the given P(violent)."""
+    """A recording that shows each source in turn; one quiet window of each has the given P(violent), the others 0.1."""
     windows, fights, shown = [], [], []
     for number, (source, loudest) in enumerate(quiet.items()):
         begins_s = number * LENGTH_S
@@ -36,7 +36,7 @@ def test_each_camera_has_the_threshold_of_its_own_other_sources() -> None:
     own = found["asked_1_an_hour"]
     assert (own["false"], own["by_overlap"], own["fights"]) == (0, 8, 8)
     assert (own["thresholds"]["lowest"], own["thresholds"]["highest"]) == (0.6001, 0.9001)
-    # one threshold that is above the busy camera's 0.9 misses all fights of the calm one
+    # a threshold for both has to lie above the busy camera's 0.9, and misses all fights of the calm one
     assert (own["one_for_all"]["false"], own["one_for_all"]["by_overlap"]) == (0, 4)
     assert own["by_style"]["calm"] == {"recall_by_overlap": 1.0, "false_an_hour": 0.0}
 

@@ -25,7 +25,7 @@ def event(start_s: float, end_s: float) -> Event:
 def recording(
     name: str, *p: float, fights: Sequence[tuple[float, float]] = (), sources: Sequence[str] = ("quiet",)
 ) -> Recording:
-    """An hour long, whatever its windows; each source is shown for an equal part of it."""
+    """A recording that counts as an hour long whatever its windows, and shows each source for an equal part of it."""
     shown = tuple(Shown(3600 * i / len(sources), source) for i, source in enumerate(sources))
     return Recording(name, "style", 3600.0, windows(*p), tuple(fights), shown)
 
@@ -73,7 +73,7 @@ def test_counts_of_one_recording() -> None:
         2.0,
         2.0,
     )
-    # none in an hour: 3.689 an hour would give none once in 40 times
+    # no event in the hour: at a rate of 3.689 an hour, that happens once in 40 times
     assert above["false_an_hour_ci95_by_recording"] == [0.0, pytest.approx(-np.log(0.025), abs=1e-3)]
 
 
@@ -81,7 +81,7 @@ def test_a_short_event_in_a_long_fight_is_not_false_and_an_endless_one_is() -> N
     fights = [(100.0, 120.0), (200.0, 220.0)]
     assert event_figures.share_in_fights(event(105, 107.5), fights) == 1.0
     assert event_figures.share_in_fights(event(90, 230), fights) == pytest.approx(40 / 140)
-    # a fight of 2 s that two windows see
+    # an event of 5 s around a fight of 2 s
     assert event_figures.share_in_fights(event(0, 5), [(1.0, 3.0)]) == pytest.approx(0.4)
     made = recording("a", *[0.1] * 39, *[0.9] * 60, 0.1, fights=fights)
     at_half = event_figures.tally([made], event_rules.by_settings(EventConfig()), [0.5])
@@ -104,7 +104,7 @@ def test_a_false_event_belongs_to_the_source_that_is_shown_at_its_peak() -> None
 
 
 def test_the_interval_widens_where_events_come_from_one_source() -> None:
-    """Twelve recordings of an hour with one false event each, all while one of six sources is shown."""
+    """Twelve recordings of an hour have one false event each, always while the same one of six sources is shown."""
     sources = ("x", "a", "b", "c", "d", "e")
     made = [recording(f"r{i}", 0.9, 0.1, sources=sources) for i in range(12)]
     found = event_figures.tally(made, event_rules.touching_windows, [0.5])
@@ -130,9 +130,9 @@ def test_bootstrap_over_recordings_is_that_of_scipy() -> None:
 def test_delay_is_what_somebody_waits_who_sees_the_footage_as_it_comes() -> None:
     made = recording("a", 0.1, 0.1, 0.1, 0.9, 0.9, 0.1, fights=[(8.0, 14.0)])
     plain = event_rules.by_settings(EventConfig())
-    # the window of 7.5-12.5 s
+    # the event begins with the window at 7.5-12.5 s, which ends 4.5 s after the fight began
     assert event_figures.delays([made], plain, 0.5) == [4.5]
-    # an event is long enough when the next window has come
+    # the event reaches the minimum duration with the next window
     assert event_figures.delays([made], event_rules.by_settings(EventConfig(min_duration_s=5.0)), 0.5) == [
         7.0
     ]
@@ -140,7 +140,7 @@ def test_delay_is_what_somebody_waits_who_sees_the_footage_as_it_comes() -> None
 
 
 def test_mean_recall_is_taken_at_fixed_rates_of_false_events() -> None:
-    # above 0.6 one fight of two is found without a false event; above 0.2 both, with three in an hour
+    # at 0.6 one of two fights is found, without a false event; at 0.2 both, with three false events in the hour
     made = recording(
         "a", *[0.9, 0, 0, 0, 0.3, 0, 0, 0] + [0.3, 0, 0, 0] * 3, fights=[(0.0, 3.75), (10.0, 14.0)]
     )

@@ -1,4 +1,4 @@
-"""Events followed window by window: one id each, and in the end what find_events makes of the same windows."""
+"""Events followed window by window: one id for each, and in the end those that find_events finds in these windows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _follower(settings: EventConfig) -> EventFollower:
 
 
 def _windows(seed: int, count: int) -> list[JudgedWindow]:
-    """Windows on the grid, some of them missing, some of them cut short, with pauses between."""
+    """Windows every 2.5 s, with some missing, some cut short and pauses between."""
     rng = np.random.default_rng(seed)
     out, shift_s = [], 1_000_000.0
     for i in range(count):

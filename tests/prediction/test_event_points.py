@@ -1,4 +1,4 @@
-"""Operating points in recordings: each part at its own model's thresholds, none that are of other probabilities."""
+"""Operating points measured on recordings: each part at its own model's thresholds, if they apply to its windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from violence_detection.prediction.events import JudgedWindow
 
 
 def _recording(part: int, style: str, surest: float) -> Recording:
-    """A minute with a fight from 20 to 25 s, seen with `surest`, and a false alarm of .6 at 50 s."""
+    """A minute with a fight at 20-25 s, whose windows have P(violent) `surest`, and a false alarm of 0.6 at 50 s."""
     p = {20.0: surest, 22.5: surest, 50.0: 0.6}
     windows = tuple(JudgedWindow(2.5 * i, 2.5 * i + 5, p.get(2.5 * i, 0.1)) for i in range(23))
     return Recording(f"{part}.mp4", style, 60.0, windows, ((20.0, 25.0),), (Shown(0.0, style),), part)

@@ -1,4 +1,4 @@
-"""Settings of events that are chosen on one half of the recordings must be good on the other."""
+"""Event settings chosen on one half of the recordings must be good on the other half."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from violence_detection.prediction.events import JudgedWindow
 
 
 def recording(name: str, source: str, has_fight: bool = True) -> Recording:
-    """Half an hour: eight times one window that flickers, and two fights of 12.5 s that look no more violent."""
+    """Half an hour with eight false alarms of one window each, and two fights of 12.5 s with the same P(violent)."""
     p = ([0.9] + [0.05] * 9) * 8 + ([0.9] * 5 + [0.05] * 5) * 2 * has_fight
     windows = tuple(JudgedWindow(2.5 * i, 2.5 * i + 5, value) for i, value in enumerate(p))
     fights = ((201.25, 213.75), (226.25, 238.75)) if has_fight else ()
@@ -36,7 +36,7 @@ def test_a_least_duration_is_chosen_where_false_events_are_short() -> None:
         }  # fmt: skip
         balanced = half["tuned"]["balanced"]
         assert (balanced["fights"], balanced["by_overlap"], balanced["false"]) == (2, 2, 0)
-        # 16 an hour
+        # without a minimum duration there would be 16 false events an hour, so that the threshold is above all fights
         assert half["events"]["balanced"]["by_overlap"] == 0
     assert found["chosen_on_both"]["min_duration_s"] == 5.5
 

@@ -1,4 +1,4 @@
-"""Events of windows: what each setting does, and that footage has the same events wherever it is cut off."""
+"""Events from windows: what each setting does, and that later footage changes no event that is over."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = [
 
 
 def _windows(ps: list[float], window_s: float = 5.0, stride_s: float = 2.5) -> list[JudgedWindow]:
-    """Windows on the grid."""
+    """A window for each probability, `stride_s` apart."""
     return [JudgedWindow(i * stride_s, i * stride_s + window_s, p) for i, p in enumerate(ps)]
 
 
@@ -141,7 +141,8 @@ def test_with_the_defaults_there_is_an_event_where_a_window_reaches_the_threshol
 def test_events_are_in_order_apart_and_within_what_was_judged(settings: EventConfig, seed: int) -> None:
     rng = np.random.default_rng(seed)
     windows = _windows(np.round(rng.beta(0.5, 0.5, 60), 4).tolist())
-    kept = [w for w in windows if rng.uniform() < 0.9]  # as where parts are damaged
+    # some windows are missing, as if parts of the video were damaged
+    kept = [w for w in windows if rng.uniform() < 0.9]
     found = find_events(kept, settings)
     assert all(e.start_s < e.end_s for e in found)
     assert all(a.end_s < b.start_s for a, b in itertools.pairwise(found))
@@ -157,7 +158,7 @@ def test_events_are_in_order_apart_and_within_what_was_judged(settings: EventCon
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("seed", range(10))
 def test_what_comes_later_changes_no_event_that_is_over(settings: EventConfig, seed: int) -> None:
-    """A stream at any moment says of what is over what the whole file says."""
+    """At any moment of a stream, the events that are over are those of the whole file."""
     rng = np.random.default_rng(seed)
     windows = _windows(np.round(rng.beta(0.5, 0.5, 80), 4).tolist())
     whole = find_events(windows, settings)

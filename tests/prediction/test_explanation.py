@@ -1,4 +1,4 @@
-"""Explanations: they find the place and the moment that a model with a known answer looks at."""
+"""Explanations find the place and the moment that matter to a model whose answer is known."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from violence_detection.training.config import HeadConfig
 from violence_detection.video import occlusion
 
 FPS, SECONDS = 16, 4
-#: The corner that the model looks at: the second place from the left in the lowest row of four.
+#: The place that the model looks at, called the corner below: its row and column among 4 x 4, counted from 0.
 ROW, COLUMN = 3, 1
-#: It is bright there in this part of each window of 2 s.
+#: When the corner is bright, in seconds of each window of 2 s.
 BRIGHT_S = (1.0, 1.5)
 
 
 def _bright_corner(path: Path) -> Path:
-    """A grey video of 4 s, in which the corner is bright for half a second every two."""
+    """Write a grey video of 4 s in which the corner is bright for half a second in every two."""
     out = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (64, 64))
     for number in range(FPS * SECONDS):
         picture = np.full((64, 64, 3), 60, np.uint8)
@@ -52,7 +52,7 @@ def _corner(images: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def explainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> explanation.Explainer:
-    """A model whose P(violent) rises with the mean brightness of the corner, and a head with attention beside it."""
+    """An explainer of a member that judges by the corner's brightness and one of weight 0 that pools by attention."""
     stand_in.install(monkeypatch.setattr, _corner)
     return _explainer(tmp_path, monkeypatch)
 
@@ -86,7 +86,7 @@ def test_it_finds_the_place_and_the_moment(tmp_path: Path, explainer: explanatio
         assert found.places[ROW, COLUMN] > 0.5
         assert np.abs(others).max() < 0.1
         assert found.p_without_places[ROW, COLUMN] == found.p_without_places.min() < found.p - 0.1
-        # of 0.25 s each: where it gets bright, and where it would stay so
+        # a covered moment of 0.25 s shows the frame before it: at 4 the corner stays dark longer, at 6 bright longer
         assert (np.argmax(found.moments), np.argmin(found.moments)) == (4, 6)
         assert found.moments[4] > 0.3
         assert found.moments[6] < -0.3
@@ -101,7 +101,7 @@ def test_it_finds_the_place_and_the_moment(tmp_path: Path, explainer: explanatio
 def test_of_a_telephones_upright_video_it_covers_the_place_that_letterboxed_pictures_show(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # (64, 32) upright; shown 8 wide in the middle of 16 x 16, the place in its columns 2 and 3
+    # letterboxed, 64 x 32 becomes 8 columns in the middle of 16 x 16, of which the place has columns 2 and 3
     pictures = []
     for number in range(FPS * SECONDS):
         upright = np.full((64, 32, 3), 60, np.uint8)
@@ -127,7 +127,7 @@ def test_of_a_telephones_upright_video_it_covers_the_place_that_letterboxed_pict
 
 
 def test_covering_what_matters_lowers_p_more(tmp_path: Path, explainer: explanation.Explainer) -> None:
-    """The deletion check: the places that matter most, and as many that matter least, taken away together."""
+    """The deletion check: the four places that matter most are covered together, and the four that matter least."""
     video, window = _bright_corner(tmp_path / "v.avi"), JudgedWindow(0.0, 2.0, 0.5)
     (found,) = explainer.explain(video, [window])
     order = np.argsort(-found.places.ravel())
@@ -162,7 +162,8 @@ def test_pictures_and_figures_are_written_once(
     assert np.unravel_index(np.argmin(record["p_without_place"]), (4, 4)) == (ROW, COLUMN)
     assert (record["start_s"], record["end_s"], record["path"]) == (0.0, 2.0, str(video))
     assert explain(verdict) == []
-    (tmp_path / "why" / "v.event001.explained.json").write_text("")  # as a full disk leaves it
+    # a full disk leaves an empty file
+    (tmp_path / "why" / "v.event001.explained.json").write_text("")
     assert [Path(path).name for path in explain(verdict)] == ["v.event001.explained.jpg"]
     assert explain(verdict) == []
 

@@ -1,4 +1,4 @@
-"""The files of a video have a name that takes nothing from other videos, earlier runs and people."""
+"""A video's output files get a name that replaces nothing of other videos, of earlier runs or of people."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_earlier_video_of_the_name_keeps_its_files_and_each_keeps_its_name(
 
 
 def test_from_whatever_folder_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is `cam1.mp4` in its own folder."""
+    """Three runs in three folders each call their video `cam1.mp4`."""
     found = []
     for day in ("day1", "day2", "day3"):
         (tmp_path / day).mkdir()
@@ -86,7 +86,7 @@ def test_videos_of_one_name_in_a_run_are_called_as_ever(tmp_path: Path) -> None:
 def test_videos_of_one_name_in_a_run_keep_their_names_however_they_are_named_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Absolute, from another folder, or one of them alone: their marks are those of the paths of the first run."""
+    """The suffixes that tell them apart come from the paths of the first run, whatever paths a later run is given."""
     for day in ("day1", "day2"):
         (tmp_path / day).mkdir()
     monkeypatch.chdir(tmp_path)
@@ -138,7 +138,7 @@ def test_many_files_that_are_in_the_way_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_video_and_its_own_event_clip_take_nothing_from_each_other(tmp_path: Path) -> None:
-    """The page has `f.event001.jpg` of an event of f, and `f.event001.jpg` of the clip."""
+    """On a page, the picture of f's first event and that of its clip `f.event001` would both be `f.event001.jpg`."""
     video, clip = "in/f.mp4", "in/clips/F.event001.mp4"
     place = FilePlace("--timeline", tmp_path, file_names.MEDIA_ENDINGS)
     for given in ([video, clip], [clip, video]):
@@ -179,7 +179,7 @@ def test_a_video_whose_mark_another_run_has_given_away_has_a_longer_one(tmp_path
 def test_a_disk_that_does_not_take_a_videos_name_is_told_before_anything_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A FAT disk, and a recorder that has the time in its names."""
+    """FAT disks accept no colon, and some recorders put the time of day into file names."""
 
     def as_on_fat(**_: object) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")

@@ -1,4 +1,4 @@
-"""Formats of verdicts: other programs read them, and what they keep is judged again without the videos."""
+"""Formats of verdicts: other programs read them, and their windows are judged again without the videos."""
 
 from __future__ import annotations
 
@@ -84,11 +84,12 @@ def test_subtitles_are_read_by_a_library_for_them() -> None:
     [
         *((fps, fps) for fps in (23.976, 25.0, 29.97, 59.94)),
         *((119.88, 59.94), (144.0, 48.0), (239.76, 59.94), (240.0, 60.0)),
-        *((75.0, 25.0), (300.0, 60.0)),  # of whose halves a second has no whole number
+        # halving these does not lead to a whole number of frames that time codes can count
+        *((75.0, 25.0), (300.0, 60.0)),
     ],
 )
 def test_an_edit_list_is_read_as_cmx_3600_and_its_frames_are_the_events(of_video: float, fps: float) -> None:
-    """Time codes have two digits for frames: of a phone's slow motion they count each second, third, ... frame."""
+    """Time codes have two digits for frames: of a phone's slow motion they count only every second or third, say."""
     verdict = _verdict(fps=of_video)
     timeline = otio.adapters.read_from_string(_text("edl", ".edl", verdict), "cmx_3600", rate=round(fps))
     clips = list(timeline.find_clips())
@@ -198,7 +199,7 @@ def test_kept_windows_are_judged_again_as_if_judged_so_at_first(tmp_path: Path, 
 
 
 def test_kept_windows_say_what_judged_them_so_that_no_picture_is_made_again(tmp_path: Path) -> None:
-    """Annotated videos and clips are known by the verdict that they were made of."""
+    """Annotated videos and clips count as current if the verdict is as it was, including what judged it."""
     verdict = dataclasses.replace(_verdict(), judged_with="openvino-bfloat16")
     of_video = formats.all_formats()["json"].of_video
     assert of_video

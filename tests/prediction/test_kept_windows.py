@@ -1,4 +1,4 @@
-"""Kept windows say whether the model's early exit was taken, and are not read as what they are not."""
+"""Kept windows: whose they are, whether the model's early exit was taken, and which of several runs counts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HIGH = "high-recall"
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """The records of two members of which one may judge alone, but not at high-recall."""
+    """A model without weights, of two members; the first may judge alone (early exit), but not at high-recall."""
     folder = tmp_path / "model"
     for name in ("first", "other"):
         (folder / name).mkdir(parents=True)
@@ -82,7 +82,7 @@ def _keep(folder: Path, name: str, verdict: Verdict) -> Path:
 
 
 def test_the_rows_of_a_recording_with_many_events_cost_no_more_each() -> None:
-    """Each window was looked for in all events, from the first on."""
+    """Each window was once looked up in all events from the first on, so that the cost grew with the square."""
 
     def cpu_s(number: int) -> float:
         windows = tuple(JudgedWindow(2.0 * i, 2.0 * i + 2, 0.9 if i % 4 == 0 else 0.1) for i in range(number))
@@ -204,7 +204,8 @@ def test_windows_of_another_model_are_refused_and_those_of_no_known_one_are_take
         quiet_footage.run(PredictConfig(model=other), QuietConfig(calibrate=folder), tmp_path / "p.json")
     assert len(batch.kept(folder, PredictConfig())) == 1
     of_csv, of_json = r",model$|,\w{32}$", r', "model": "\w{32}"|"model": "\w{32}",'
-    for file in folder.iterdir():  # as an earlier version wrote it
+    # an earlier version wrote no model
+    for file in folder.iterdir():
         file.write_text(re.sub(f"{of_csv}|{of_json}", "", file.read_text(), flags=re.MULTILINE))
     with caplog.at_level(logging.WARNING):
         assert batch.kept(folder, PredictConfig(model=other))[0].model == ""
@@ -251,7 +252,7 @@ def test_a_point_is_refused_where_the_windows_are_other_probabilities(
     assert not read(False, profile=tmp_path / "p.json").early_exit
     with pytest.raises(UserError, match=r"early exit, but \S*p.json is for probabilities without it"):
         read(True, profile=tmp_path / "p.json")
-    # a threshold is taken of what is there
+    # a threshold of the user's applies to whatever probabilities there are
     with caplog.at_level(logging.WARNING):
         assert read(True, threshold=0.5).early_exit
         assert not caplog.messages
@@ -274,13 +275,13 @@ def test_a_camera_profile_says_of_which_probabilities_it_is(model: Path, tmp_pat
 
 
 class _JudgingRuns:
-    """The script with the stand-in of tests/judge_stand_in.py, run in any folder; what it keeps is in `out`."""
+    """Runs the script with the stand-in model of tests/judge_stand_in.py from any folder; its outputs are in `out`."""
 
     def __init__(self, folder: Path, model: Path):
         self.folder, self.out, self._model = folder, folder / "out", model
 
     def video(self, path: str, text: str) -> Path:
-        """A video of this text; its time stays that of an earlier one, so that a journal knows it."""
+        """Write a video of this text; it gets the time of any earlier one, for which a journal then takes it."""
         video = self.folder / path
         video.parent.mkdir(exist_ok=True)
         time_s = video.stat().st_mtime if video.exists() else 1.0
@@ -296,7 +297,7 @@ class _JudgingRuns:
             assert test_violence_model.main(given) == 0
 
     def read(self, ending: str = "") -> list[Verdict]:
-        """What is kept, in files of this ending alone."""
+        """Read the windows kept in `out`, only from files of this ending if one is given."""
         with tempfile.TemporaryDirectory() as folder:
             for file in self.out.iterdir():
                 if file.name.endswith(ending or tuple(kept_windows.ENDINGS)):
@@ -341,7 +342,7 @@ def test_a_relative_path_stays_where_it_leads_to_the_video(
 
 @pytest.mark.parametrize("how", ["settings", "model"])
 def test_the_windows_of_the_newest_run_count(how: str, judging: _JudgingRuns, model: Path) -> None:
-    """A verdict that is taken from the journal is the run's, too."""
+    """A verdict that a run takes from the journal counts as this run's."""
     other = Path(shutil.copytree(model, judging.folder / "other"))
     (other / "other" / "config.json").write_text("{ }")
     judging.video("v.mp4", "0.9")
@@ -353,7 +354,8 @@ def test_the_windows_of_the_newest_run_count(how: str, judging: _JudgingRuns, mo
         judging.run("", "v.mp4", *ALL, "--stride-s", "1")
     for ending in ("", *kept_windows.ENDINGS):
         assert [v.p_violent for v in judging.read(ending)] == [0.8], ending
-    judging.video("v.mp4", "0.7")  # which no run reads: the verdict is kept
+    # no run reads this text, since the verdict comes from the journal
+    judging.video("v.mp4", "0.7")
     judging.run("", "v.mp4")
     for ending in ("", kept_windows.ENDINGS[0]):
         assert [v.p_violent for v in judging.read(ending)] == [0.9], ending
@@ -366,7 +368,7 @@ def test_the_windows_of_the_newest_run_count(how: str, judging: _JudgingRuns, mo
 def test_in_a_copied_folder_the_newest_run_counts_too(
     formats_of_first: str, judging: _JudgingRuns, tmp_path: Path
 ) -> None:
-    """`cp -r` makes all files new, a table of the first run with them."""
+    """`cp -r` gives all files the time of the copy, including a table of the first run."""
     judging.video("v.mp4", "0.9")
     judging.run("", "v.mp4", "--format", formats_of_first)
     judging.video("v.mp4", "0.8")
@@ -423,7 +425,7 @@ def test_what_an_earlier_version_kept_is_known_by_the_path_as_it_stands(
 
 
 def _why_no_clips(verdict: Verdict, clips: Path) -> str:
-    """Why its clips cannot be written."""
+    """Return the reason why clips of this verdict cannot be written."""
     with written_outputs.outputs(OutputConfig(clips=clips), None, [verdict.path]) as written:
         (failure,) = written.add(verdict)
     return failure.reason

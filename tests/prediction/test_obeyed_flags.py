@@ -1,4 +1,4 @@
-"""A flag that a run would not obey is refused before any work, and one that it obeys is not."""
+"""A flag that would have no effect on a run is refused before any work; one that has an effect is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from violence_detection import cli
 from violence_detection.errors import UserError
 from violence_detection.prediction import obeyed_flags
 
-#: Where it is not refused, the run ends at once: there is no such model.
+#: This model does not exist, so that a run whose flags are not refused ends at once.
 _NONE = ("--model", "none")
 RUNS = {
     "adapt": (*_NONE, "--adapt", "footage", "--save-model", "to"),
@@ -64,7 +64,7 @@ OBEYED = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with footage and with windows that were kept, where the script runs."""
+    """The working folder, with (empty) footage, kept windows and marks."""
     for name in ("footage/a.mp4", "kept/a.windows.jsonl", "marks.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

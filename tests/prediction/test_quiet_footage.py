@@ -1,4 +1,4 @@
-"""A camera's threshold from quiet footage: the rate that it says is the rate that other footage has."""
+"""A camera's threshold from quiet footage: the promised rate of false events is that of other footage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _verdict(ps: np.ndarray | list[float], path: str = "v.mp4") -> Verdict:
 
 
 def _hour(peaks: dict[int, float]) -> Verdict:
-    """1,439 windows, an hour, quiet but for these."""
+    """A verdict on an hour, 1,439 windows, that is quiet except for the windows in `peaks`."""
     p = np.full(1439, 0.1)
     for place, value in peaks.items():
         p[place] = value
@@ -37,14 +37,14 @@ def _hour(peaks: dict[int, float]) -> Verdict:
 
 
 def _model(folder: Path) -> Path:
-    """What is known as a model, and judges nothing."""
+    """Write files that are recognised as a model but cannot judge; return the path of its head."""
     (folder / "m.keras").write_bytes(b"a head")
     (folder / "config.json").write_text("{}")
     return folder / "m.keras"
 
 
 def _keep(folder: Path, name: str, verdict: Verdict) -> None:
-    """Its windows, as a run with --format csv keeps them."""
+    """Write the windows of a verdict as a run with --format csv does."""
     (chosen,) = formats.chosen(["csv"])
     assert chosen.of_video
     formats.write(folder, name, chosen.of_video(verdict))
@@ -65,7 +65,7 @@ def test_an_hour_without_a_false_event_shows_one_an_hour_and_excludes_three() ->
 
 
 def test_events_count_and_not_windows() -> None:
-    """Three windows side by side are one event; with three allowed the threshold goes below them."""
+    """Three neighbouring windows are one event, so that with three an hour allowed the threshold may lie below them."""
     footage = _hour({100: 0.9, 101: 0.92, 102: 0.91, 500: 0.7, 700: 0.6, 900: 0.55})
     found = quiet_footage.choose([footage], SETTINGS, 3.0)
     assert (found.threshold, found.false_events) == (0.6001, 2)
@@ -91,14 +91,14 @@ def test_what_no_threshold_keeps_out_is_said() -> None:
 
 
 def test_rates_hold_on_other_footage_of_the_camera() -> None:
-    """Independent hours: the mean rate above the threshold is what was said, and the bound holds 95 times in 100."""
+    """On independent footage the mean rate is about as promised, and the 95 % bound holds in over 90 % of trials."""
     rng = np.random.default_rng(0)
     n_windows, peaks = 48, 12
     settings = EventConfig(threshold=0.3)
 
     def some() -> Verdict:
         p = np.full(n_windows, 0.01)
-        # apart, so that each is an event
+        # peaks are at least four windows apart, so that each is an event
         places = 4 * rng.permutation(n_windows // 4)[: min(rng.poisson(peaks / 2), n_windows // 4)]
         p[places] = rng.uniform(0.3, 1.0, len(places)).round(4) - 1e-4
         return _verdict(p)
@@ -107,7 +107,7 @@ def test_rates_hold_on_other_footage_of_the_camera() -> None:
     for _ in range(150):
         footage = some()
         found = quiet_footage.choose([footage], settings, 3 / (footage.judged_s / 3600))
-        # what lies above is known: peaks are uniform from 0.3 to 1
+        # the true rate above the threshold is known, since peaks are uniform from 0.3 to 1
         true_rate = peaks / 2 * (1 - found.threshold) / 0.7 / found.hours
         rates.append(true_rate / found.expected_per_hour)
         kept.append(true_rate <= found.at_most_per_hour)
@@ -129,7 +129,7 @@ def test_a_profile_is_written_from_windows_that_were_kept(tmp_path: Path) -> Non
     profile = camera_profile.read_for(path, head, SETTINGS)
     assert (profile.threshold, profile.logit_offset) == (0.9001, 0.0)
     assert profile.made_from == {"what": "quiet footage", "hours": 1.0, "videos": 1}
-    # once more through a profile with an offset: the threshold is of what comes out, the offset stays
+    # again, with a profile that has an offset: the threshold is for the shifted probabilities, and the offset stays
     camera_profile.write(path, CameraProfile(model_files.identity(head), 0.5, 1.0))
     again = quiet_footage.run(PredictConfig(model=head, profile=path), quiet, tmp_path / "again.json")
     assert again["calibration"]["threshold"] == pytest.approx(0.9608, abs=2e-4)
@@ -152,7 +152,7 @@ def test_footage_beside_kept_windows_is_named_where_it_does_not_count(
     judged = small_videos.write(kept / "judged.avi", 1)
     verdict = replace(_hour({100: 0.7}), path=str(judged))
     _keep(kept, "judged", verdict)
-    # another that was judged under a path that is not of here, and what such a run wrote
+    # a video that was judged under a path of another folder, and an annotated video that a run wrote
     _keep(kept, "moved", replace(verdict, path="nights/moved.avi"))
     small_videos.write(kept / "moved.avi", 2)
     annotated = kept / "judged.annotated.avi"
@@ -174,7 +174,7 @@ def test_footage_beside_kept_windows_is_named_where_it_does_not_count(
 
 
 def test_verdicts_are_not_kept_among_the_footage(tmp_path: Path) -> None:
-    """The next run would take the verdicts of one that was stopped for all of the footage."""
+    """Otherwise the next run would take the verdicts of an interrupted one for those of all the footage."""
     head = _model(tmp_path)
     small_videos.write(tmp_path / "quiet" / "v.avi", 1)
     quiet = QuietConfig(calibrate=tmp_path / "quiet")

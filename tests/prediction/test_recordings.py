@@ -1,4 +1,4 @@
-"""Recordings made of labelled clips: what is shown when, from which sources, and the whole bench on half a minute."""
+"""Recordings made of labelled clips: what is shown when, from which sources, and the whole bench on short ones."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_each_model_has_sources_that_it_does_not_know_and_parts_share_none() -> 
     assert not first & second
     assert not first & known[0]
     assert not second & known[1]
-    # known to both models
+    # both models were trained on it
     assert "set:fight0" not in first | second
     assert {"set:fight4", "set:fight5"} <= first
     with pytest.raises(UserError, match="no clips are left to show"):
@@ -119,7 +119,8 @@ def test_a_data_set_left_out_of_one_training_is_whole_in_the_part_of_its_model()
 
     a, b = [*of("a", "fight"), *of("a", "quiet")], [*of("b", "fight"), *of("b", "quiet")]
     camera = of("camera", "quiet")
-    trained = [{c.source for c in each if not c.source.endswith("0")} for each in (b, a)]  # without their val
+    # each model's val clips, here the sources that end in 0, are not among those it was trained on
+    trained = [{c.source for c in each if not c.source.endswith("0")} for each in (b, a)]
     parts = make_recordings.divided([*a, *b, *camera], trained, 2, seed=0)
     assert [{c.dataset for c in part} for part in parts] == [{"a", "camera"}, {"b", "camera"}]
     assert sum(map(len, parts)) == len(a) + len(b) + len(camera)
@@ -153,7 +154,7 @@ def test_halves_share_no_source_not_even_by_way_of_a_third_recording() -> None:
 
 @pytest.fixture
 def data_root(tmp_path: Path) -> Path:
-    """Bright fights and dark quiet clips of 2 s, of eight sources a class; one fight is of a source that `fast` had."""
+    """Bright fights and dark quiet clips of 2 s, eight sources a class; `fast` was trained on one of the fights."""
     trained = trained_clips.read(shipped.find(Path("fast")))
     assert trained is not None
     had = trained.iloc[0]

@@ -1,4 +1,4 @@
-"""What people give by mistake is refused in words, and what they mean is taken."""
+"""Values given by mistake are refused with a message that helps; unusual ones whose meaning is clear are accepted."""
 
 from __future__ import annotations
 

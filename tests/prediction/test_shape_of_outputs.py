@@ -1,4 +1,4 @@
-"""What is shown of a video has the shape that the video is played in."""
+"""Pictures and videos made of a video have the shape in which players show it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ SIDE = 240
 
 
 def _segment(path: Path, size: tuple[int, int], sar: Fraction | None = None, seconds: float = 2) -> Path:
-    """A white square in the middle, half as high as the picture; `size`: (width, height) as stored."""
+    """Write a video of a white square in the middle, half as high as the picture.
+
+    `size`: (width, height) as stored. `sar`: the pixels' ratio of width to height.
+    """
     width, height = size
     picture = np.zeros((height, width, 3), np.uint8)
     half_wide = round(height / 4 / (sar or 1))
@@ -114,7 +117,7 @@ def _jpeg(path: Path) -> np.ndarray:
 
 
 def _bright(picture: np.ndarray) -> tuple[int, int]:
-    """The height and width of what is bright in a picture."""
+    """Return the height and width of the bright part of a picture."""
     bright = picture.min(axis=-1) > 128
     return int(bright.any(axis=1).sum()), int(bright.any(axis=0).sum())
 
@@ -171,7 +174,7 @@ def test_pictures_of_another_shape_stand_in_that_of_the_first(
 
 
 def test_what_is_larger_than_h264_can_be_is_shrunk(tmp_path: Path) -> None:
-    """A strip of a picture, enlarged so that the panel can be read, ended the run as a full disk."""
+    """A very narrow video, enlarged to make its panel readable, once ended the run as if the disk were full."""
     video = _segment(tmp_path / "v.mp4", (16, 1000), seconds=0.4)
     annotated_video.write(_verdict(video, 0.4), tmp_path / "a.mp4")
     assert _middle(tmp_path / "a.mp4").shape[0] == 16_384

@@ -1,7 +1,7 @@
-"""The models that ship, on the published weights that they need: on real clips they say what they said then.
+"""The shipped models, with the published weights that they need, give real clips the probabilities recorded here.
 
-They were trained on these clips. So this is not how good they are, but that the way from a file to P(violent) is as
-it was.
+The models were trained on these clips, so the figures do not show how good they are, only that the way from a file
+to P(violent) has not changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from violence_detection.video.sources import FileSource
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 BACKBONES = {"fast": ["i3d_pictures"], "accurate": ["i3d_pictures", "dinov2_spread", "movenet_poses"]}
-#: Of clips of each data set P(violent) in 8 bits: of `fast`, of `accurate`. Two are looked at closer.
+#: P(violent) of clips of each data set, computed in 8 bits, by `fast` and by `accurate`. Two get a closer look.
 SAID = {
     "hockey_fights/data/fi26_xvid.avi": (0.971, 0.987),
     "hockey_fights/data/no140_xvid.avi": (0.061, 0.062),
@@ -31,17 +31,17 @@ SAID = {
     "violent_flows/2/Violence/football_violence__Football_Hooligans_Cardiff_v_Barnsley_2003__MorningGlory1997__mSS"
     "7490HcJI.avi": (0.713, 0.720),
 }  # fmt: skip
-#: What 16 or 32 bits of other processors may differ by; 0.05 is the most that was measured (docs/results.md, "What
-#: judging costs").
+#: How far other processors, which compute in 16 or 32 bits, may be off; the largest difference that was measured is
+#: 0.05 (docs/results.md, "What judging costs").
 OFF = 0.06
 
 
 @pytest.fixture(scope="module", params=["fast", "accurate"])
 def detector(request: pytest.FixtureRequest) -> Detector:
-    """Each that ships; skipped where published weights are not there."""
+    """Each shipped model in turn; skipped if its published weights are missing."""
     for backbone in BACKBONES[request.param]:
         published_weights.of(backbone)
-    # whether a machine keeps 8 bits takes a minute of `accurate`: `fast` is asked
+    # auto first checks whether 8 bits keep the results on this machine, which takes a minute for `accurate`
     return vd.load(request.param, precision="auto" if request.param == "fast" else "float32")
 
 
@@ -56,7 +56,8 @@ def test_a_video_that_comes_as_a_stream_gets_the_windows_of_its_file(
 ) -> None:
     path = real_clips / "raw" / "real_life_violence/Real Life Violence Dataset/NonViolence/NV_300.mp4"
     in_file = [(w.start_s, w.end_s, w.p_violent) for w in detector.judge(path).windows]
-    assert len(in_file) == 2  # the later one is looked at closer
+    # the second window gets a closer look
+    assert len(in_file) == 2
     assert [(w.start_s, w.end_s, w.p_violent) for w in detector.watch(FileSource(path))] == in_file
 
 
@@ -70,7 +71,7 @@ def test_people_who_fall_and_jump_are_no_fight(detector: Detector, real_clips: P
 
 
 def test_the_plain_way_that_speed_is_measured_against_says_the_same(real_clips: Path) -> None:
-    """Where only one of the two looked closer, speeds would be of different work."""
+    """If only one of the two took a closer look, the speeds compared would be of different work."""
     published_weights.of("i3d_pictures")
     detector = vd.load("fast", precision="float32")
     plain = bench_predict.PlainWay(detector)

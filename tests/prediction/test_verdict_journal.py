@@ -1,4 +1,4 @@
-"""The journal of a run that is given again each night does not grow for ever, and what others wrote in it stays."""
+"""The journal of a run repeated every night does not grow for ever, and lines of other versions in it stay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def config(tmp_path: Path) -> PredictConfig:
 
 
 def _run(journal: Path, config: PredictConfig, videos: list[Path]) -> list[Verdict | None]:
-    """The verdicts that were kept before; those that were not are now."""
+    """Return the verdict that the journal has for each video, if any; then keep one for each."""
     with verdict_journal.kept(journal, config) as kept:
         found = []
         for video in videos:
@@ -33,7 +33,7 @@ def _run(journal: Path, config: PredictConfig, videos: list[Path]) -> list[Verdi
 
 
 def test_runs_that_judge_nothing_make_it_no_longer_for_ever(tmp_path: Path, config: PredictConfig) -> None:
-    """A line a video and night: of 20,000 videos half a gigabyte a year, which each run reads."""
+    """A line per video and night would be half a gigabyte a year for 20,000 videos, and each run reads all of it."""
     videos, journal = [tmp_path / f"{n}.mp4" for n in range(3)], tmp_path / "out.json.journal.jsonl"
     for video in videos:
         video.write_text("a video")
@@ -41,7 +41,7 @@ def test_runs_that_judge_nothing_make_it_no_longer_for_ever(tmp_path: Path, conf
     journal.write_bytes(b"".join(others))
     lengths = []
     for night in range(20):
-        # which was taken last stands last
+        # of the entries that are read, the one used last comes last
         order = videos[night % 3 :] + videos[: night % 3]
         assert all(_run(journal, config, order)) == (night > 0)
         assert [entry["path"] for entry in verdict_journal.read(journal).values()] == list(map(str, order))
@@ -49,5 +49,5 @@ def test_runs_that_judge_nothing_make_it_no_longer_for_ever(tmp_path: Path, conf
         assert lines[:3] == others
         assert [json.loads(line)["path"] for line in lines[3:6]] == list(map(str, videos))
         lengths.append(len(lines) - 6)
-    # while more than half of all lines say nothing
+    # old times are removed once they are more than half of all lines
     assert max(lengths) <= 3 + 12

@@ -1,4 +1,4 @@
-"""What is said of a long video while it is judged: each event once, at no more cost the longer it is."""
+"""The log of a long video while it is judged: each event once, at a cost for each window that does not grow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _windows(number: int) -> list[JudgedWindow]:
-    """Windows of 2 s, one a second, of scenes of 20 s: every fifth is violent."""
+    """Windows of 2 s, one a second; every fifth stretch of 20 s is violent."""
     rng = np.random.default_rng(0)
     return [
         JudgedWindow(float(i), i + 2.0, round(float(rng.random() / 2 + (0.5 if i // 20 % 5 == 1 else 0)), 4))
@@ -38,7 +38,7 @@ def _windows(number: int) -> list[JudgedWindow]:
 
 
 def _news(windows: list[JudgedWindow]) -> Iterator[JudgingNews]:
-    """16 windows at a time, of a video that is longer."""
+    """Yield the windows 16 at a time, as of a video that goes on after them."""
     for i in range(0, len(windows), 16):
         some = tuple(windows[i : i + 16])
         yield JudgingNews(some, some[-1].end_s, len(windows) + 1000.0)
@@ -54,7 +54,7 @@ def _cpu_s(number: int) -> float:
 
 
 def test_of_a_recording_of_days_the_next_windows_cost_no_more_than_the_first() -> None:
-    """A week took 24 minutes of a core."""
+    """The log of a recording of a week once took 24 minutes of a core."""
     assert min(_cpu_s(16_000) for _ in range(3)) < 3 * min(_cpu_s(8_000) for _ in range(3))
 
 

@@ -1,4 +1,4 @@
-"""Windows of a stream are those of the same footage as a file, and little is kept of it."""
+"""A stream has the same windows as a file of the same footage, and keeps few of its frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VIEWS = ("v0", "w1", "w2")
 
 
 def _frame(number: int, time_s: float) -> TimedFrame:
-    """A picture that tells its number."""
+    """A frame whose picture encodes its number."""
     picture = np.zeros((SIZE, SIZE, 3), np.uint8)
     picture[..., 0], picture[..., 1] = number % 256, number // 256
     return TimedFrame(time_s, picture)
@@ -36,7 +36,7 @@ Seen = list[tuple[float, float, dict[int, int]]]
 
 
 def _seen(stream: WindowStream, frames: Sequence[TimedFrame]) -> Seen:
-    """Of each window where it lies, and which frame stands for each moment that it needs."""
+    """Return each window's start and length, and the frame that stands for each moment that it needs."""
     windows = [w for frame in frames for w in stream.push(frame)] + stream.finish()
     return [(w.window.start, w.window.length, _numbers(w._frames)) for w in windows]
 
@@ -46,7 +46,7 @@ def _stream(**settings: object) -> WindowStream:
 
 
 def _of_file(n_frames: int, fps: float, start_s: float = 0.0) -> Seen:
-    """The same of a file whose frames come at that rate."""
+    """Return what `_seen` does, for a file whose frames come at that rate."""
     info = decode.VideoInfo(n_frames, fps, SIZE, SIZE, "", start_s=start_s)
     out = []
     draws = [viewer.draws("stream", VIEWS) for viewer in VIEWERS]
@@ -62,7 +62,8 @@ def _of_file(n_frames: int, fps: float, start_s: float = 0.0) -> Seen:
 def test_windows_and_frames_are_those_of_the_file(fps: float, seconds: float, start_s: float) -> None:
     rng = np.random.default_rng(0)
     count = round(seconds * fps)
-    jitter_s = rng.uniform(-0.2, 0.2, count) / fps  # of clocks and containers
+    # clocks and containers make times irregular
+    jitter_s = rng.uniform(-0.2, 0.2, count) / fps
     jitter_s[0] = 0
     frames = [_frame(i, start_s + i / fps + jitter_s[i]) for i in range(count)]
     expected = _of_file(count, fps, start_s)
@@ -99,7 +100,7 @@ def test_what_is_kept_is_bounded_however_long_the_stream() -> None:
 
 
 def test_frames_that_were_lost_leave_the_windows_where_they_are() -> None:
-    """Three seconds are missing: windows of which little came are left out, the others lie as before."""
+    """Three seconds are missing: windows of which few frames came are left out, and the others keep their places."""
     there = [i for i in range(300) if not 100 <= i < 175]
     stream = _stream(stated_fps=25.0)
     seen = _seen(stream, [_frame(i, i / 25) for i in there])
@@ -117,7 +118,7 @@ def test_frames_that_were_lost_leave_the_windows_where_they_are() -> None:
 @pytest.mark.parametrize("stated", [0.0, 2.0, 25.0, 90_000.0])
 @pytest.mark.parametrize("idle_s", [20.0, 21.3])
 def test_a_stream_that_speeds_up_is_soon_seen_as_the_file_is(idle_s: float, stated: float) -> None:
-    """As a camera does that idles until something moves: the file's rate is that of its liveliest part."""
+    """Some cameras send few frames until something moves. A file of that has the rate of its fastest part."""
     times = np.concatenate([np.arange(0, idle_s, 0.5), idle_s + np.arange(250) / 25])
     stream = _stream(stated_fps=stated)
     seen = {}
@@ -125,7 +126,8 @@ def test_a_stream_that_speeds_up_is_soon_seen_as_the_file_is(idle_s: float, stat
         for window in stream.push(_frame(i, time_s)):
             seen[stream.span_s(window.window)] = _numbers(window._frames)
     seen |= {stream.span_s(w.window): _numbers(w._frames) for w in stream.finish()}
-    begins = np.ceil(times * 25 - 0.5).astype(int)  # the moment from which each frame stands
+    # the first moment that each frame stands for
+    begins = np.ceil(times * 25 - 0.5).astype(int)
     n_frames = int(begins[-1]) + 1
     late = 0
     for start, length, moments in _of_file(n_frames, 25.0):
@@ -138,7 +140,7 @@ def test_a_stream_that_speeds_up_is_soon_seen_as_the_file_is(idle_s: float, stat
 
 
 def test_frames_that_come_in_one_burst_are_no_other_rate() -> None:
-    """As behind a pause of the network, where frames have the times at which they came."""
+    """After a pause of the network, frames that are timed by their arrival come almost at once."""
     times = [
         *(i / 10 for i in range(100)),
         *(11.2 + i / 1000 for i in range(12)),

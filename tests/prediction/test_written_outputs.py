@@ -1,4 +1,4 @@
-"""Annotated videos and clips of events: of the right moments, whole, and written once."""
+"""Annotated videos and clips of events: they show the right moments, are complete, and are written only once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _numbered(path: Path, n_frames: int = 120) -> Path:
 
 
 def _numbers(path: Path) -> list[int]:
-    """The numbers that a clip's frames carry."""
+    """Return the numbers that a clip's frames show."""
     info, frames = decode.read(path, lambda info: range(info.n_frames))
     return [numbered_videos.number_of(frames[i]) for i in range(info.n_frames)]
 
@@ -107,11 +107,12 @@ def test_pictures_of_a_run_that_was_killed_before_its_clips_do_not_stay_under_th
 def test_the_record_of_a_folder_is_read_once_for_all_videos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read for each, that of 20,000 videos took most of an hour, in a run that writes nothing, too."""
+    """Reading it for each of 20,000 videos took most of an hour, even in a run that had nothing to write."""
     videos = [_numbered(tmp_path / f"{n}.avi", 30) for n in range(6)]
     read = record_lines.counted(monkeypatch.setattr)
     lines = []
-    for number in (2, 6, 6):  # the second time to the same folders, and there is nothing to write
+    # the last of these runs has the folders of the one before it, and nothing to write
+    for number in (2, 6, 6):
         to = tmp_path / f"of {number}"
         config = OutputConfig(annotate=to / "marked", clips=to / "clips", timeline=to / "page")
         folders = [to / "marked", to / "clips", to / "page" / "media"]
@@ -204,7 +205,7 @@ def test_the_panel_says_where_nothing_was_judged() -> None:
 
 
 def _begins_late(path: Path) -> Path:
-    """8 s of silence, and from 3 s on a bright picture, at 10 frames a second."""
+    """Write 8 s of silence with a bright picture from 3 s on, at 10 frames a second."""
     with av.open(str(path), "w") as container:
         audio = container.add_stream("aac", rate=16_000)
         video = container.add_stream("libx264", rate=10)
@@ -225,13 +226,13 @@ def _begins_late(path: Path) -> Path:
 
 
 def _bright(path: Path) -> tuple[decode.VideoInfo, list[bool]]:
-    """Whether the picture above the panel is bright, moment by moment."""
+    """Return a video's properties and, for each frame, whether the picture above the panel is bright."""
     info, frames = decode.read(path, lambda info: range(info.n_frames))
     return info, [frames[i][:60].mean() > 100 for i in range(info.n_frames)]
 
 
 def test_a_video_that_begins_late_keeps_its_times(tmp_path: Path) -> None:
-    """Annotated, it is black until then. A clip cannot begin before there is footage."""
+    """The annotated video is black until the footage begins. A clip cannot begin before that."""
     video = _begins_late(tmp_path / "v.mkv")
     info = decode.probe(video)
     assert info.start_s == pytest.approx(3.0, abs=0.05)
@@ -249,7 +250,7 @@ def test_a_video_that_begins_late_keeps_its_times(tmp_path: Path) -> None:
 def test_an_annotated_video_of_a_changing_rate_has_the_times_of_the_video(
     tmp_path: Path, suffix: str
 ) -> None:
-    """Two frames a second for 4 s, then 25: each picture comes when it does in the video."""
+    """At two frames a second for 4 s, then at 25, each picture comes at the time that it has in the video."""
     times = [*timed_videos.evenly(8, 2), *timed_videos.evenly(50, 25, start_s=4.0)]
     video = timed_videos.write(tmp_path / f"v{suffix}", times)
     duration_s = decode.probe(video).duration_s
@@ -266,7 +267,7 @@ def test_an_annotated_video_of_a_changing_rate_has_the_times_of_the_video(
 
 
 def test_what_follows_a_damaged_part_keeps_its_time(tmp_path: Path) -> None:
-    """Nothing comes from 4 to 7 s; from 8 s on it is bright."""
+    """There are no frames from 4 to 7 s; from 8 s on the picture is bright."""
     times = [*timed_videos.evenly(40, 10), *timed_videos.evenly(30, 10, start_s=7.0)]
     pictures = [np.full((32, 128, 3), 200 if time_s > 7.95 else 20, np.uint8) for time_s in times]
     video = timed_videos.write(tmp_path / "v.mp4", times, pictures=pictures, rate=10)
@@ -292,7 +293,8 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     gone = _verdict(tmp_path / "gone.avi", [0.9], 2.0)
     config = OutputConfig(("table", "srt"), tmp_path / "a", tmp_path / "c", tmp_path / "t", clip_margin_s=1.0)
     output = tmp_path / "out" / "verdicts.json"
-    for folder in ("a", "c", "t", "t/media"):  # of a run that was killed; there is no such process
+    # what a killed run left: no process has the number in these names
+    for folder in ("a", "c", "t", "t/media"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f".v.{storage.machine()}.99999999-1.tmp.mp4").write_bytes(b"half")
 
@@ -384,7 +386,7 @@ def test_what_nobody_foresees_costs_one_video_its_pictures_and_a_full_disk_ends_
 def test_closing_a_very_large_annotated_video_is_no_standstill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FFmpeg reads and writes all of it once more, in one call, without a sign of life: 40 GB at 30 MB/s, say."""
+    """FFmpeg then reads and writes the whole file again in one silent call: 22 minutes for 40 GB at 30 MB/s."""
     limits_s: list[float] = []
     begin = SupervisedWorker.__init__
 
@@ -429,7 +431,7 @@ def test_another_video_that_has_the_path_of_the_judged_one_is_not_taken_for_it(
 def test_a_video_whose_packets_say_otherwise_is_known_by_what_decodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it was judged, when that showed."""
+    """Judging such a video found the difference, so that the verdict has the length that decodes."""
     verdict = _verdict(_numbered(tmp_path / "v.avi"), [0.9, 0.1], 12.0)
     packets = decode.packet_timing(Path(verdict.path))
     wrong = dataclasses.replace(packets, info=dataclasses.replace(packets.info, n_frames=140))
@@ -452,7 +454,7 @@ def test_windows_kept_when_rates_were_rounded_are_of_the_same_video(monkeypatch:
 
 @pytest.mark.parametrize("flag", ["annotate", "clips", "timeline"])
 def test_a_video_of_another_day_takes_nothing_from_one_of_the_same_name(tmp_path: Path, flag: str) -> None:
-    """Nor where its day had fewer events, or none."""
+    """Not even if the later video has fewer events, or none."""
     place = tmp_path / "out"
     config = _into(flag, place)
     days = []
@@ -481,7 +483,7 @@ def test_a_video_of_another_day_takes_nothing_from_one_of_the_same_name(tmp_path
     [("annotate", "v.annotated.mp4"), ("clips", "v.event002.mp4"), ("timeline", "media/v.mp4")],
 )
 def test_what_somebody_put_there_under_such_a_name_stays(tmp_path: Path, flag: str, name: str) -> None:
-    """A clip that was cut by hand, say: it is neither replaced nor taken for one of more events."""
+    """A clip cut by hand, for example, is neither replaced nor removed as that of an event that is gone."""
     mine = tmp_path / "out" / name
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
@@ -493,7 +495,7 @@ def test_what_somebody_put_there_under_such_a_name_stays(tmp_path: Path, flag: s
 
 
 def test_a_recording_in_the_folder_of_the_page_stays(tmp_path: Path) -> None:
-    """Browsers play it as it is, so that the page needs no copy, which would have its name."""
+    """The page plays such a recording itself if browsers can: a copy for the page would have the same name."""
     video = tmp_path / "media" / "night.mp4"
     video.parent.mkdir()
     with writer.h264(video, FPS) as put:

@@ -1,4 +1,4 @@
-"""An exported model says what the package says, and judges a video where neither the package nor TensorFlow is."""
+"""An exported model gives what the package gives, and judges a video without the package and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
 
 _PACKAGES = ("onnxruntime", "tf2onnx", "openvino", "ai_edge_litert")
-# looked for, not imported: that takes seconds in every process that collects tests
+# not imported here, which would take seconds in every process that collects tests
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, _PACKAGES)), reason=f"needs {', '.join(_PACKAGES)}"
 )
@@ -41,13 +41,13 @@ pytestmark = pytest.mark.skipif(
 FORMATS = ("onnx", "openvino", "tflite")
 TAKEN = ("tiny_images.crop", "tiny_images.moving", "tiny_clip.moving")
 POINT = "low-false-alarm"
-#: Of these the first is of other probabilities than the point that is exported.
+#: The exported point is for probabilities without the early exit, high_recall for those with it.
 POINTS = {"high_recall": {"threshold": 0.2}, "low_false_alarm": {"threshold": 0.8, "early_exit": False}}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A folder of exports, what the script said and returned, and what the package says of the video's windows."""
+    """A folder of exports, the script's exit code and summary, and the package's P(violent) of the video's windows."""
 
     folder: Path
     video: Path
@@ -58,7 +58,7 @@ class Exported:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
-    """Two members on two networks, written in all formats by the script, at a point without their early exit."""
+    """Two members on two networks, exported by the script in all formats at a point without their early exit."""
     folder = tmp_path_factory.mktemp("exported")
     video = small_videos.write(folder / "clip.avi", 3, n_frames=50, width=160, height=120)
     with pytest.MonkeyPatch.context() as patch:
@@ -178,7 +178,7 @@ def test_the_example_says_in_a_line_what_it_cannot_judge(exported: Exported, tmp
 
 
 def _run_alone(script: Path, *given: str) -> subprocess.CompletedProcess[str]:
-    """The example where there is neither the package nor TensorFlow."""
+    """Run the example in a process that can import neither the package nor TensorFlow."""
     without = (
         "import runpy, sys\n"
         "for name in ('tensorflow', 'keras', 'violence_detection', 'av', 'scipy'): sys.modules[name] = None\n"
@@ -199,7 +199,7 @@ def test_a_folder_that_holds_an_export_is_left_as_it_is(exported: Exported, tmp_
     with pytest.raises(UserError, match=said):
         export.run(config, ["onnx"], exported.folder, [])
     assert before == {path: storage.sha256_file(path) for path in exported.folder.iterdir() if path.is_file()}
-    # what is there may be of an export without its manifest, too
+    # files of an export without its manifest are left alone, too
     (tmp_path / "model.tflite").write_bytes(b"of another run")
     with pytest.raises(UserError, match=r"model\.tflite already"):
         export.run(config, ["openvino"], tmp_path, [])
@@ -217,7 +217,8 @@ def test_where_the_second_format_fails_the_first_is_not_there_either(
     refusing = replace(converters.FORMATS["tflite"], write=refuses)
     monkeypatch.setattr(converters, "FORMATS", {**converters.FORMATS, "tflite": refusing})
     (tmp_path / "notes.txt").touch()
-    (tmp_path / ".making").mkdir()  # as a run that was killed leaves it
+    # a killed run leaves this folder behind
+    (tmp_path / ".making").mkdir()
     (tmp_path / ".making" / "model.onnx").write_bytes(b"half")
     config = PredictConfig(model=exported.folder.parent, engine="tensorflow")
     with pytest.raises(UserError, match="cannot be written as tflite"):

@@ -1,4 +1,4 @@
-"""Networks rewritten for other formats give what they gave before."""
+"""Networks rewritten for other formats give the same as the original ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The script that reads videos for an exported model sees what the package sees, and stands alone."""
+"""The script that reads videos for an exported model sees what the package sees, and works without the package."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_telephones_upright_video_is_letterboxed_as_the_package_does(
 def test_a_window_that_was_cut_shows_one_shot_as_in_the_package(
     config: FeatureConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sees_all: bool
 ) -> None:
-    """A dark scene and a light one: no picture of a window shows both, but where a backbone minds no cut."""
+    """A window at the cut from a dark to a light shot shows only one, except to a backbone not limited to one shot."""
     if one_sees_all:
         clip = registry.get("tiny_clip")
         sampling_of_all = replace(clip.sampling, one_shot=False)
@@ -124,7 +124,7 @@ def test_a_window_that_was_cut_shows_one_shot_as_in_the_package(
 
 
 def test_a_closer_look_is_that_of_the_package(config: FeatureConfig, tmp_path: Path) -> None:
-    """Of a part of a large video in which alone something moves; where all of it moves there is none."""
+    """A large video of which only a part moves gets a closer look at it; one that moves everywhere gets none."""
     config = replace(config, streams=("rgb",))
     still = cv2.resize(numbered_videos.frame(7), (800, 480))
     shown = []
@@ -151,7 +151,8 @@ def test_what_the_script_makes_of_looks_is_what_the_package_does(
     in_logits: bool, below: float | None
 ) -> None:
     rng = np.random.default_rng(0)
-    raw = rng.normal(0, 1.5, (200, 2, 2))  # windows, looks, members
+    # logits by window, look and member
+    raw = rng.normal(0, 1.5, (200, 2, 2))
     names, own, weights = ("first", "second"), (2.0, 0.5) if in_logits else (None, None), (0.3, 0.7)
     how = averaging.Averaging(in_logits, averaging.EarlyExit("first", below) if below else None)
     temperature = 1.7
@@ -190,7 +191,7 @@ def test_frames_without_a_time_come_behind_the_others() -> None:
 def test_recordings_in_one_file_follow_each_other_as_in_the_package(
     config: FeatureConfig, tmp_path: Path, starts_s: tuple[float, float]
 ) -> None:
-    """As of a recorder whose parts were joined with `cat`: their times begin anew, or later if its clock was set."""
+    """If a recorder's parts are joined with `cat`, times start again, or jump ahead if its clock was set in between."""
     config = replace(config, streams=("rgb",))
     parts = []
     for number, start_s in enumerate(starts_s):
@@ -231,14 +232,14 @@ def test_a_clock_that_is_set_ahead_makes_no_video_longer(tmp_path: Path, suffix:
 
 
 def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FFmpeg takes what stands before it for a protocol."""
+    """FFmpeg takes the text before a colon for a protocol."""
     small_videos.write(tmp_path / "v.mp4", 1).rename(tmp_path / "12:30.mp4")
     monkeypatch.chdir(tmp_path)
     assert video_windows.MomentsOfVideo("12:30.mp4").n_frames == decode.probe(Path("12:30.mp4")).n_frames
 
 
 def test_a_video_is_read_in_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
-    """In a process of its own: of such a path OpenCV takes it down."""
+    """This runs in a process of its own, since OpenCV crashes on such a path."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xfe"))
     folder.mkdir()
     small_videos.write(tmp_path / "v.mp4", 1).rename(folder / "v.mp4")
@@ -267,7 +268,7 @@ def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None
 def test_frames_that_opencv_does_not_show_are_no_quiet_video(
     config: FeatureConfig, tmp_path: Path, options: dict[str, str]
 ) -> None:
-    """Of interlaced frames it gave black ones, which were judged."""
+    """For interlaced frames, some builds of OpenCV give black ones, which were once judged as a quiet video."""
     _, described = _inputs_and_manifest(config)
     pictures = small_videos.frames(3, 1 if not options else 24)
     video = timed_videos.write(
@@ -299,14 +300,14 @@ def test_what_does_not_decode_is_said_behind_what_does(config: FeatureConfig, tm
     assert next(found)
     with pytest.raises(SystemExit, match=r"cut\.avi: only \d\d of 50 frames decode; the rest was not judged"):
         list(found)
-    # a part of a recording: a Matroska file states when it ends
+    # a Matroska file of a part of a recording states when it ends, here after 602 s, which is not its length
     times = timed_videos.evenly(50, 25, start_s=600.0)
     part = timed_videos.write(tmp_path / "part.mkv", times)
     assert list(video_windows.of_arguments(["example.py", str(part)], described))
 
 
 def test_the_script_stands_alone(tmp_path: Path) -> None:
-    """One file with numpy and cv2, every name in it known: checked by ruff, and imported without this package."""
+    """It is one file that needs only numpy and cv2: it is imported without this package, and ruff checks its names."""
     file = tmp_path / standalone.WINDOWS_NAME
     file.write_text(standalone.windows_source(), encoding="utf-8")
     program = (
@@ -320,7 +321,7 @@ def test_the_script_stands_alone(tmp_path: Path) -> None:
         [ruff, "check", "--isolated", "--no-cache", "--select", "F821,F822,F823", file], capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    # names in annotations are not evaluated
+    # these names occur only in annotations, which are not evaluated
     assert {line.split("`")[1] for line in done.stdout.splitlines() if "F821" in line} <= {
         "VideoInfo",
         "Draw",

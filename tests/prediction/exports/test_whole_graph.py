@@ -1,4 +1,4 @@
-"""What the exported graph makes of its members' logits is what the model makes of them."""
+"""The exported graph computes from its members' logits the same probability as the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which arguments are cameras, and what they are called."""
+"""Which arguments are cameras, and how cameras are named."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_cameras_have_short_names_without_passwords() -> None:
 @pytest.mark.parametrize("secret", ["ge'heim", 'ge"heim', "ge<heim", "ge>heim", "ge)heim", "g@e'heim"])
 @pytest.mark.parametrize("form", ["rtsp://me:{}@10.0.0.6/s", "rtsp://10.0.0.6/s?password={}&channel=1"])
 def test_no_part_of_a_password_is_shown_whatever_stands_in_it(form: str, secret: str) -> None:
-    """In a text an address ends at a quote or a bracket; one that stands by itself goes on."""
+    """Within a text an address ends at a quote or a bracket; an address given by itself goes on after it."""
     (camera,) = camera_names.among([f"yard={form.format(secret)}"])
     source = sources.open_source(camera.text)
     for shown in (camera.address, source.name, camera_names.named([camera.text])[0].name):
@@ -54,12 +54,12 @@ def test_no_part_of_a_password_is_shown_whatever_stands_in_it(form: str, secret:
     ],
 )
 def test_what_ends_an_address_in_a_text_is_one_dash_in_a_name(address: str, name: str) -> None:
-    """The name is the MQTT topic that others listen to."""
+    """Other programs subscribe to MQTT topics with these names, so the names must not change."""
     assert [camera.name for camera in camera_names.named([address])] == [name]
 
 
 def test_two_cameras_never_share_a_name(caplog: pytest.LogCaptureFixture) -> None:
-    """Of channels of a recorder it is their place in the list, in another list another: nothing said so."""
+    """Channels of a recorder are numbered by their place in the list. That may change, which was once not logged."""
     cameras = camera_names.among(["rtsp://a/s?channel=1", "b=rtsp://b/s", "rtsp://u:x@a/s?channel=2"])
     assert [c.name for c in cameras] == ["a-s", "b", "a-s-2"]
     assert [r.getMessage() for r in caplog.records] == [
@@ -119,7 +119,7 @@ def test_cameras_of_a_list_have_the_names_before_them(tmp_path: Path) -> None:
 def test_what_is_no_name_for_a_camera_is_refused_with_one_that_is(
     tmp_path: Path, name: str, better: str
 ) -> None:
-    """It was looked for as a file, `nothing at 10.0.0.5/s`; and of one that is too long no file could be written."""
+    """Such an argument was once looked for as a file, and no file can be called after a name that is too long."""
     (tmp_path / "cameras.txt").write_text(f"rtsp://a/s\n{name}=rtsp://me:geheim@b/s\n")
     for given in (f"{name}=rtsp://me:geheim@b/s", str(tmp_path / "cameras.txt")):
         with pytest.raises(UserError, match=rf"cannot be the name of a camera.*: {better}=\.\.\.") as e:

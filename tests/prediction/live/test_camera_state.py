@@ -1,4 +1,4 @@
-"""What is known of a camera, which several threads write at once."""
+"""The state of a camera, which several threads change at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from violence_detection.prediction.live.camera_state import CameraState
 
 
 class _SlowCount(int):
-    """A number that lets other threads go on while it is added to, as any may between reading and writing."""
+    """A number whose addition lets other threads run, as may happen between any reading and writing of a count."""
 
     def __add__(self, other: int) -> _SlowCount:
         time.sleep(1e-4)
@@ -18,7 +18,7 @@ class _SlowCount(int):
 
 
 def test_windows_that_two_threads_drop_all_count() -> None:
-    """The thread that reads drops what is too old, the one that judges what it is too late for."""
+    """The thread that reads drops windows that are too old, and the one that judges drops those it is too late for."""
     camera = CameraState("yard", "", dropped=_SlowCount(0))
 
     def drop() -> None:
@@ -34,7 +34,7 @@ def test_windows_that_two_threads_drop_all_count() -> None:
 
 
 def test_a_camera_that_is_lost_meanwhile_is_not_called_stalled() -> None:
-    """The thread that looks for standing cameras saw it live; the one that reads it knows more by now."""
+    """The thread that looks for stalled cameras may have seen it live before the thread that reads it lost it."""
     camera = CameraState("yard", "")
     camera.be(camera_state.LIVE)
     camera.be(camera_state.LOST, "broke off")

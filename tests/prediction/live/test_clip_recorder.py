@@ -1,4 +1,4 @@
-"""Clips of events from footage that was kept before anybody knew of them."""
+"""Clips of events, from footage that was kept before the events were found."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from violence_detection.video import decode
 
 
 def _add(footage: RecentFootage, begin_s: float, end_s: float, fps: float = 20.0) -> None:
-    """Footage of which each picture carries the whole seconds of its time."""
+    """Add footage in which each picture shows the whole seconds of its time."""
     for number in range(round(begin_s * fps), round(end_s * fps)):
         picture = numbered_videos.frame(int(number / fps))[:, :, ::-1]
         if kept := footage.kept(number / fps, np.ascontiguousarray(picture)):
@@ -106,7 +106,7 @@ def test_a_clip_that_cannot_be_written_holds_no_message_back(
 def test_a_share_that_goes_away_costs_the_clips_of_then_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The thread ended, or `done` was not called: events were not told as ended, nor others' clips written."""
+    """The thread once ended, or `done` was not called: ends of events were not told and other clips not written."""
     is_away, stat = threading.Event(), Path.stat
 
     def answered(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
@@ -121,7 +121,8 @@ def test_a_share_that_goes_away_costs_the_clips_of_then_alone(
     _add(footage, 0, 4)
     recorder.begin(paths[1], footage, onset_s=3.0)
     recorder.begin(paths[0], footage, onset_s=-1.0)
-    _wait(paths[0])  # it is as long as a clip may be, and its event goes on
+    # this clip is complete, since it is as long as a clip may be, but its event goes on
+    _wait(paths[0])
     is_away.set()
     recorder.end(paths[1], 4.0, lambda *told: done.append(told))
     recorder.end(paths[0], 4.0, lambda *told: done.append(told))
@@ -139,7 +140,7 @@ def test_a_share_that_goes_away_costs_the_clips_of_then_alone(
 
 
 def test_a_clip_is_at_work_until_its_end_is_told(tmp_path: Path) -> None:
-    """Who waits for it at the end of a recording goes when nobody is at work."""
+    """At the end of a recording, clips are waited for only while the recorder is at work."""
     footage, recorder, at_work = RecentFootage(30.0), ClipRecorder(1.0, 1.0, 4.0), list[bool]()
     _add(footage, 0, 6)
     recorder.begin(tmp_path / "a.mp4", footage, onset_s=2.0)
@@ -161,7 +162,7 @@ def test_clips_that_take_too_long_to_be_finished_are_named_in_the_log(
 
 
 def test_a_reader_faster_than_the_clip_is_written_waits_for_it(tmp_path: Path) -> None:
-    """Of a recording that is judged as a camera no picture is left out, however few are kept."""
+    """If a recording is judged as a camera, its clips lack no picture, however little footage is kept."""
     footage, recorder = RecentFootage(3.0), ClipRecorder(1.0, 1.0, 60.0)
     done: list[tuple[Path | None, float]] = []
     paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
@@ -189,7 +190,8 @@ def test_the_clip_of_footage_that_comes_slowly_waits_for_its_end(
     _add(footage, 0, 4)
     recorder.begin(path, footage, onset_s=2.0, is_live=False)
     recorder.end(path, 7.5, lambda *told: done.append(told))
-    time.sleep(1.5)  # a slow model, say
+    # for example because the model is slow
+    time.sleep(1.5)
     assert not done
     _add(footage, 4, 9)
     _wait(path)
@@ -212,7 +214,7 @@ def test_nobody_waits_for_a_clip_that_cannot_be_written_nor_behind_its_end(tmp_p
 
 
 class _Held:
-    """A recorder whose thread stands still, as one would that writes to a disk that does not answer."""
+    """A recorder whose thread waits for `go_on`, as it would for a disk that does not answer."""
 
     def __init__(self, folder: Path):
         self.recorder, self.go_on = ClipRecorder(1.0, 1.0, 60.0), threading.Event()
@@ -240,7 +242,8 @@ def test_a_live_camera_waits_for_no_clip_and_what_it_lacks_is_said(
     _add(footage, 4, 14)
     held.recorder.end(paths[0], 12.5, lambda *told: lost.update([told]))
     held.go_on.set()
-    _wait(paths[1])  # it is as long as a clip may be, and its event goes on
+    # this clip is complete, since it is as long as a clip may be, but its event goes on
+    _wait(paths[1])
     held.recorder.end(paths[1], 13.0, lambda *told: lost.update([told]))
     held.recorder.close(10)
     assert lost == pytest.approx({paths[0]: 10.0, paths[1]: 11.0}, abs=0.3), "up to 11 s, from 1 s or all"
@@ -269,7 +272,7 @@ def test_who_waits_for_a_clip_is_let_go_at_the_end(tmp_path: Path) -> None:
 def test_over_weeks_neither_the_record_of_clips_grows_nor_is_it_read_for_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody deletes old ones."""
+    """Old clips are deleted by somebody, so that the record can forget them."""
     monkeypatch.setattr(event_files, "_FORGET_EVERY", 5)
     monkeypatch.setattr(own_files, "_NEWEST_LINES", 4)
     read = record_lines.counted(monkeypatch.setattr)

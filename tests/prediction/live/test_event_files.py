@@ -1,4 +1,4 @@
-"""Snapshots and clips on a disk that takes its time, or does not answer."""
+"""Snapshots and clips on a disk that is slow or does not answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from violence_detection.system.own_files import WrittenFiles
 
 
 class _Told(Outbox):
-    """Keeps the messages, and whether what they name was there."""
+    """Keeps each message, and whether the files that it names were there."""
 
     name = "told"
 
@@ -42,7 +42,7 @@ class _Told(Outbox):
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """From when on the disk does: a card under load may take seconds, a share that is away takes for ever."""
+    """The disk answers once this is set. A memory card under load may take seconds, a share that is away for ever."""
     answers, sync = threading.Event(), storage.sync_file
 
     def slow(path: Path) -> None:
@@ -69,7 +69,7 @@ def _publish(publisher: EventPublisher, camera: CameraState, footage: RecentFoot
 
 
 def test_judging_waits_for_no_disk_and_news_for_their_files(tmp_path: Path, answers: threading.Event) -> None:
-    """Windows of all cameras were dropped meanwhile."""
+    """Judging once waited for the disk, and windows of all cameras were dropped meanwhile."""
     told, camera, footage = _Told(), CameraState("front", "rtsp://host/s"), _footage()
     publisher = EventPublisher([told], 0.5, tmp_path, 1.0, 60.0, 1.0)
     began_s = time.monotonic()
@@ -115,7 +115,7 @@ def _soon(is_so: Callable[[], bool]) -> bool:
 def test_news_that_wait_too_long_for_a_disk_go_without_their_files(
     tmp_path: Path, answers: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They were given up, the end of what was told as begun before all others: `ON` stayed on the broker."""
+    """They were once given up, first of all the ends of events already told as begun: `ON` stayed on the broker."""
     monkeypatch.setattr(outbox, "_MOST", 6)
     told, footage = _Told(), _footage()
     publisher = EventPublisher([told], 0.5, tmp_path, 1.0, 60.0, 1.0)
@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_looked_at_costs_no_news(
 
 
 def _judged_in(folder: Path, address: str, footage: RecentFootage) -> list[str]:
-    """The names of all clips in a folder behind an event of a recording."""
+    """Publish an event of a recording; return the names of all the files that the folder then has for its clips."""
     told, camera = _Told(), CameraState("night", address)
     publisher = EventPublisher([told], 0.5, folder, 1.0, 60.0, 1.0)
     for kind in (NEW, END):
@@ -195,7 +195,7 @@ def _judged_in(folder: Path, address: str, footage: RecentFootage) -> list[str]:
 def test_a_recording_that_is_judged_again_from_elsewhere_replaces_its_own_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """By its name alone it was another one, and each clip was there twice."""
+    """Judged from another folder, it was once taken for another recording, and each clip was there twice."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "night.ts").write_bytes(bytes(range(256)) * 400)
     for folder in ("here", "there"):
@@ -220,7 +220,7 @@ def test_the_next_nights_recording_of_the_same_name_leaves_the_clips_of_the_last
 
 @pytest.mark.parametrize("container", ["matroska", "flv", "avi"])
 def test_a_recording_is_the_same_when_its_container_is_closed(tmp_path: Path, container: str) -> None:
-    """Then its length, and where its index is, are written at the beginning: each clip was there twice."""
+    """Closing it writes its length and the place of its index at the beginning, so each clip was once there twice."""
     file, rng, grown = tmp_path / "night.rec", np.random.default_rng(0), b""
     with av.open(str(file), "w", format=container, options={"flush_packets": "1"}) as out:
         video = out.add_stream("flv1" if container == "flv" else "mpeg4", rate=25)
@@ -242,7 +242,7 @@ def test_a_recording_is_the_same_when_its_container_is_closed(tmp_path: Path, co
 
 
 def test_room_that_is_kept_for_an_index_does_not_make_two_nights_one(tmp_path: Path) -> None:
-    """As by `ffmpeg -reserve_index_space 50k`."""
+    """`ffmpeg -reserve_index_space 50k` leaves such room, which looks the same in all files."""
     nights = [tmp_path / name for name in ("monday.mkv", "tuesday.mkv")]
     for seed, file in enumerate(nights):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Windows on their way to a model that is too slow: newest first, the rest counted, no camera forgotten."""
+"""Windows waiting for a model that is too slow: newest first, dropped ones counted, and no camera left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from violence_detection.prediction.live.handover import Handover, WaitingWindow
 
 
 class _Simulated:
-    """Time that passes where the handover waits and the model works; `begins_s`: when a camera's first window comes."""
+    """Simulated time, which passes while the handover waits or the model works.
+
+    `begins_s`: when each camera's first window comes. `every_s`: the time between windows. `takes_s`: how long judging
+    one takes.
+    """
 
     def __init__(
         self,
@@ -32,7 +36,7 @@ class _Simulated:
         patch.setattr(handover._changed, "wait", self._wait)
 
     def judged(self, for_s: float) -> Iterator[tuple[str, int, float]]:
-        """The name of the camera of each window that is judged, its number, and how long after it came."""
+        """Yield each judged window's camera, its number, and the seconds from its arrival to the end of judging."""
         while self.now_s < for_s:
             if (item := self._handover.next(0.1)) is not None:
                 self._pass(self._takes_s)
@@ -51,7 +55,7 @@ class _Simulated:
 
 
 def test_a_slow_model_drops_windows_and_keeps_the_delay_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four cameras with a window each 50 ms, and 40 ms for one: three in four cannot be judged."""
+    """Four cameras have a window every 50 ms and judging one takes 40 ms, so that two in three cannot be judged."""
     begins_s = {"c0": 0.0, "c1": 0.002, "c2": 0.004, "c3": 0.006}
     simulated = _Simulated(monkeypatch, Handover[int](0.4, 0.05), begins_s, every_s=0.05, takes_s=0.04)
     told = list(simulated.judged(5.0))
@@ -67,7 +71,7 @@ def test_a_slow_model_drops_windows_and_keeps_the_delay_short(monkeypatch: pytes
 def test_of_two_cameras_in_step_each_is_judged_by_a_model_that_has_time_for_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A window takes 150 of the 200 ms that it may: that of the second camera is too old when the first is done."""
+    """Judging takes 150 of the 200 ms allowed: when the first camera's window is done, the second's is too old."""
     begins_s = {"first": 0.0, "second": 0.01}
     simulated = _Simulated(monkeypatch, Handover[int](0.2, 0.1), begins_s, every_s=0.09, takes_s=0.15)
     told = list(simulated.judged(10.0))
@@ -109,7 +113,7 @@ def test_what_is_left_at_a_cut_is_judged_in_order_and_a_file_waits_for_the_model
 
 
 def test_what_comes_together_is_judged_as_far_as_there_is_time() -> None:
-    """A segment of HLS gives ten windows at once each 10 s: six were dropped, and the model had nothing to do."""
+    """HLS brings ten windows at once every 10 s; six of them were dropped, though the model had nothing else to do."""
     handover = Handover[int](max_delay_s=3.0, step_s=1.0)
     camera = CameraState("c", "")
     handover.took(0.1)
@@ -118,7 +122,8 @@ def test_what_comes_together_is_judged_as_far_as_there_is_time() -> None:
         handover.put(WaitingWindow(camera, number, 1, came_s + number * 0.05))
     assert [item.window for item in iter(lambda: handover.next(0), None)] == list(range(10))
     assert camera.dropped == 0
-    for number in range(10):  # of the segment before, which took too long
+    # windows of an earlier segment, which are too late
+    for number in range(10):
         handover.put(WaitingWindow(camera, number, 1, came_s - 10.0))
     assert handover.next(0) is None
     assert camera.dropped == 10

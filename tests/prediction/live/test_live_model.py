@@ -1,4 +1,4 @@
-"""A model as cameras share it: windows and probabilities as of the same footage in a file."""
+"""A model that cameras share gives the same windows and probabilities as for the same footage in a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from violence_detection.video import sources
 
 
 class _Noted(DetectorModel):
-    """Notes what it has judged."""
+    """Keeps what it has judged, by camera."""
 
     def __init__(self, detector: Detector):
         super().__init__(detector)

@@ -1,4 +1,4 @@
-"""The script with a camera on the loopback, a real MQTT broker, a web server and Prometheus, ended by SIGTERM."""
+"""The script with a camera on the loopback, a real MQTT broker, a webhook and figures for Prometheus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TESTS = Path(__file__).resolve().parents[2]
 
 
 class _Hook(ThreadingHTTPServer):
-    """Keeps each message, and whether its snapshot and its clip were there when it came."""
+    """A web server that keeps each message, and whether its snapshot and its clip were there when it came."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -58,7 +58,7 @@ def _until(true: Callable[[], object], most_s: float) -> None:
 
 @pytest.mark.slow
 def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
-    """It becomes bright after two seconds, is cut for half a one in the middle of that, and stays so until the end."""
+    """Its picture becomes bright after 2 s and stays so; in between, the stream is cut for half a second."""
     metrics = streamed.free_port()
     camera = live_parts.LoopbackCamera(lambda s: live_parts.BRIGHT if s > 2 else live_parts.DARK)
     hook = _Hook()
@@ -105,7 +105,8 @@ def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
     assert state["windows_dropped"] == 0
     lines = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
     published = [json.loads(text) for topic, text in heard if topic == "watch/events"]
-    for told in (hook.got, lines, published):  # an update that waits is replaced by what is newer
+    # the updates may differ, since one that waits is replaced by newer news
+    for told in (hook.got, lines, published):
         kinds = [message["type"] for message in told]
         assert (kinds[0], kinds[-1], set(kinds[1:-1]) - {"update"}) == ("new", "end", set())
         last = {key: value for key, value in told[-1].items() if key != "there"}
@@ -121,7 +122,7 @@ def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
 
 
 def _check_told(heard: list[tuple[str, bytes]]) -> None:
-    """What the broker has heard besides the news: the states of the camera and of these scripts."""
+    """Check what the broker has heard besides the news: the states of the camera and of the script."""
     told = [(topic, text) for topic, text in heard if not topic.endswith(("snapshot", "events"))]
     assert told[0] == ("watch/status", b"online")
     assert told[-1] == ("watch/status", b"offline")
@@ -133,7 +134,7 @@ def _check_told(heard: list[tuple[str, bytes]]) -> None:
 
 
 def _check_clip(path: Path, end: dict[str, Any]) -> None:
-    """It begins before the event, in the dark, and lasts until the end."""
+    """Check that the clip begins before the event, in the dark, and lasts until its end."""
     info, frames = decode.read(path, lambda info: range(info.n_frames))
     bright = [float(frames[i].mean()) > 120 for i in range(info.n_frames)]
     onset_s = bright.index(True) / info.fps

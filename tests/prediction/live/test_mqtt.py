@@ -1,4 +1,4 @@
-"""A real broker, one that comes late, and one that shows a certificate of its own."""
+"""MQTT with a real broker: one that is reached late, loses the link, refuses, or has a self-signed certificate."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_broker_that_is_no_address_is_refused(url: str) -> None:
 
 
 def test_a_camera_is_violent_until_the_last_of_its_events_has_ended() -> None:
-    """The end of one waits for its clip, and may come behind the beginning of the next. There is no broker here."""
+    """The end of an event waits for its clip and may come after the beginning of the next. There is no broker here."""
     output = MqttOutput(f"mqtt://me:geheim@127.0.0.1:{streamed.free_port()}", "violence")
     said = []
     for kind, event_id in (("new", "1"), ("new", "2"), ("end", "1"), ("end", "2")):
@@ -61,7 +61,7 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def test_a_broker_that_comes_late_gets_what_holds_now_and_no_outdated_update() -> None:
-    """Messages wait as for anybody who is slow; of states it is told the last, or automations would run for each."""
+    """Messages wait as for any slow receiver. Of states only the last is sent, since automations would run for each."""
     port = streamed.free_port()
     output, camera = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch"), CameraState("yard", "rtsp://host/s")
     try:
@@ -107,7 +107,7 @@ def test_what_a_broker_that_never_comes_has_not_got_is_counted(caplog: pytest.Lo
 
 
 def test_a_broker_that_answers_nothing_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """What it has not confirmed has not arrived."""
+    """Messages that the broker has not confirmed count as not arrived."""
     with mqtt_broker.silent() as port:
         output = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch")
         _wait_until(output.is_ready)
@@ -122,7 +122,7 @@ def test_a_broker_that_answers_nothing_ends_nothing(caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("is_cut", [True, False])
 def test_who_comes_late_finds_what_holds_and_that_the_watch_is_offline_once_it_is(is_cut: bool) -> None:
-    """States and the last picture stay on the broker, what happened does not. Of a lost link the broker says so."""
+    """The broker retains states and the last picture, but no events. If the link breaks, it publishes `offline`."""
     with mqtt_broker.started() as broker:
         link = mqtt_broker.Link(broker)
         output, camera = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch"), CameraState("yard", "a")
@@ -132,13 +132,14 @@ def test_who_comes_late_finds_what_holds_and_that_the_watch_is_offline_once_it_i
                 output.tell_state(camera)
                 _wait_until(output.is_ready)
                 output.send(replace(live_parts.news("yard", "new"), jpeg=b"picture"))
-                # the broker has passed it on, and so kept it
+                # what the broker has passed on it has retained as well
                 _wait_until(
                     lambda: {("watch/yard/snapshot", b"picture"), ("watch/yard/violence", b"ON")} <= {*early}
                 )
             with mqtt_broker.subscribed(broker, "watch/#") as heard:
                 _wait_until(lambda: len(set(heard)) >= 4)
-                found = sorted(set(heard))  # this broker tells newcomers what others have subscribed to, too
+                # a set, since this broker also sends newcomers what others have subscribed to
+                found = sorted(set(heard))
                 if is_cut:
                     link.cut()
                 else:
@@ -173,7 +174,7 @@ def test_a_broker_is_given_the_login_of_its_address_or_of_the_environment(
 
 
 def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer() -> None:
-    """The client sends what the broker has not confirmed once more: an ON stood there when all had ended."""
+    """The client sends again what the broker has not confirmed, which once left ON there after all events had ended."""
     with mqtt_broker.started() as broker, mqtt_broker.subscribed(broker, "watch/#") as heard:
         link = mqtt_broker.Link(broker)
         output, camera = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch"), CameraState("yard", "a")
@@ -208,7 +209,7 @@ def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer()
 
 @pytest.mark.parametrize("ends", ["killed", "closed"])
 def test_another_run_that_ends_leaves_this_one_online(ends: str) -> None:
-    """The will of a machine whose power was gone comes when it is back; two runs may have one prefix."""
+    """After a power failure, a run's last will may come when the next run is online. Two runs may share a prefix."""
     with mqtt_broker.started() as broker, mqtt_broker.subscribed(broker, "watch/status") as heard:
         link = mqtt_broker.Link(broker)
         other = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch")
@@ -231,7 +232,7 @@ def test_another_run_that_ends_leaves_this_one_online(ends: str) -> None:
 
 
 def test_a_picture_that_the_broker_does_not_take_costs_no_news(caplog: pytest.LogCaptureFixture) -> None:
-    """Many brokers break off at a packet of more than 128 KB, 1 MB or so, and do so again at each attempt."""
+    """Many brokers close the connection at a packet above their limit, such as 128 KB or 1 MB, at every attempt."""
     small, large = (replace(live_parts.news("yard", "new"), jpeg=b"x" * n) for n in (1000, 200_000))
     with mqtt_broker.started() as broker, mqtt_broker.subscribed(broker, "watch/#") as heard:
         link = mqtt_broker.Link(broker, most_bytes=131_072)
@@ -262,7 +263,7 @@ def test_a_picture_that_the_broker_does_not_take_costs_no_news(caplog: pytest.Lo
 def test_why_a_broker_does_not_let_us_in_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, breaks_off: bool, why: str
 ) -> None:
-    """Each attempt was two warnings, one of which said that it was lost."""
+    """Each attempt once logged two warnings, one of which said that the connection was lost."""
     monkeypatch.setattr(mqtt, "_WAIT_S", 0.05)
     monkeypatch.setattr(mqtt, "_LONGEST_WAIT_S", 0.05)
     attempts = [0]
@@ -299,7 +300,7 @@ def test_a_broker_that_lets_nobody_in_for_a_while_has_refused_no_picture() -> No
 def test_a_broker_that_is_back_is_not_told_that_all_is_quiet_when_an_event_has_just_begun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The client's thread tells all once more; meanwhile another says ON."""
+    """On a new connection the client's thread publishes all states again, while another thread publishes ON."""
     output = MqttOutput(f"mqtt://127.0.0.1:{streamed.free_port()}", "watch")
     output._keep("yard/violence", "OFF")
     output._was_connected = True
@@ -329,7 +330,7 @@ def test_a_broker_that_is_back_is_not_told_that_all_is_quiet_when_an_event_has_j
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """One that vouches for itself, with its key in one file."""
+    """A self-signed certificate and its key in one file."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the openssl command")
     file = tmp_path / "broker.pem"

@@ -1,4 +1,4 @@
-"""What waits for somebody who is slow: nothing outdated, and beginnings and ends longest."""
+"""Messages that wait for a slow receiver: none that is outdated, and beginnings and ends are given up last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from violence_detection.prediction.live.outputs.outbox import Outbox
 
 
 class _Held(Outbox):
-    """Holds each message until it is told to go on; keeps what it was given."""
+    """Keeps each message that it gets, and delivers none until `go_on` is set."""
 
     name = "held"
 
@@ -30,7 +30,7 @@ class _Held(Outbox):
 
 
 def _held_with(news: list[EventMessage]) -> _Held:
-    """An outbox that has sent these, after one of the camera `first` had kept it from sending them."""
+    """Return an outbox that has delivered `news`, all of which had to wait behind a message of the camera `first`."""
     held = _Held()
     held.send(live_parts.news("first", "new"))
     assert held.has_one.wait(5)
@@ -80,10 +80,14 @@ def test_where_too_many_wait_updates_are_given_up_before_beginnings_and_ends(
             live_parts.news("front", "update", 0.6),
             live_parts.news("gate", "update"),
             live_parts.news("front", "update", 0.7),
-            live_parts.news("yard", "end"),  # front's update goes
-            live_parts.news("door", "new"),  # gate's
-            live_parts.news("front", "update", 0.8),  # this itself: nothing else is an update
-            live_parts.news("door", "end"),  # yard's beginning, the oldest
+            # as only three may wait, front's update is given up for this
+            live_parts.news("yard", "end"),
+            # gate's update is given up
+            live_parts.news("door", "new"),
+            # this is given up itself, since no other update waits
+            live_parts.news("front", "update", 0.8),
+            # yard's beginning, the oldest, is given up
+            live_parts.news("door", "end"),
         ]
     )
     assert _told(held) == [("yard", "end", 0.9), ("door", "new", 0.9), ("door", "end", 0.9)]
@@ -95,7 +99,7 @@ def test_where_too_many_wait_updates_are_given_up_before_beginnings_and_ends(
 
 
 class _SlowCount(int):
-    """A number that lets other threads go on while it is added to, as any may between reading and writing."""
+    """A number whose addition lets other threads run, as may happen between any reading and writing of a count."""
 
     def __add__(self, other: int) -> _SlowCount:
         time.sleep(1e-4)
@@ -105,7 +109,7 @@ class _SlowCount(int):
 def test_every_message_that_is_given_up_counts_whichever_thread_had_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """News come of the thread that judges, and those that wait for a clip of the one that writes clips."""
+    """The thread that judges sends messages, and the one that writes clips sends those that waited for a clip."""
     monkeypatch.setattr(outbox, "_MOST", 1)
     held = _Held()
     held.send(live_parts.news("yard", "new"))

@@ -1,4 +1,4 @@
-"""Where news go: a real command, a real HTTP server, and figures that are scraped."""
+"""Where news of events go: to a real command, to a real HTTP server, and into figures that are scraped."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_command_gets_json_and_environment_and_no_shell_reads_them(tmp_path: P
 
 
 def test_a_command_has_what_scripts_need_in_its_environment(tmp_path: Path) -> None:
-    """What is not there is empty; the rest stands in the JSON alone."""
+    """A variable without a value is empty. The other fields of a message are in the JSON only."""
     script = tmp_path / "on_event.py"
     script.write_text(
         "import json, os\n"
@@ -137,7 +137,7 @@ def _interrupted(*args: object) -> None:
 def test_a_command_that_runs_at_the_end_is_killed_with_what_it_started(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_insisted: bool
 ) -> None:
-    """It went on for ever: nobody was left to kill it in time. A second Ctrl-C does not wait for it."""
+    """It once ran on for ever, since nothing was left to kill it at its timeout. A second Ctrl-C kills it at once."""
     script, pid = tmp_path / "hangs.sh", tmp_path / "pid"
     script.write_text(f"sleep 100 &\necho $! > '{pid}.new'\nmv '{pid}.new' '{pid}'\nwait\n")
     output = CommandOutput(f"sh '{script}'", 50)
@@ -197,7 +197,7 @@ def test_what_cannot_work_is_refused_by_the_name_of_its_flag(setting: dict[str, 
 
 
 class _Server(ThreadingHTTPServer):
-    """Answers with `answers` in turn, and then with 200; keeps what it was sent."""
+    """Answers with `answers` in turn (0: with 200 after a second), then with 200; keeps what it was sent."""
 
     def __init__(self, answers: list[int]):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -232,7 +232,7 @@ def server() -> Iterator[_Server]:
 def test_a_webhook_is_tried_again_and_its_password_shown_nowhere(
     server: _Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first answer is an error, the second comes too late, the third is taken."""
+    """The first answer is an error, the second comes too late, the third is 200."""
     caplog.set_level(logging.DEBUG, logger="violence_detection")
     output = WebhookOutput(f"http://me:geheim@127.0.0.1:{server.server_port}/hook", 0.4, 0.05)
     output.send(_message())
@@ -282,7 +282,8 @@ def test_each_way_is_opened_with_the_settings_that_are_given_for_it() -> None:
         assert isinstance(broker, MqttOutput)
         assert (command._timeout_s, webhook._timeout_s, broker._prefix) == (7.0, 3.0, "watch")
         assert requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).ok
-        with pytest.raises(requests.ConnectionError):  # what is asked for is this address alone
+        # by default it listens on 127.0.0.1 alone
+        with pytest.raises(requests.ConnectionError):
             requests.get(f"http://127.0.0.2:{port}/metrics", timeout=5)
 
 
@@ -305,7 +306,8 @@ def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
     try:
         with pytest.raises(UserError, match="Choose another port"):
             MetricsServer("127.0.0.1", port, [], [])
-        for address in ("my..host", "192.0.2.1", "host.invalid"):  # of documentation, on no machine
+        # no machine has these addresses, which are invalid or reserved
+        for address in ("my..host", "192.0.2.1", "host.invalid"):
             with pytest.raises(
                 UserError, match=rf"cannot listen on {address}:{port} .*Give --metrics-address one of"
             ):

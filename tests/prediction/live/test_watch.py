@@ -1,4 +1,4 @@
-"""Cameras watched: cut and brought back, standing still, and ended, with the news of their events."""
+"""Watched cameras that are interrupted and come back, stall or end, with the news of their events."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FPS = 20
 
 
 class Collected(Outbox):
-    """Keeps what it is sent."""
+    """Keeps the messages that it is sent."""
 
     name = "collected"
 
@@ -56,9 +56,9 @@ class Collected(Outbox):
 
 
 class Footage:
-    """What happens before a camera, faster than it would be: its clock goes on with each frame that is read.
+    """A simulated camera, faster than real time: the clock moves on with each frame that is read.
 
-    The camera is away in `cuts`, (begin, end) in seconds, and ends `end_s` after its beginning.
+    It sees `fights` and is away in `cuts`, both (begin, end) in seconds, and ends after `end_s`.
     """
 
     def __init__(self, fights: list[tuple[float, float]], cuts: list[tuple[float, float]], end_s: float):
@@ -67,20 +67,20 @@ class Footage:
         self.ended = threading.Event()
 
     def clock(self) -> float:
-        """What the clock of the machine says."""
+        """Return the time of this machine's clock."""
         return self.now_s
 
     def stamp_s(self, since_s: float) -> float:
-        """The camera's time of a frame so long after the beginning of its connection."""
+        """Return the camera's time stamp of a frame that comes `since_s` after the beginning of its connection."""
         return since_s
 
     def open(self) -> Source:
-        """Wait until the camera is back."""
+        """Wait until the camera is back; return a connection to it."""
         self.now_s = next((end for begin, end in self._cuts if begin <= self.now_s < end), self.now_s)
         return _Connection(self)
 
     def frames(self, closed: threading.Event) -> Iterator[TimedFrame]:
-        """Frames of a connection, at times of its own."""
+        """Yield the frames of a connection, with the camera's time stamps."""
         begin_s = self.now_s
         yield from self.repeated(begin_s)
         while self.now_s < self.end_s:
@@ -93,12 +93,12 @@ class Footage:
         closed.wait(10)
 
     def picture(self, at_s: float) -> np.ndarray:
-        """What is to be seen then."""
+        """Return the picture at a time: bright during a fight, otherwise dark."""
         is_fight = any(begin <= at_s < end for begin, end in self._fights)
         return live_parts.picture(live_parts.BRIGHT if is_fight else live_parts.DARK)
 
     def repeated(self, begin_s: float) -> Iterator[TimedFrame]:
-        """What a connection that begins then gives at once of what was before."""
+        """Yield the earlier frames that a connection begun at `begin_s` gives first and at once; here none."""
         yield from ()
 
 
@@ -118,7 +118,7 @@ class _Connection:
 def _watched(
     footage: Footage, live: LiveConfig, clips: Path | None = None, recent: RecentFootage | None = None
 ) -> tuple[CameraState, list[EventMessage]]:
-    """All messages of footage that is watched to its end."""
+    """Watch footage to its end; return the state of its camera and all messages."""
     model, state, collected = live_parts.BrightnessModel(), CameraState("yard", "camera"), Collected()
     publisher = EventPublisher([collected], 0.6, clips, 5.0, 60.0, 1.0)
     watching = watch.CameraWatch(model, live, publisher, [], footage.clock)
@@ -133,7 +133,7 @@ def _watched(
 
 
 def test_a_stream_cut_ten_times_has_each_event_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Two cuts come in the middle of an event. None makes the waits longer, since there were windows between."""
+    """Two cuts are in the middle of an event. Delays between attempts do not grow, as each connection had windows."""
     fights = [(10.0, 16.0), (40.0, 48.0), (60.0, 62.0), (70.0, 79.0), (120.0, 126.0)]
     begins = [5.0, 22.0, 30.0, 43.0, 55.0, 73.0, 85.0, 95.0, 105.0, 115.0]
     footage = Footage(fights, [(s, s + 2.0) for s in begins], 133.0)
@@ -157,7 +157,7 @@ def test_a_longer_interruption_ends_the_event() -> None:
 
 
 class _ClockSetAhead(Footage):
-    """The camera's clock is set half an hour ahead in its first connection."""
+    """A camera whose clock is set half an hour ahead during its first connection."""
 
     connections = 0
 
@@ -172,7 +172,8 @@ class _ClockSetAhead(Footage):
 def test_a_camera_whose_clock_is_set_ahead_is_placed_anew() -> None:
     footage = _ClockSetAhead([(100.0, 105.0), (120.0, 125.0)], [(115.0, 116.0)], 130.0)
     state, messages = _watched(footage, LiveConfig(retry_min_s=0.01, stall_s=0.1))
-    assert state.reconnections == 2  # for its times, and for the cut
+    # one because its times are ahead, and one for the cut
+    assert state.reconnections == 2
     ends = [m.news.event for m in messages if m.news.kind == "end"]
     assert [(e.start_s, e.end_s) for e in ends] == [
         (pytest.approx(100, abs=1), pytest.approx(105, abs=1)),
@@ -181,7 +182,7 @@ def test_a_camera_whose_clock_is_set_ahead_is_placed_anew() -> None:
 
 
 class _ClockSetBack(Footage):
-    """The machine's clock is set back by an hour while the camera is away, for longer than an event goes on."""
+    """This machine's clock is set back by an hour while the camera is away for longer than an event is bridged."""
 
     def __init__(self, messages: list[EventMessage]):
         super().__init__([(4.0, 8.0), (40.0, 44.0)], [(7.0, 30.0)], 50.0)
@@ -227,7 +228,7 @@ def test_an_event_ends_and_times_are_right_where_this_machines_clock_is_set_back
 
 
 class _Repeating(Footage):
-    """Each connection gives the last 8 seconds at once, as some servers do."""
+    """A camera whose connections begin with the last 8 seconds at once, as those of some servers do."""
 
     def repeated(self, begin_s: float) -> Iterator[TimedFrame]:
         for number in range(8 * FPS):
@@ -252,7 +253,10 @@ def test_what_a_new_connection_repeats_is_told_once_and_at_its_time() -> None:
 
 
 class _Held(Footage):
-    """A frame of `time_s` is there `there_s(time_s)` after the connection began. Those that wait come at `speed`."""
+    """A camera whose frame at `time_s` is available `there_s(time_s)` seconds after the connection began.
+
+    Frames that are available already come at `speed` times real time.
+    """
 
     def __init__(
         self, fps: int, speed: float, there_s: Callable[[float], float], fights: list[tuple[float, float]]
@@ -275,7 +279,7 @@ class _Held(Footage):
 
 @pytest.mark.parametrize("fps", [12, 25, 60])
 def test_what_a_connection_begins_with_is_a_burst_at_every_rate(fps: int) -> None:
-    """At 25 frames a second each came less than 0.04 s earlier than the one before: times were 2.4 s ahead."""
+    """At 25 frames a second each gained less than 0.04 s on the one before; unseen, that put times 2.4 s ahead."""
     footage = _Held(fps, 6.0, lambda time_s: time_s - 5.0, [(30.0, 35.0)])
     state, messages = _watched(footage, LiveConfig(retry_min_s=0.01))
     assert state.reconnections == 0
@@ -289,7 +293,7 @@ def test_what_a_connection_begins_with_is_a_burst_at_every_rate(fps: int) -> Non
 def test_segments_of_which_three_come_first_are_read_on(
     segment_s: int, speed: float, fetched_s: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The camera was begun anew for ever, since its times were ahead, and what it repeated was told again."""
+    """As its times were ahead, the camera was once reconnected for ever, and what it repeated was told again."""
 
     def there_s(time_s: float) -> float:
         segment = time_s // segment_s
@@ -304,7 +308,7 @@ def test_segments_of_which_three_come_first_are_read_on(
 
 
 def test_of_a_long_burst_the_newest_windows_wait_for_its_end() -> None:
-    """As many as would wait to be judged: a window holds its pictures."""
+    """Only as many windows may wait here as may wait to be judged, since each keeps its pictures in memory."""
     model, waiting, most_waiting = live_parts.BrightnessModel(), weakref.WeakSet[Any](), 0
 
     def make_windows(source: Source) -> WindowsOfStream:
@@ -337,7 +341,7 @@ def test_of_a_long_burst_the_newest_windows_wait_for_its_end() -> None:
 
 
 def test_of_connections_without_a_window_no_more_is_kept_than_what_they_lost() -> None:
-    """A camera that breaks off each minute made 43,000 a month, and each second all of them were added up."""
+    """A camera that breaks off every minute has 43,000 connections a month; each second all of them were added up."""
     cuts = [(3.0 + 0.5 * n, 3.2 + 0.5 * n) for n in range(40)]
     footage, state, model = Footage([], cuts, 26.0), CameraState("a", "camera"), live_parts.BrightnessModel()
     reader = CameraReader(
@@ -351,13 +355,13 @@ def test_of_connections_without_a_window_no_more_is_kept_than_what_they_lost() -
     assert state.reconnections == 40
     assert sorted(reader._connections) == [1, 41]
     assert reader.offset_s(41) - reader.offset_s(1) == pytest.approx(22.7, abs=0.2)
-    # each of its cut, and up to the next frame
+    # each connection lost its cut and the time to the next frame
     assert reader.bridged_s(1, 41) == pytest.approx(40 * (0.2 + 0.75 / live_parts.FPS), abs=0.1)
     assert sorted(reader._connections) == [41]
 
 
 class _LookedAt(CameraState):
-    """A camera that somebody looks at just when it has become live."""
+    """A camera that is checked for a stall just when it has become live."""
 
     reader: CameraReader[Any] | None = None
     seen: tuple[str, ...] = ()
@@ -398,7 +402,8 @@ def test_a_file_read_as_a_camera_is_not_begun_again_after_a_fault() -> None:
         return source
 
     stop = threading.Event()
-    limit = threading.Timer(5.0, stop.set)  # only where it goes on
+    # needed only if the file is read again
+    limit = threading.Timer(5.0, stop.set)
     limit.start()
     cameras, live = camera_names.named(["a=growing:here.ts"]), LiveConfig(retry_min_s=0.05, retry_max_s=0.1)
     found = watch.run(cameras, live_parts.BrightnessModel(), live, OutputConfig(), stop, open_source)
@@ -447,7 +452,7 @@ def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_aske
 def test_what_is_held_back_until_a_stream_ends_does_not_make_its_camera_live(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A decoder keeps the last pictures until it knows that none comes: programs heard of a camera that was back."""
+    """A decoder keeps the last pictures until the stream ends, which once told programs that the camera was back."""
     caplog.set_level("INFO")
     monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.05)
     stop = threading.Event()
@@ -477,7 +482,7 @@ def test_what_is_held_back_until_a_stream_ends_does_not_make_its_camera_live(
 def test_a_camera_that_sends_too_few_frames_to_be_judged_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It was live for weeks, and nothing of it was judged."""
+    """Such a camera was once shown as live for weeks, while nothing of it was judged."""
     monkeypatch.setattr(watch, "_SAY_EVERY_S", 0.0)
     monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.02)
 
@@ -499,7 +504,7 @@ def test_a_camera_that_sends_too_few_frames_to_be_judged_is_named(
     ("rare_s", "its_state"), [(0.0, camera_state.STALLED), (0.25, camera_state.LIVE)], ids=["none", "few"]
 )
 def test_the_event_of_a_camera_of_which_no_windows_come_ends(rare_s: float, its_state: str) -> None:
-    """Its source neither fails nor ends. Some cameras send a frame a second, or less, once nothing moves."""
+    """The source neither fails nor ends: some cameras send at most a frame a second while nothing moves."""
     collected, stop = Collected(), threading.Event()
 
     class Quiet(_Connection):
@@ -533,12 +538,13 @@ def test_the_event_of_a_camera_of_which_no_windows_come_ends(rare_s: float, its_
 
 
 def test_an_event_goes_on_where_its_camera_is_away_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In between it sends too few frames for a window."""
+    """Between interruptions, the camera sends too few frames for a window."""
     monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.0)
 
     class Flickering(Footage):
         def picture(self, at_s: float) -> np.ndarray:
-            time.sleep(0.15 if 8 <= at_s < 18 else 0)  # somebody looks at it meanwhile
+            # time in which the watch looks at the camera
+            time.sleep(0.15 if 8 <= at_s < 18 else 0)
             return super().picture(at_s)
 
     footage = Flickering([(4.0, 24.0)], [(8.0, 11.0), (11.2, 14.2), (14.4, 17.4)], 30.0)
@@ -549,7 +555,7 @@ def test_an_event_goes_on_where_its_camera_is_away_again_and_again(monkeypatch: 
 
 
 def test_windows_that_wait_end_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames are far ahead of what is judged."""
+    """The frames that are read are far ahead of the windows that are judged."""
     monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(handover, "_MOST", 30)
     collected, model = Collected(), live_parts.BrightnessModel(takes_s=0.03)
@@ -564,7 +570,7 @@ def test_windows_that_wait_end_no_event(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def _asked_for(seconds: float, address: str) -> dict[str, Any]:
-    """What is printed of a camera, `a`, that is watched for so long with waits of 0.05 to 60 s."""
+    """Watch an address as camera `a` for some seconds, with delays of 0.05 to 60 s; return what the script prints."""
     stop = threading.Event()
     threading.Timer(seconds, stop.set).start()
     live = LiveConfig(retry_min_s=0.05, retry_max_s=60.0)
@@ -579,7 +585,7 @@ def test_the_address_of_a_single_picture_is_asked_less_and_less_and_said_to_be_o
     asked = [0]
     with streamed.snapshot(asked) as url:
         found = _asked_for(3.0, f"{url}/snapshot.jpg")
-    # at least 0.05, 0.1, 0.2, 0.4, 0.8 and 1.6 s between them
+    # attempts are at least 0.05, 0.1, 0.2, 0.4, 0.8 and 1.6 s apart
     assert 2 <= asked[0] <= 7
     assert found["cameras"][0]["frames"] == asked[0]
     assert "a: lost (the stream ended after 1 frame: is this the address of a single picture?" in caplog.text
@@ -588,7 +594,7 @@ def test_the_address_of_a_single_picture_is_asked_less_and_less_and_said_to_be_o
 def test_a_camera_that_refuses_the_password_is_not_asked_again_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Some lock themselves after a few wrong passwords."""
+    """Some cameras lock themselves after a few wrong passwords."""
     asked = [0]
     with streamed.refusing(asked) as url:
         _asked_for(2.0, f"{url.replace('http://', 'http://me:geheim@')}/live.ts")
@@ -600,7 +606,7 @@ def test_a_camera_that_refuses_the_password_is_not_asked_again_at_once(
 def test_a_live_playlist_that_its_server_has_ended_is_asked_until_it_is_live_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where a server is started anew the playlist of before stands there as that of a recording."""
+    """A server that was restarted may still have the earlier playlist, which then looks like that of a recording."""
     video = timed_videos.write(
         tmp_path / "a.mp4", timed_videos.evenly(160, FPS), rate=FPS, codec="libx264", options={"g": str(FPS)}
     )
@@ -659,7 +665,7 @@ def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(
 
 
 class _Recording:
-    """Ten fights, read much faster than they would be shown."""
+    """A file with ten fights, read much faster than real time."""
 
     name, live, fps = "night.ts", False, float(FPS)
 
@@ -673,7 +679,7 @@ class _Recording:
 
 
 class _Slow(Collected):
-    """Takes some time for each message. Once it has sent `most` it is away, as a broker may be."""
+    """Takes 0.25 s for each message. After `most` messages it is not ready any more, as a broker that is away."""
 
     def __init__(self, most: int = sys.maxsize):
         self._most = most
@@ -690,7 +696,7 @@ class _Slow(Collected):
 def test_the_last_messages_of_a_recording_have_the_time_that_they_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is over sooner than a slow command has run for all of them. Nobody who is away is waited for."""
+    """A recording may end before a slow command has run for all of them. A receiver that is away is not waited for."""
     monkeypatch.setattr(ways, "_ENDING_S", 1.0)
     slow, away, cameras = _Slow(), _Slow(3), camera_names.named(["night=growing:night.ts"])
     found = watch.run(
@@ -705,7 +711,7 @@ def test_the_last_messages_of_a_recording_have_the_time_that_they_take(
 
 
 def test_another_growing_file_of_the_name_takes_no_clip(tmp_path: Path) -> None:
-    """Its times begin at 0 as well, so that its event has the same name."""
+    """The times of both files begin at 0, so that their events have the same name."""
     seen: dict[Path, bytes] = {}
     for night, fight_s in (("monday", 5), ("tuesday", 6), ("monday", 5), ("tuesday", 6)):
         bright = [(live_parts.BRIGHT if 3 <= i / FPS < fight_s else live_parts.DARK) for i in range(8 * FPS)]
@@ -733,9 +739,9 @@ def test_another_growing_file_of_the_name_takes_no_clip(tmp_path: Path) -> None:
 def test_the_clip_of_a_recording_that_is_judged_as_a_camera_stands_still_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read much faster than real time, and little of it is kept; a box moves in every picture.
+    """The recording is read much faster than real time, and little of it is kept; a box moves in every picture.
 
-    At its end the clip takes the time that it takes: nobody has asked to stop.
+    At the end of the recording, the clip has unlimited time, since nobody has asked to stop.
     """
     monkeypatch.setattr(watch, "_kept_s", lambda model, live, outputs: 11.0)
     monkeypatch.setattr(watch, "_CLIPS_S", 0.0)

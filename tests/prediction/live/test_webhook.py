@@ -1,4 +1,4 @@
-"""A webhook on a real HTTP server: redirections, and its path, which is the secret of many services."""
+"""Webhooks on a real HTTP server: redirections, failures, and paths, which are the secret of many services."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from violence_detection.prediction.live.outputs.metrics import MetricsServer
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
 MESSAGE = live_parts.news("yard", "new")
-#: As Slack, Discord, Telegram and Home Assistant have it.
+#: Paths with the secret where Slack, Discord, Telegram and Home Assistant have it.
 SECRET_PATHS = [
     "/services/T0GEHEIM/B0GEHEIM/XXGEHEIMXX",
     "/api/webhooks/123/GEHEIM-token_x?wait=true",
@@ -32,7 +32,7 @@ SECRET_PATHS = [
 
 
 class _Server(ThreadingHTTPServer):
-    """Answers by the first part of the path, `/301...`, and sends on to `to`; keeps what it was asked and sent."""
+    """Answers with the status that begins the path (`/301...`), else 200; redirects to `to`; keeps each request."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -80,7 +80,7 @@ def _sent(url: str, timeout_s: float = 5) -> WebhookOutput:
 def test_a_webhook_that_is_elsewhere_has_not_got_the_message_and_says_where_it_is(
     server: _Server, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
-    """Following these would ask for the page, without the message."""
+    """A client that follows these asks for the page with GET, without the message."""
     server.to = "/real?token=GEHEIM"
     output = _sent(f"{server.address}/{code}/hook")
     assert (output.sent, output.failed) == (0, 1)
@@ -110,7 +110,7 @@ def test_redirections_that_never_end_are_a_failure(server: _Server, caplog: pyte
 def test_why_a_message_did_not_arrive_is_said_in_words(
     server: _Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Classes of the client and of these scripts stood around it, each with host and port."""
+    """The reason was once wrapped in the names of several Python classes, each with host and port."""
     port = streamed.free_port()
     server.to = f"http://127.0.0.1:{port}/"
     for url in (f"http://127.0.0.1:{port}/hook", f"{server.address}/307/hook"):
@@ -128,7 +128,7 @@ def test_why_a_message_did_not_arrive_is_said_in_words(
 def test_the_path_of_a_webhook_stands_in_no_log_and_no_figure(
     server: _Server, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    """Whatever answers or does not, and whatever its client logs."""
+    """This holds for every answer and failure, and for what the HTTP client logs."""
     caplog.set_level(logging.DEBUG)
     places = [server.address, f"http://127.0.0.1:{streamed.free_port()}"]
     server.to = f"{places[1]}{path}/"
@@ -159,7 +159,7 @@ def test_the_path_of_a_webhook_stands_in_no_log_and_no_figure(
     ids=["head", "body", "body of an error"],
 )
 def test_an_answer_that_goes_on_and_on_holds_no_news_up(begins: bytes, goes_on: bytes, sent: int) -> None:
-    """Each piece comes in time. All messages behind the first waited for ever."""
+    """Each piece comes within the timeout. All messages behind the first once waited for ever."""
     with streamed.endless(begins, goes_on, every_s=0.1) as port:
         output = WebhookOutput(f"http://127.0.0.1:{port}/hook", 0.3, 0.01)
         for kind in ("new", "end"):

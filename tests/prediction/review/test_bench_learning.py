@@ -1,4 +1,4 @@
-"""The benchmark of learning: marks as somebody would make who knows the fights, and figures by camera."""
+"""The benchmark of learning: marks as made by somebody who knows the fights, and figures by camera."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From marks to a camera profile to other verdicts, by the script."""
+"""From marks to a camera profile, and from that to other verdicts, with the script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from violence_detection.prediction.review import marks
 
 
 def _run(folder: Path) -> tuple[Path, Path]:
-    """A model, and what a run of it kept: five videos, each with a false alarm of 0.6 and a fight of 0.9; its marks."""
+    """Write a model, windows that a run of it kept, and marks of them; return the folders of the model and the windows.
+
+    Each of the five videos has a false alarm of 0.6 and a fight of 0.9.
+    """
     model = folder / "model"
     model.mkdir()
     for name in ("best_model.keras", "config.json", "result.json"):

@@ -1,4 +1,4 @@
-"""What marks teach: a threshold that helps on other videos, or nothing; and an offset that is the camera's own."""
+"""Learning from marks: a threshold that helps on other videos, or none, and the camera's own offset of the logit."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SETTINGS = EventConfig()
 
 
 def _verdict(path: str, ps: list[float]) -> Verdict:
-    """Windows of 5 s, end to end."""
+    """A verdict on windows of 5 s, end to end."""
     windows = tuple(JudgedWindow(5.0 * i, 5.0 * i + 5, p) for i, p in enumerate(ps))
     return Verdict(path, windows, SETTINGS, 5.0 * len(ps), 5.0 * len(ps))
 
 
 def _marked(verdict: Verdict, fights: set[int]) -> list[Mark]:
-    """Each event right where a window of `fights` is in it, else wrong; and what was missed."""
+    """Mark events with a window of `fights` right and the others wrong, and the other windows of `fights` missed."""
     marks = []
     for event in verdict.events:
         right = any(event.start_s <= verdict.windows[i].middle_s < event.end_s for i in fights)
@@ -40,7 +40,7 @@ def _marked(verdict: Verdict, fights: set[int]) -> list[Mark]:
 
 
 def _camera(quiet_p: float, fight_p: float, videos: int = 6) -> tuple[list[Verdict], Marks]:
-    """Videos of a camera on which something harmless looks like a fight of `quiet_p`, twice in each."""
+    """Videos of a camera, each with two harmless windows of about `quiet_p` and a fight of about `fight_p`."""
     rng = np.random.default_rng(5)
     verdicts, by_video = [], {}
     for i in range(videos):
@@ -111,7 +111,7 @@ def test_missed_fights_bring_a_lower_threshold() -> None:
 
 
 def test_what_helps_only_where_it_was_learnt_changes_nothing() -> None:
-    """Each video's false alarm is as high as its fight, at a height of its own."""
+    """In each video, the false alarm has the same P(violent) as the fight, which differs between videos."""
     verdicts, by_video = [], {}
     for i in range(6):
         p = 0.55 + 0.07 * i
@@ -126,7 +126,7 @@ def test_what_helps_only_where_it_was_learnt_changes_nothing() -> None:
 
 
 def test_the_offset_undoes_what_the_camera_adds() -> None:
-    """Its probabilities are true but for 1.5 too much in each logit."""
+    """The camera's probabilities are calibrated but for 1.5 that is added to each logit."""
     rng = np.random.default_rng(1)
     verdicts, by_video = [], {}
     for i in range(12):
@@ -149,14 +149,14 @@ def test_the_offset_undoes_what_the_camera_adds() -> None:
         verdicts, Marks(by_video, frozenset(by_video), "m"), EventConfig(smoothing_s=15.0), "m"
     )
     assert "smoothed" in smoothed.figures["calibration"]["why_not"]
-    # an offset of events stays where it is, and would end them by another rule than was measured
+    # the --offset of events does not move with the logits, so that events would end by a rule that was not measured
     ending = learning.learn(verdicts, Marks(by_video, frozenset(by_video), "m"), EventConfig(offset=0.3), "m")
     assert "--offset is given" in ending.figures["calibration"]["why_not"]
     assert ending.profile is None or ending.profile.logit_offset == 0
 
 
 def test_windows_that_no_network_saw_say_nothing_of_the_offset() -> None:
-    """Still windows stay 0 whatever the offset is, also within a fight that was missed."""
+    """Still windows stay at 0 whatever the offset is, even in a fight that was missed."""
     rng = np.random.default_rng(1)
     plain, with_still, by_video = [], [], {}
     for i in range(12):
@@ -181,7 +181,7 @@ def test_windows_that_no_network_saw_say_nothing_of_the_offset() -> None:
 
 @pytest.mark.parametrize("still", [True, False])
 def test_without_a_window_that_says_anything_of_it_no_offset_is_learnt(still: bool) -> None:
-    """All are still, or have but the edge of a fight."""
+    """All windows are still, or have only the edge of a fight."""
     windows = tuple(JudgedWindow(5.0 * i, 5.0 * i + 5, 0.0, still=still) for i in range(4))
     verdicts = [replace(_verdict(f"v{i}.mp4", [0.0] * 4), windows=windows) for i in range(3)]
     starts = (0.0, 5.0, 10.0, 15.0)
@@ -194,7 +194,7 @@ def test_without_a_window_that_says_anything_of_it_no_offset_is_learnt(still: bo
 def test_a_lower_threshold_than_the_offset_is_kept_with_the_one_that_was_measured(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The profile said that it was measured with an offset that it then refused."""
+    """A profile once named the --offset that it was measured with, and runs with the profile refused that offset."""
     verdicts, marks = _camera(0.1, 0.4, videos=10)
     learned = learning.learn(verdicts, marks, EventConfig(offset=0.45), "m")
     assert learned.profile
@@ -214,7 +214,7 @@ def test_a_lower_threshold_than_the_offset_is_kept_with_the_one_that_was_measure
 
 
 def test_the_offset_of_a_profile_with_another_scale_is_of_that_scale() -> None:
-    """The model's 0.6 is 0.75 for the camera, above its offset: one event, and not two."""
+    """With the profile the model's 0.6 becomes 0.75, which is above the offset: there is one event, and not two."""
     by_video = {f"v{i}.mp4": [Mark(0.0, 20.0, "wrong")] * 3 for i in range(4)}
     verdicts = [_verdict(name, [0.9, 0.6, 0.9, 0.1]) for name in by_video]
     now = CameraProfile("m", 0.8, math.log(2))
@@ -265,7 +265,7 @@ def test_marks_of_videos_that_are_not_there_are_named(caplog: pytest.LogCaptureF
 
 
 def test_a_second_lesson_begins_where_the_first_ended() -> None:
-    """With its profile, the camera makes no mistakes any more: nothing is better."""
+    """The threshold of 0.8 in the first profile is 0.6667 for the model, which leaves fewer than 12 false events."""
     verdicts, marks = _camera(0.65, 0.92)
     first = CameraProfile("m", 0.8, math.log(2))
     learned = learning.learn(verdicts, marks, SETTINGS, "m", first)
@@ -275,7 +275,7 @@ def test_a_second_lesson_begins_where_the_first_ended() -> None:
 
 
 def _camera_at(folder: str) -> tuple[list[Verdict], Marks]:
-    """Recordings of a camera that were judged in their own folder, and marks as its page has them."""
+    """Verdicts on recordings of a camera that were judged in their own folder, and marks as its page saves them."""
     verdicts, marks = _camera(0.65, 0.92)
     verdicts = [replace(v, real_path=f"{folder}/{v.path}") for v in verdicts]
     videos = {v.path: MarkedVideo(v.real_path, v.duration_s) for v in verdicts}
@@ -302,7 +302,7 @@ def test_marks_of_another_camera_are_refused_though_its_recordings_have_the_same
 
 
 def test_marks_find_their_camera_among_several_judged_from_elsewhere() -> None:
-    """Of two recordings of one name, one has the name here, and the other its whole path."""
+    """Of two recordings with the same name, one verdict has the name as its path, and the other the whole path."""
     verdicts, marks = _camera_at("/gate")
     others, of_others = _camera_at("/hall")
     quiet = [replace(v, windows=tuple(replace(w, p_violent=0.1) for w in v.windows)) for v in others]

@@ -1,4 +1,4 @@
-"""Marks as the page saves them are read, and nothing else is taken for them."""
+"""Marks are read as the page saves them, and other files are refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_holds_no_marks_is_refused(tmp_path: Path, changed: dict[str, Any])
 def test_a_stretch_that_is_marked_both_ways_or_behind_the_end_is_refused_and_one_marked_twice_counts_once(
     tmp_path: Path,
 ) -> None:
-    """Files put together by hand: what they say of no moment was learnt from, and twelve times one mark was twelve."""
+    """Files edited by hand: marks of times that do not exist were once learnt from, and repeated ones counted again."""
     mark = {"path": "a.mp4", "start_s": 2.5, "end_s": 7.5, "mark": "right"}
     file = {"path": "a.mp4", "real_path": "/gate/a.mp4", "content": "", "duration_s": 30}
     assert marks.read(_write(tmp_path / "twice.json", marks=[mark] * 12)).count == 1

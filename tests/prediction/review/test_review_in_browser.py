@@ -1,4 +1,4 @@
-"""The page of a run in Chromium: seeking, keys, marks that last and that learning reads, phones, and no network."""
+"""The page of a run in Chromium: seeking, keys, marks that last and can be learnt from, phones, and no network."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _verdict(path: Path, ps: list[float]) -> Verdict:
 
 
 def _page(folder: Path) -> tuple[Path, list[Verdict]]:
-    """A page of a video that browsers play, with an odd name, and of one that they do not."""
+    """Write a page of a video with an odd name, which browsers play, and of one that they do not play."""
     folder.mkdir()
     plain = _write_mp4(folder / f"{HOSTILE}.mp4", 240)
     odd = numbered_videos.write(folder / "odd.avi", 60, 10.0)
@@ -157,14 +157,14 @@ def test_marks_are_neither_replaced_nor_taken_over_unasked(tmp_path: Path) -> No
         assert page.locator("[data-do=right][aria-pressed=true]").count() == 1
         assert page.locator("[data-do=wrong][aria-pressed=true]").count() == 0
 
-        # a page that does not say who judged keeps what its marks say of it
+        # a page that does not name its model keeps the model of its marks
         unknown = session.new_page()
         unknown.goto(not_told.as_uri())
         assert unknown.locator("[data-do=right][aria-pressed=true]").count() == 1
         _save(unknown, two)
         assert marks.read(two).model == "m" * 32
 
-        # open twice, each keeps what is marked in the other
+        # if a page is open twice, each keeps what is marked in the other
         second = session.new_page()
         second.goto(page_path.as_uri())
         second.locator("section.video").first.locator("[data-do=wrong]").nth(1).click()
@@ -174,7 +174,7 @@ def test_marks_are_neither_replaced_nor_taken_over_unasked(tmp_path: Path) -> No
 def _camera_page(
     camera: Path, ps: list[float], monkeypatch: pytest.MonkeyPatch, size: int = 1000, to: str = "page"
 ) -> Path:
-    """The page of a run in the camera's own folder, of a recording whose name other cameras have, too."""
+    """Write the page of a run in a camera's own folder, of a recording whose name other cameras use as well."""
     camera.mkdir(exist_ok=True)
     monkeypatch.chdir(camera)
     Path("1.mp4").write_bytes(bytes(size))
@@ -241,7 +241,7 @@ def test_marks_of_a_recording_that_another_replaced_are_not_laid_over_it(
         _save(page, saved)
         assert [m.mark for m in marks.read(saved).by_video["1.mp4"]] == ["wrong"]
 
-        # put back, it has its marks again
+        # the first recording, put back, has its marks again
         _camera_page(tmp_path / "gate", [0.1, 0.9, 0.1], monkeypatch)
         page.reload()
         assert page.locator("[data-do=right][aria-pressed=true]").count() == 1
@@ -250,7 +250,7 @@ def test_marks_of_a_recording_that_another_replaced_are_not_laid_over_it(
 
 
 def _page_of(night: Path, names: str, model: str = "m" * 32, to: str = "page") -> Path:
-    """The page of a run over these recordings, each called by a letter and with an event from 2 to 4 s."""
+    """Write the page of a run over recordings that are named by a letter, each with an event from 2 to 4 s."""
     verdicts = []
     for name in names:
         video = night / f"{name}.mp4"
@@ -262,7 +262,7 @@ def _page_of(night: Path, names: str, model: str = "m" * 32, to: str = "page") -
 
 
 def _shown(page: Any) -> dict[str, str]:
-    """By the letter of each recording: the mark of its event, and whether all of it was looked at."""
+    """Return by the letter of each recording the mark of its event, and "Looked" if all of it was looked at."""
     return {
         section.locator("h2").inner_text().removesuffix(".mp4"): " ".join(
             [
@@ -283,7 +283,7 @@ def _mark(page: Any, name: str, button: str) -> None:
 
 
 def test_the_script_writes_times_as_the_page_does_and_counts_videos_as_learn_does(tmp_path: Path) -> None:
-    """Borders lie on quarters of a second by default, which a browser rounds up and Python to the even digit."""
+    """Events begin at quarters of a second, which to one decimal a browser rounds up and Python to the even digit."""
     ps = [0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.1, 0.1]
     windows = tuple(JudgedWindow(2.5 * i, 2.5 * i + 5, p) for i, p in enumerate(ps))
     verdicts = [Verdict(f"{n}.mp4", windows, EventConfig(), 22.5, 22.5, fps=10.0) for n in "abc"]
@@ -331,7 +331,7 @@ def test_marks_stay_where_a_run_has_one_video_more_or_one_fewer(tmp_path: Path) 
             "the browser's room is not filled with the same marks for each set of videos"
         )
 
-        # what was said last counts, though this page has marks of its own, which are older
+        # the latest mark counts, although this page has marks of its own, which are older
         _page_of(night, "ab")
         page.reload()
         assert _shown(page) == {"a": "Wrong", "b": "Looked"}
@@ -341,7 +341,7 @@ def test_marks_stay_where_a_run_has_one_video_more_or_one_fewer(tmp_path: Path) 
         page.reload()
         assert _shown(page) == {"a": "", "b": "Looked"}
 
-        # what was taken back stays so, on pages of other videos too
+        # a mark that was taken back stays so, also on pages of other sets of videos
         _page_of(night, "abc")
         page.reload()
         assert _shown(page) == {"a": "", "b": "Looked", "c": "Right"}
@@ -349,7 +349,7 @@ def test_marks_stay_where_a_run_has_one_video_more_or_one_fewer(tmp_path: Path) 
         page.reload()
         assert _shown(page) == {"a": "", "c": "Right", "d": ""}
 
-        # open at once, neither undoes what the other says of a video of both
+        # if two pages are open, neither undoes the other's marks of a video that both have
         other = session.new_page()
         other.goto(_page_of(night, "ac", to="other").as_uri())
         _mark(other, "a", "Right")
@@ -358,7 +358,7 @@ def test_marks_stay_where_a_run_has_one_video_more_or_one_fewer(tmp_path: Path) 
         other.reload()
         assert _shown(other) == {"a": "Right", "c": "Right"}
 
-        # what the browser has no room for stays on the page until it is saved
+        # marks that the browser has no room for stay on the page until they are saved
         page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); } }")
         _mark(page, "d", "Right")
         _mark(other, "c", "Wrong")
@@ -407,7 +407,7 @@ def test_a_page_takes_from_others_what_is_of_its_recordings_and_model_alone(tmp_
         assert _shown(page) == {"b": "Looked", "c": "Right"}
         assert set(before.split(",violence")) <= set(page.evaluate(everything).split(",violence"))
 
-        # copies elsewhere are other files; a recording that took another's place is not marked
+        # copies in another folder are other files, and a recording that took another's place is not marked
         page.goto(_page_of(archive, "ab", to="copies").as_uri())
         assert _shown(page) == {"a": "", "b": ""}
         (night / "a.mp4").write_bytes(bytes(5000))
@@ -423,7 +423,7 @@ def test_a_page_takes_from_others_what_is_of_its_recordings_and_model_alone(tmp_
         assert "of another model's events" in page.locator("#said").inner_text()
         page.goto(_page_of(night, "de", "n" * 32).as_uri())
         assert page.locator("#said").inner_text() == ""
-        # a page that does not say who judged
+        # a page that does not name its model
         page.goto(_page_of(night, "bd", "").as_uri())
         assert _shown(page) == {"b": "Looked", "d": ""}
     assert said == []
@@ -436,7 +436,7 @@ def _save(page: Any, to: Path) -> None:
 
 
 def _until(page: Any, condition: str) -> None:
-    """Wait until that holds. Playwright's own way evaluates text within the page, whose policy forbids it."""
+    """Wait up to 5 s until a condition in JavaScript holds; the page's policy forbids Playwright's own way to wait."""
     for _ in range(100):
         if page.evaluate(condition):
             return
@@ -465,7 +465,7 @@ def _check_seeking(page: Any, first: Any, time: str) -> None:
 
 
 def _check_marks(page: Any, first: Any, folder: Path) -> Path:
-    """One event right, one wrong, a missed fight by keys, one by buttons, and one video looked at; saved."""
+    """Mark an event right, one wrong, a missed fight by keys, one by buttons, and a video as looked at; save it all."""
     first.locator(".seek").first.click()
     _until(page, "document.querySelector('video').currentTime >= 4")
     page.keyboard.press("Escape")

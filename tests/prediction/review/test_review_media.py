@@ -1,4 +1,4 @@
-"""What the page shows of a video is made again where it would show something else, and only then."""
+"""What the page shows of a video is made again if it would show something else, and only then."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from violence_detection.video import browser_video
 
 @pytest.fixture
 def verdict(tmp_path: Path) -> Verdict:
-    """Of a video that browsers do not play."""
+    """A verdict on a video that browsers do not play."""
     video = numbered_videos.write(tmp_path / "v.avi", 60, 10.0)
     windows = tuple(JudgedWindow(2.0 * i, 2.0 * i + 2, p) for i, p in enumerate((0.6, 0.1, 0.9)))
     return Verdict(str(video), windows, EventConfig(merge_gap_s=0.0), 6.0, 6.0, fps=10.0)

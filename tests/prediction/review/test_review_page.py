@@ -1,4 +1,4 @@
-"""The page of a run, without a browser: its words and what its script knows."""
+"""The page of a run, without a browser: its text and the data of its script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from violence_detection.prediction.review.review_media import ReviewMedia
 
 
 def _page(folder: Path, settings: EventConfig, ps: list[float]) -> tuple[str, dict[str, Any]]:
-    """The text of the page of a video, and what its script knows."""
+    """Write the page of a video; return its text and the data of its script."""
     windows = tuple(JudgedWindow(5.0 * i, 5.0 * i + 5, p) for i, p in enumerate(ps))
     verdict = Verdict("v.mp4", windows, settings, 5.0 * len(ps), 5.0 * len(ps), fps=10.0)
     path = review_page.write(folder, [verdict], {"v.mp4": ReviewMedia(missing="none")})
@@ -49,7 +49,7 @@ def test_the_script_of_a_long_video_has_every_window_not_the_highest_of_a_column
 
 
 def test_the_script_has_probabilities_as_the_page_writes_them(tmp_path: Path) -> None:
-    """A browser rounds 0.125 up, Python to the even digit."""
+    """A browser would round 0.125 up, Python rounds it to the even digit."""
     text, run = _page(tmp_path, EventConfig(), [0.125, 0.05])
     assert "highest P(violent) 0.1250 " in text
     assert run["videos"][0]["steps"] == [[0.0, 5.0, "0.12"], [5.0, 10.0, "0.05"]]
