@@ -13,7 +13,7 @@ import small_videos
 
 from benchmarks import bench_distance
 from violence_detection.errors import UserError
-from violence_detection.video import decode, focus, pictures
+from violence_detection.video import decode, pictures
 
 
 @pytest.mark.parametrize(("size", "found"), [(0.5, 0.5), (0.25, 0.25)])
@@ -34,7 +34,6 @@ def test_a_clip_is_laid_where_it_alone_moves(tmp_path: Path, size: float, found:
     assert square
     assert square.side == pytest.approx(found, abs=0.06)
     assert (square.x, square.y) == pytest.approx((1.0, 0.0), abs=0.15)
-    assert focus.CLOSER_SHARE < 1
 
 
 def test_another_clip_is_laid_in_the_farthest_corner_and_goes_there_and_back(tmp_path: Path) -> None:

@@ -812,15 +812,21 @@ def test_clips_are_made_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_for_files_is_refused() -> None:
     with pytest.raises(UserError, match="are for files"):
         watch.check(LiveConfig(), OutputConfig(format=("srt",)))
-    for wrong in (
-        {"retry_max_s": 0.0},
-        {"metrics_port": 99999},
-        {"mqtt_prefix": "a/#"},
-        {"mqtt_prefix": "caf\udce9"},
-        {"bridge_cut_s": -1.0},
-    ):
-        with pytest.raises(UserError):
-            LiveConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"retry_max_s": 0.0}, r"--retry-max-s\) must be above 0"),
+        ({"metrics_port": 99999}, r"--metrics-port\) must be from 0 to 65,535"),
+        ({"mqtt_prefix": "a/#"}, r"--mqtt-prefix\) must be a topic without \+ and #"),
+        ({"mqtt_prefix": "caf\udce9"}, r"--mqtt-prefix\) must be UTF-8"),
+        ({"bridge_cut_s": -1.0}, r"--bridge-cut-s\) must be from 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_their_flag(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        LiveConfig(**wrong)
 
 
 def test_a_first_wait_that_is_longer_than_the_longest_is_refused() -> None:

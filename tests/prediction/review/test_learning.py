@@ -12,7 +12,7 @@ import pytest
 from violence_detection.errors import UserError
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig
-from violence_detection.prediction.events import Event, JudgedWindow, Verdict, find_events
+from violence_detection.prediction.events import Event, JudgedWindow, Verdict
 from violence_detection.prediction.review import learning
 from violence_detection.prediction.review.learning import Mistakes
 from violence_detection.prediction.review.marks import Mark, MarkedVideo, Marks
@@ -271,7 +271,6 @@ def test_a_second_lesson_begins_where_the_first_ended() -> None:
     learned = learning.learn(verdicts, marks, SETTINGS, "m", first)
     assert learned.figures["before"]["threshold"] == pytest.approx(0.6667, abs=1e-4)
     assert learned.figures["before"]["false_events"] < 12
-    assert find_events(verdicts[0].windows, SETTINGS.at(0.8))
 
 
 def _camera_at(folder: str) -> tuple[list[Verdict], Marks]:
