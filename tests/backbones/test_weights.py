@@ -116,7 +116,7 @@ def test_an_index_that_wants_a_login_is_told_and_waits_for_nobody(
 def test_an_environment_without_pip_is_told(
     wheel: weights.IndexFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """uv makes such environments."""
+    """Environments that uv makes have no pip."""
     venv.create(tmp_path / "bare", with_pip=False)
     python = tmp_path / "bare/bin/python"
     monkeypatch.setattr(sys, "executable", str(python))
@@ -235,7 +235,7 @@ def test_keras_home_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: 
 
 
 def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This happens in a container that runs with a user id that has no name."""
+    """A container may run with a user id that has no name, and so no home folder."""
     monkeypatch.setenv("KERAS_HOME", "/mine")
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
@@ -247,7 +247,7 @@ def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytes
 def test_weights_are_found_where_there_is_no_folder_for_temporary_files(
     wheel: weights.IndexFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """This happens in a container that is read-only except for its mounts."""
+    """A container may be read-only except for its mounts, and so have no folder for temporary files."""
 
     def none_usable() -> str:
         raise FileNotFoundError(2, "No usable temporary directory found")

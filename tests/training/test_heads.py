@@ -57,7 +57,7 @@ def test_every_head_with_layers_in_time_looks_at_the_order_of_frames(architectur
     shapes = {"a.rgb": (8, 12)}
     model = heads.build(architecture, shapes, SMALL)
     inputs = _random(shapes)
-    for weights in model.trainable_variables:  # initial positions hardly matter
+    for weights in model.trainable_variables:  # a new position embedding is too small to show
         if weights.path.startswith("position_embedding"):
             weights.assign(np.random.default_rng(0).normal(size=weights.shape))
     backwards = {name: x[:, ::-1] for name, x in inputs.items()}
