@@ -1,4 +1,4 @@
-"""A stand-in for a model: the brighter the pictures of a window, the more violent. For tests of what surrounds it."""
+"""A stand-in for a model, for tests of the code around it: P(violent) of a window is the brightness of its pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from violence_detection.video import decode, sampling
 
 
 def load(config: PredictConfig) -> Callable[[Path, Sequence[JudgedWindow]], Verdict]:
-    """Windows as the detector lays them, each with the brightness of its middle picture, 0 to 1."""
+    """Return a function that judges the detector's windows by the brightness, 0 to 1, of their middle pictures."""
 
     def judge(path: Path, begun: Sequence[JudgedWindow]) -> Verdict:
         info = decode.probe(path)

@@ -1,4 +1,4 @@
-"""A server, a data root and a catalogue of two small data sets, for tests of step 1."""
+"""A server, a data root and a catalogue of two small data sets, for tests of downloading."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 class Bench:
-    """A server, a data root and a catalogue with `kaggle_set` (Kaggle) and `plain_set` (plain address)."""
+    """A server, a data root and a catalogue with `kaggle_set` (from Kaggle) and `plain_set` (from a plain address)."""
 
     def __init__(self, server: FaultServer, folder: Path):
         self.server, self.root, self.catalogue = server, folder / "root", folder / "catalogue.toml"
@@ -83,7 +83,7 @@ class Bench:
         return f'{{ kind = "url", url = "{self.server.url}{path}?key={SIGNATURE}", file = "plain.zip" }}'
 
     def write_catalogue(self, **sources: str) -> None:
-        # catalogues are cached
+        # catalogues are cached by their path
         self.catalogue = self.catalogue.with_name(f"catalogue{time.monotonic_ns()}.toml")
         self.catalogue.write_text("".join(ENTRY.format(key=k, sources=s) for k, s in sources.items()))
 
@@ -120,13 +120,13 @@ class Bench:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run with &
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in tests run with &
         )
 
 
 @contextmanager
 def running_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Credentials from KAGGLE_API_TOKEN; the client reaches its http://localhost through the server as proxy."""
+    """Set up credentials in KAGGLE_API_TOKEN, and the server as the proxy for the Kaggle client's http://localhost."""
     with fault_server.running() as server:
         for name in [n for n in os.environ if n.startswith("KAGGLE_") or n.lower().endswith("_proxy")]:
             monkeypatch.delenv(name)
@@ -141,7 +141,7 @@ def running_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[B
 
 
 def failure(bench: Bench) -> str:
-    """Run both; the Kaggle one fails, the other arrives all the same. Returns the reason."""
+    """Download both data sets, of which the one from Kaggle must fail and the other arrive. Returns the reason."""
     result = bench.run("kaggle_set", "plain_set")
     failed, other = result.outcomes
     assert (failed.status, other.status) == ("failed", "downloaded")

@@ -1,8 +1,8 @@
 """An HTTP server on 127.0.0.1 that serves files like an object store, speaks enough of Kaggle's API for its real
 client, and misbehaves on command.
 
-Requests with an absolute address are taken too, so that it can stand as the proxy through which the Kaggle client
-reaches its `http://localhost`.
+It also accepts requests with an absolute address, so it can be the proxy through which the Kaggle client reaches its
+`http://localhost`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIGNATURE = "0badc0ffeesignature"
 
 @dataclass
 class Served:
-    """One file with its headers."""
+    """A file with its headers."""
 
     body: bytes
     etag: str | None = None
@@ -44,7 +44,7 @@ class Served:
         return self.etag if self.etag is not None else f'"{hashlib.md5(self.body).hexdigest()}"'
 
 
-#: A fault answers the request itself and returns True, or returns False to let it be answered.
+#: A fault answers the request itself and returns True, or returns False, and the request is answered as usual.
 Fault = Callable[["Handler"], bool]
 
 
@@ -54,11 +54,11 @@ class FaultServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, Served] = {}
-        #: Kaggle slug -> path in `files`.
+        #: Kaggle slug -> path in `files`
         self.datasets: dict[str, str] = {}
-        self.faults: deque[Fault] = deque()  # one is used up by each request for a file
-        self.api_faults: deque[Fault] = deque()  # the same for DownloadDataset
-        self.log_in_faults: deque[Fault] = deque()  # the same for IntrospectToken
+        self.faults: deque[Fault] = deque()  # each request for a file uses up one
+        self.api_faults: deque[Fault] = deque()  # likewise, for DownloadDataset
+        self.log_in_faults: deque[Fault] = deque()  # likewise, for IntrospectToken
         self.signature = SIGNATURE
         self.log: list[tuple[str, str, dict[str, str], int]] = []  # method, path, headers, status
 
@@ -70,7 +70,7 @@ class FaultServer(ThreadingHTTPServer):
         return [headers for _, p, headers, _ in self.log if urlsplit(p).path == path]
 
     def encrypt(self, folder: Path) -> None:
-        """Speak TLS from now on, with a certificate that nobody trusts, made in `folder`. Needs the openssl command."""
+        """Speak TLS from now on, with an untrusted certificate made in `folder`. Needs the openssl command."""
         key, certificate = folder / "key.pem", folder / "certificate.pem"
         subject = ["-subj", "/CN=127.0.0.1", "-newkey", "rsa:2048", "-nodes", "-x509"]
         command = ["openssl", "req", *subject, "-keyout", str(key), "-out", str(certificate)]
@@ -80,7 +80,7 @@ class FaultServer(ThreadingHTTPServer):
         self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignore errors: clients that hang up are part of the tests."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
             self.serve(served)
 
     def do_CONNECT(self) -> None:
-        """As the proxy of an encrypted connection it wants a log-in."""
+        """As the proxy of an encrypted connection, require a log-in."""
         self.answer(407, b"", {"Proxy-Authenticate": "Basic"})
 
     def do_POST(self) -> None:
@@ -142,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def serve(self, served: Served) -> None:
-        """Range and If-Range as RFC 9110 has them."""
+        """Answer with the file, with Range and If-Range as in RFC 9110."""
         headers = {"Content-Type": served.content_type, "ETag": served.tag, **served.headers}
         wanted = self.headers.get("Range")
         fresh = self.headers.get("If-Range", served.tag) == served.tag
@@ -177,7 +177,7 @@ class Handler(BaseHTTPRequestHandler):
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Close in the middle; with a reset, which may destroy what was sent, or without."""
+        """Close the connection within an answer: with a reset, which may destroy data already sent, or without."""
         self.close_connection = True
         if self.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -197,7 +197,7 @@ def cut(after: int, *, reset: bool = False) -> Fault:
 
 
 def chunked(cut_after: int | None = None) -> Fault:
-    """Send the file in chunks without a length, as repository archives come; whole or broken off."""
+    """Send the file in chunks without a length, like archives of repositories; cut off after `cut_after` bytes."""
 
     def fault(handler: Handler) -> bool:
         body = handler.server.files[urlsplit(handler.path).path].body
@@ -220,7 +220,7 @@ def chunked(cut_after: int | None = None) -> Fault:
 
 
 def status(code: int, headers: dict[str, str] | None = None, body: bytes = b"no") -> Fault:
-    """Answer with a status."""
+    """Answer with a status code."""
 
     def fault(handler: Handler) -> bool:
         handler.answer(code, body, headers)
@@ -236,7 +236,7 @@ def html(title: str) -> Fault:
 
 
 def stall(seconds: float) -> Fault:
-    """Say nothing for a while, then hang up."""
+    """Send nothing for a while, then hang up."""
 
     def fault(handler: Handler) -> bool:
         time.sleep(seconds)
@@ -247,7 +247,7 @@ def stall(seconds: float) -> Fault:
 
 
 def short_body(announced: int, body: bytes) -> Fault:
-    """Announce more than is sent, and close properly."""
+    """Announce more bytes than are sent, and close the connection properly."""
 
     def fault(handler: Handler) -> bool:
         handler.answer(200, body, {"Content-Length": str(announced), "Content-Type": "application/zip"})
@@ -258,7 +258,7 @@ def short_body(announced: int, body: bytes) -> Fault:
 
 
 def cut_and(after: int, action: Callable[[], None]) -> Fault:
-    """Break the connection as `cut` does, having changed something on the server meanwhile."""
+    """Break the connection as `cut` does, and run `action`, which changes something on the server, just before."""
 
     def fault(handler: Handler) -> bool:
         handler.cut_after, handler.afterwards = after, action
@@ -269,7 +269,7 @@ def cut_and(after: int, action: Callable[[], None]) -> Fault:
 
 @contextmanager
 def running() -> Iterator[FaultServer]:
-    """A server for the length of a with block."""
+    """Run a server for the length of a with block."""
     server = FaultServer()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -1,8 +1,8 @@
-"""test_violence_model.py with a model that does what the videos' text says, for tests of all that surrounds the model.
+"""test_violence_model.py with a model that does what a video's text says, for tests of the code around the model.
 
-A "video" is a text: `0.9` is its P(violent); crash, killed, hang, no disk, bug and unreadable are what happens to its
-reader; `slow` takes longer than a video may be silent, but gives signs of life; `long` is ten minutes of which
-the third has a fight, told as it is judged.
+A "video" is a text file. A number such as `0.9` is its P(violent); crash, killed, hang, no disk, bug and unreadable are
+what happens to the process that reads it; `slow` takes longer than a video may be silent, but shows signs of life;
+`long` is ten minutes with a fight in the third, reported while it is judged.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verd
 from violence_detection.system import processes
 
 SILENCE_S = 1.5
-#: A file whose lines are the starts of the process and the files that it was asked to judge.
+#: The environment variable with the file to which the process adds a line when it starts, and one per file to judge.
 SEEN = "STAND_IN_SEEN"
-#: What happens on loading.
+#: The environment variable that says what happens when the model is loaded.
 LOADING = "STAND_IN_LOADING"
 
 

@@ -1,7 +1,7 @@
-"""A camera on the loopback that can be cut, and a model that sees nothing but brightness: for tests of what is between.
+"""A loopback camera that can be cut off, and a model that judges by brightness, for tests of the code between them.
 
-The stream is real (H.264 in MPEG-TS over TCP, by FFmpeg), and so are windows, threads and files; P(violent) of a window
-is the mean brightness of what a real model would see of it.
+The stream is real (H.264 in MPEG-TS over TCP, made by FFmpeg), and so are windows, threads and files. P(violent) of a
+window is the mean brightness of the pictures that a real model would see.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ BRIGHT, DARK = 235, 25
 
 
 def news(camera: str, kind: str, p_violent: float = 0.9, event_id: str = "") -> EventMessage:
-    """What is said of an event of a camera; of its first one, where no other is named."""
+    """Return a message about an event of a camera; about its first event, if `event_id` is not given."""
     told = EventNews(kind, event_id or f"{camera}-1", Event(1.0, 2.0, p_violent, 1.5))
     return EventMessage(camera, "rtsp://host/s", told, 0.5, True, Path("/a/picture.jpg"))
 
 
 def picture(brightness: int, width: int = 96, height: int = 64) -> np.ndarray:
-    """(H, W, 3) uint8."""
+    """Return a picture (H, W, 3), uint8, of uniform brightness."""
     return np.full((height, width, 3), brightness, np.uint8)
 
 
 class LoopbackCamera:
-    """Sends pictures at FPS to one viewer at a time, as bright as `brightness` says of the seconds since it began."""
+    """Sends pictures at FPS to one viewer at a time. `brightness`: of a picture, by the seconds since the beginning."""
 
     def __init__(self, brightness: Callable[[float], int], speed: float = 1.0):
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -60,13 +60,13 @@ class LoopbackCamera:
         self._thread.start()
 
     def cut(self, away_s: float) -> None:
-        """Break the connection, and be away for a while."""
+        """Break the connection, and accept none for `away_s` seconds."""
         self._on.clear()
         time.sleep(away_s)
         self._on.set()
 
     def close(self) -> None:
-        """End for good."""
+        """Stop the camera for good."""
         self._ending.set()
         self._on.clear()
         self._thread.join(3)
@@ -103,7 +103,7 @@ class LoopbackCamera:
 
 
 class BrightnessModel:
-    """P(violent) is brightness. `takes_s`: how long a window takes."""
+    """A model whose P(violent) is the brightness. `takes_s`: the time it takes to judge a window."""
 
     def __init__(self, window_s: float = 1.0, step_s: float = 0.5, takes_s: float = 0.0):
         self.window_s, self.step_s, self._takes_s = window_s, step_s, takes_s

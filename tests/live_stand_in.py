@@ -1,4 +1,4 @@
-"""test_violence_model.py with a model that sees nothing but brightness, for a test of all that surrounds the model."""
+"""test_violence_model.py with a model that judges by brightness, for a test of the code around the model."""
 
 from __future__ import annotations
 

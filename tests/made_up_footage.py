@@ -1,4 +1,4 @@
-"""Made-up clips as backbones see them: data sets with a look of their own, places in them, moments of each place."""
+"""Made-up features of clips: data sets with a look of their own, places in each data set, and moments in each place."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 
 CHANNELS = 160
-#: Standard deviations of what is common to a data set, to a place (a source) and to one clip, and of what fights share.
+#: Standard deviations of what a data set, a place (a source) and one clip have in common, and of what fights share.
 SET, PLACE, MOMENT, FIGHT = 1.0, 1.0, 0.8, 0.35
 
 
 def world(seed: int, sources: int = 150, sets: int = 3, most: int = 12) -> tuple[pd.DataFrame, np.ndarray]:
-    """Rows as a manifest's, and descriptors (n, CHANNELS) float32, not below zero, as after a ReLU.
+    """Make rows as in a manifest, and features (n, CHANNELS), float32, not below 0, as after a ReLU.
 
-    A source has 1 to `most` clips of both classes. Every fifth source is val.
+    A source has 1 to `most` clips, which may be of both classes. Every fifth source of a data set is val.
     """
     rng = np.random.default_rng(seed)
     looks = rng.normal(0, SET, (sets, CHANNELS))

@@ -1,4 +1,4 @@
-"""A real MQTT broker on the loopback, and somebody who listens to it."""
+"""A real MQTT broker on the loopback interface, a subscriber, and links to the broker that fail on command."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pytest
 
 @contextmanager
 def started(certificate: Path | None = None, lets_in: bool = True) -> Iterator[int]:
-    """A broker that lets everybody in, or nobody; yields its port.
+    """Run a broker that accepts everyone, or no one; yields its port.
 
-    `certificate`: a file with its own and the key, for TLS.
+    `certificate`: a file with its certificate and key, for TLS.
     """
     amqtt = pytest.importorskip("amqtt.broker")
     loop = asyncio.new_event_loop()
@@ -47,7 +47,7 @@ def started(certificate: Path | None = None, lets_in: bool = True) -> Iterator[i
 
 @contextmanager
 def subscribed(port: int, topics: str) -> Iterator[list[tuple[str, bytes]]]:
-    """Whatever is published, and what is retained."""
+    """Subscribe to topics. The list that is yielded receives each message (topic, payload), retained ones too."""
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion
 
@@ -66,7 +66,7 @@ def subscribed(port: int, topics: str) -> Iterator[list[tuple[str, bytes]]]:
 
 @contextmanager
 def reachable_at(port: int, broker: int) -> Iterator[None]:
-    """A broker that is there already, reachable at another port from now on."""
+    """Make the broker at the port `broker` reachable at another port as well, from now on."""
     with socket.create_server(("127.0.0.1", port)) as server:
 
         def serve() -> None:
@@ -84,9 +84,9 @@ def reachable_at(port: int, broker: int) -> Iterator[None]:
 
 
 class Link:
-    """The way to a broker that is there already: it can swallow what goes over it, as a lost link does, and break.
+    """A link to a running broker that can break, or swallow all data, as a lost connection does.
 
-    At a packet of more than `most_bytes` it breaks, as a broker does that takes none so large.
+    It breaks at a packet of more than `most_bytes`, like a broker that accepts none that large.
     """
 
     def __init__(self, broker: int, most_bytes: float = math.inf):
@@ -97,11 +97,11 @@ class Link:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def swallow(self) -> None:
-        """From now on nothing arrives, at either end."""
+        """From now on, let nothing arrive at either end."""
         self._swallows.set()
 
     def cut(self) -> None:
-        """Break, and let nobody in until `mend`."""
+        """Break the connections, and accept none until `mend` is called."""
         self.is_up = False
         for end in self._ends:
             with contextlib.suppress(OSError):
@@ -109,12 +109,12 @@ class Link:
         self._ends.clear()
 
     def mend(self) -> None:
-        """Be as at the beginning."""
+        """Work again as at the beginning."""
         self._swallows.clear()
         self.is_up = True
 
     def close(self) -> None:
-        """Be gone."""
+        """Break the connections and stop listening."""
         self.cut()
         self._server.close()
 
@@ -143,13 +143,13 @@ class Link:
 
 
 class _Packets:
-    """Knows where packets begin in what comes over a connection."""
+    """Finds the packets in the bytes of a connection."""
 
     def __init__(self) -> None:
         self._left_bytes, self._head = 0, b""
 
     def longest_bytes(self, data: bytes) -> int:
-        """The longest of the packets that begin in these bytes."""
+        """Return the length of the longest packet whose header ends in these bytes."""
         longest, at = 0, 0
         while at < len(data):
             if self._left_bytes:
@@ -174,7 +174,7 @@ def _copy(source: socket.socket, to: socket.socket) -> None:
 
 @contextmanager
 def silent() -> Iterator[int]:
-    """Lets one in, and then answers nothing. Yields its port."""
+    """Accept one client as a broker does, and then answer nothing. Yields the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         connections: list[socket.socket] = []
 

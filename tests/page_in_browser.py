@@ -1,4 +1,4 @@
-"""An installed Chromium for tests of pages, and what a page may not do in it."""
+"""An installed Chromium for tests of pages, and a script that finds elements which do not fit a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-#: Elements that reach beside the page and are not within something that scrolls by itself.
+#: Finds elements that reach beyond the page's sides and are not inside an element that scrolls by itself.
 BESIDE = """() => [...document.querySelectorAll("body *:not(svg *)")].filter(element => {
   for (let up = element.parentElement; up; up = up.parentElement)
     if (["auto", "scroll"].includes(getComputedStyle(up).overflowX)) return false;
@@ -20,7 +20,7 @@ BESIDE = """() => [...document.querySelectorAll("body *:not(svg *)")].filter(ele
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Chromium without a window."""
+    """Run Chromium without a window."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as started:

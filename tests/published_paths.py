@@ -1,8 +1,8 @@
-"""Paths of every data set of the catalogue as published, with the traps each is known for."""
+"""Paths of every data set in the catalogue as they are published, with the known traps of each."""
 
 from __future__ import annotations
 
-#: data set -> path below its root -> label (None: unlabelled)
+#: data set -> path below its root -> label (None: no label)
 PATHS: dict[str, dict[str, str | None]] = {
     "rwf_2000": {
         "train/Fight/-1l5631l3fg_0.avi": "fight",

@@ -1,4 +1,4 @@
-"""Published weights for tests that compare with them: those in the cache, fetched where that is asked for."""
+"""Published weights for tests that compare with them: from the cache, or fetched on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FETCH = "VIOLENCE_FETCH_WEIGHTS"
 
 
 def of(backbone: str) -> Path:
-    """The weights file of a backbone. Skips the test where it is not in the cache, and not to be fetched."""
+    """Return the weights file of a backbone. Skips the test if it is not in the cache and FETCH is not set."""
     source = registry.get(backbone).weights
     assert isinstance(source, IndexFile | NpmFiles)
     path = weights.cache_folder() / source.file_name

@@ -1,4 +1,4 @@
-"""A record of written files as a folder of many videos has, and how much of it is read."""
+"""A long record of written files, as of the outputs of many videos, and a count of the lines read from it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from violence_detection.system.own_files import RECORD_NAME
 
 
 def of_others(folder: Path, number: int) -> None:
-    """Have the record of a folder name files of other videos."""
+    """Write a record that names `number` files of other videos."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"key": str(n), "file": f"{n}.event001.mp4", "source": f"/v/{n}.mp4"} for n in range(number)]
     (folder / RECORD_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def counted(replace: Callable[[object, str, object], None]) -> list[bytes]:
-    """The lines of records that are read from now on. `replace`: that of pytest's monkeypatch."""
+    """Return a list that collects the lines of records read from now on. `replace`: setattr of pytest's monkeypatch."""
     read: list[bytes] = []
     journal_entries = storage.journal_entries
 

@@ -1,4 +1,4 @@
-"""Weights of I3D's names and shapes from seeds, for tests that need none of what it has learnt."""
+"""Random weights with the names and shapes of I3D's, from fixed seeds, for tests that need no trained weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PICTURES = "i3d_pictures"
 
 
 def weights() -> dict[str, np.ndarray]:
-    """Random arrays with the published names and shapes, each from a seed of its own."""
+    """Return random arrays with the published names and shapes, each from a seed of its own."""
     units = [("Conv3d_1a_7x7", 7, 3, 64), ("Conv3d_2b_1x1", 1, 64, 64), ("Conv3d_2c_3x3", 3, 64, 192)]
     channels = 192
     for name, (a, b0, b, c0, c, d) in i3d._MODULES.items():
@@ -50,14 +50,14 @@ def weights() -> dict[str, np.ndarray]:
 
 
 def write(path: Path) -> Path:
-    """A file of them, as the published one is."""
+    """Write the weights to a file like the published one."""
     path.write_bytes(pickle.dumps(weights()))
     return path
 
 
 @dataclass(frozen=True)
 class LocalWeights:
-    """Weights that are there, and no others."""
+    """Weights that are always there, in the file `path`."""
 
     path: Path
 
@@ -73,12 +73,12 @@ class LocalWeights:
 
 
 def shrink(put: Callable[[object, str, object], None]) -> None:
-    """Have I3D two narrow modules instead of nine: training it takes seconds. `put`: a monkeypatch's setattr."""
+    """Give I3D two narrow modules instead of nine: training it then takes seconds. `put`: a monkeypatch's setattr."""
     put(i3d, "_MODULES", dict.fromkeys(("Mixed_3b", "Mixed_5c"), (8, 4, 8, 4, 8, 8)))
 
 
 def install_pictures(put: Callable[[object, str, object], None], path: Path, side: int, frames: int) -> None:
-    """Have `i3d_pictures` give small pictures and start from the weights at `path`."""
+    """Let `i3d_pictures` output small pictures and start from the weights at `path`."""
     known = registry._load_networks()
     small = replace(
         known[PICTURES],
@@ -92,7 +92,7 @@ def install_pictures(put: Callable[[object, str, object], None], path: Path, sid
 
 @contextmanager
 def small_pictures(folder: Path, side: int, frames: int) -> Iterator[Path]:
-    """Meanwhile pictures and I3D are small; yields the file of the published weights, which is put into `folder`."""
+    """Make pictures and I3D small within the with block. Yields the file of the weights, written to `folder`."""
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch.setattr)
         path = write(folder / "i3d.ckpt")

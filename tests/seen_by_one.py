@@ -1,4 +1,4 @@
-"""All that one run of backbones sees of the windows of a file, for comparison with what training saw."""
+"""The pictures that one run of backbones sees of a file's windows, for comparison with what training saw."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def windows_of(
     size: int,
     config: ClipConfig,
 ) -> Iterator[dict[str, dict[str, np.ndarray]]]:
-    """For each window {variant: {stream: (T, S, S, 3) uint8}}."""
+    """Yield {variant: {stream: (T, S, S, 3) uint8}} for each window."""
     viewers = [window_pictures.Viewer(size, config)]
     for seen in window_pictures.of_file(path, info, windows, viewers, "id", variants):
         yield {variant: seen.pictures(0, variant) for variant in variants}

@@ -1,4 +1,4 @@
-"""Tiny real video files whose pictures are all different, and altered copies of them."""
+"""Tiny real video files with pictures that all differ, and altered copies of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 
 def frames(seed: int, n_frames: int = 24, width: int = 96, height: int = 64) -> list[np.ndarray]:
-    """Moving coarse noise, (height, width, 3) uint8 BGR; another seed is another picture."""
+    """Return frames of moving coarse noise, (height, width, 3) uint8 BGR, different for each seed."""
     rng = np.random.default_rng(seed)
-    field = rng.integers(0, 255, (8, 8 + n_frames, 3), np.uint8)  # drifts one cell in each frame
+    field = rng.integers(0, 255, (8, 8 + n_frames, 3), np.uint8)  # moves by whole cells from frame to frame
     steps = int(rng.integers(1, 3))
     return [
         cv2.resize(np.roll(field, -i * steps, axis=1)[:, :8], (width, height), interpolation=cv2.INTER_CUBIC)
@@ -29,7 +29,7 @@ def write(
     brightness: int = 0,
     mirrored: bool = False,
 ) -> Path:
-    """Write the frames of `seed` at 12 fps; other sizes and brightness make an altered copy of the same clip."""
+    """Write the frames of `seed` at 12 fps. Another size or brightness makes an altered copy of the same clip."""
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = {".avi": "XVID", ".mp4": "mp4v"}[path.suffix.lower()]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 12.0, (width, height))

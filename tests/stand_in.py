@@ -1,6 +1,6 @@
-"""A backbone for tests of what surrounds it: 16 x 16 images, four numbers each, no framework to import.
+"""A backbone for tests of the code around it: 16 x 16 images, four numbers for each, and no framework to import.
 
-As a script it extracts features, for tests that kill it: stand_in.py DATA_ROOT VARIANTS CLIP...
+As a script, it extracts features, for tests that kill it: stand_in.py DATA_ROOT VARIANTS CLIP...
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from violence_detection.video import augment
 NAME = "stand_in"
 SIZE = 16
 STUCK = "STAND_IN_STUCK"
-_CALLS_BEFORE_STUCK = 5  # of the eight that a clip of four variants and two streams takes
+_CALLS_BEFORE_STUCK = 5  # of the eight calls for a clip with four variants and two streams
 _FILM_FRAMES = 16
 CONFIG = FeatureConfig(backbone=(NAME,), frames=5, window_s=2.0)
 
 
 def features_of(images: np.ndarray) -> np.ndarray:
-    """(T, 16, 16, 3) uint8 to (T, 4) float32: two moments, and two sums that depend on place and colour."""
+    """Return features (T, 4), float32, of images (T, 16, 16, 3), uint8: two moments, two sums by place and colour."""
     assert images.shape == (CONFIG.frames, SIZE, SIZE, 3)
     assert images.dtype == np.uint8
     flat = images.reshape(len(images), -1).astype(np.float32)
@@ -56,7 +56,7 @@ class ThisFile:
 def install(
     put: Callable[[object, str, object], None] = setattr, runner: engines.Runner = features_of
 ) -> None:
-    """Make it a backbone that `extract` runs. `put` is setattr, or a monkeypatch's."""
+    """Register the stand-in as a backbone that `extract` runs. `put`: setattr, or a monkeypatch's."""
     known = registry._load_networks()
     put(
         registry,
@@ -68,13 +68,13 @@ def install(
 
 
 def steps_of(images: np.ndarray) -> np.ndarray:
-    """(16, 16, 16, 3) uint8 frames to (2, 1) float32: the mean of each eight frames, as a video backbone has it."""
+    """Return features (2, 1), float32, of frames (16, 16, 16, 3), uint8, as a video backbone: means of eight frames."""
     assert images.shape == (16, SIZE, SIZE, 3)
     return images.reshape(2, -1).mean(axis=1, dtype=np.float32)[:, None]
 
 
 def install_film(put: Callable[[object, str, object], None]) -> FeatureConfig:
-    """Install a video backbone, `film`, beside the image backbone; the settings with both."""
+    """Install a video backbone, `film`, beside the image backbone. Returns the settings with both."""
     install(put)
     sampling = registry.BackboneSampling(_FILM_FRAMES, True, _FILM_FRAMES // 2, ("rgb",))
     registry.register(
@@ -92,9 +92,9 @@ def install_film(put: Callable[[object, str, object], None]) -> FeatureConfig:
 
 
 def install_twins(put: Callable[[object, str, object], None]) -> tuple[FeatureConfig, list[str]]:
-    """Install two backbones with one trunk; the settings with both, and what the engine was asked to run, clip by clip.
+    """Install two backbones with one trunk: the first outputs the features, the second twice the features.
 
-    The first gives the features, the second their doubles.
+    Returns the settings with both, and a list of what the engine was asked to run, clip by clip.
     """
     install(put)
     trunk = registry.Trunk("twins", lambda path, names: None)
@@ -119,9 +119,9 @@ def install_twins(put: Callable[[object, str, object], None]) -> tuple[FeatureCo
 
 
 def install_slow() -> None:
-    """The same at a rate that leaves time for something to die meanwhile.
+    """Install the stand-in with a delay, which leaves time to kill a process while it works.
 
-    Where the environment names a file as STUCK, the process comes to a halt in the middle of a clip, and says so there.
+    If the environment variable STUCK names a file, the process stops in the middle of a clip and creates that file.
     """
     calls = itertools.count(1)
     stuck = os.environ.get(STUCK)
@@ -137,13 +137,13 @@ def install_slow() -> None:
 
 
 def wanted(paths: Sequence[Path], variants: int) -> list[extract.WantedClip]:
-    """Clips named as their files, each with so many training variants."""
+    """Return the clips to extract, named after their files, each with `variants` training variants."""
     names = augment.variant_names("v", variants)
     return [extract.WantedClip(path.stem, path, names) for path in sorted(paths)]
 
 
 def write_features(data_root: Path, variants: int, paths: Sequence[Path]) -> None:
-    """Extract in a process of its own, which may be killed."""
+    """Extract the features; meant for a separate process, which may be killed."""
     install()
     extract.ensure(wanted(paths, variants), CONFIG, ExtractConfig(data_root=data_root, workers=2))
 

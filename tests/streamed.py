@@ -1,7 +1,7 @@
-"""A video file sent over the loopback as a camera or a recorder would, or written bit by bit.
+"""A video file sent over the loopback interface as by a camera or a recorder, or written bit by bit.
 
-As a script it pushes one to whoever listens for RTSP: streamed.py VIDEO URL. In one process with its reader FFmpeg's
-greeting would wait for itself.
+As a script, it pushes a video to a program that listens for RTSP: streamed.py VIDEO URL. In the same process as its
+reader, FFmpeg's handshake would wait for itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import timed_videos
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port on which no one listens."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
@@ -35,7 +35,7 @@ def free_port() -> int:
 def remux(
     path: Path, to: str | BinaryIO, kind: str = "mpegts", options: dict[str, str] | None = None
 ) -> None:
-    """The video's packets as they are, as an MPEG transport stream or what else FFmpeg makes."""
+    """Copy the video's packets unchanged into an MPEG transport stream, or into another format of FFmpeg's."""
     with av.open(str(path)) as source, av.open(to, "w", format=kind, options=options or {}) as sink:
         (track,) = source.streams.video
         out = sink.add_stream_from_template(track)
@@ -47,7 +47,7 @@ def remux(
 
 
 def of_two_recorders(folder: Path) -> tuple[Path, Path]:
-    """40 s, and the next 40 s in a track of another number: each is longer than what FFmpeg looks at first."""
+    """Write 40 s, and the next 40 s with another track number. Each is longer than what FFmpeg examines at first."""
     parts = []
     for number, begins_s in ((256, 0), (336, 40)):
         whole = timed_videos.write(folder / f"{number}.mp4", timed_videos.evenly(1000, 25, start_s=begins_s))
@@ -58,7 +58,7 @@ def of_two_recorders(folder: Path) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def over_tcp(path: Path) -> Iterator[str]:
-    """The address at which FFmpeg's muxer sends it, as fast as it is read, to one reader."""
+    """Send the video by FFmpeg's muxer to one reader, as fast as it reads. Yields the address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def send() -> None:
@@ -74,7 +74,7 @@ def over_tcp(path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def begun_again(path: Path, pause_s: float) -> Iterator[str]:
-    """The address at which it is sent twice over one connection, with a pause between, as by one started anew."""
+    """Send the video twice over one connection with a pause, like a recorder that restarts. Yields the address."""
 
     def send(connection: socket.socket) -> None:
         with connection.makefile("wb") as sink:
@@ -89,7 +89,7 @@ def begun_again(path: Path, pause_s: float) -> Iterator[str]:
 
 @contextlib.contextmanager
 def playlist(path: Path, folder: Path, name: str, after_s: float) -> Iterator[str]:
-    """The address of an HLS playlist of segments of a second or so, of which the last ones come so much later."""
+    """Serve an HLS playlist of segments of about 1 s, the last of which is listed `after_s` later; yields its URL."""
     remux(path, str(folder / "all.m3u8"), "hls", {"hls_time": "1", "hls_list_size": "0"})
     whole = (folder / "all.m3u8").read_text()
     lines = whole.splitlines(keepends=True)
@@ -122,9 +122,9 @@ def playlist(path: Path, folder: Path, name: str, after_s: float) -> Iterator[st
 
 @contextlib.contextmanager
 def playlist_that_goes_on(parts: Sequence[Path], folder: Path, after_s: float) -> Iterator[str]:
-    """The address of an HLS playlist of the first file's segments, to which those of the second come so much later.
+    """Serve an HLS playlist of the first file's segments, to which the second file's are added after `after_s` seconds.
 
-    The tracks of the second file's segments have other numbers.
+    The tracks in the second file's segments have other numbers. Yields the address.
     """
     lines: list[str] = []
     lists = []
@@ -153,7 +153,7 @@ def playlist_that_goes_on(parts: Sequence[Path], folder: Path, after_s: float) -
 
 @contextlib.contextmanager
 def served(folder: Path, asked: list[str]) -> Iterator[str]:
-    """The address of a folder's files over HTTP. `asked`: the names of those that were asked for, in order."""
+    """Serve a folder's files over HTTP. `asked` receives the names of the requested files. Yields the address."""
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -172,7 +172,7 @@ def served(folder: Path, asked: list[str]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def growing(path: Path, into: Path, pieces: int = 20, every_s: float = 0.02) -> Iterator[Path]:
-    """The same bytes, written piece by piece."""
+    """Write the bytes of the file to `into` piece by piece. Yields `into` while it grows."""
     data = path.read_bytes()
     step = -(-len(data) // pieces)
 
@@ -190,7 +190,7 @@ def growing(path: Path, into: Path, pieces: int = 20, every_s: float = 0.02) -> 
 
 @contextlib.contextmanager
 def server_that_says(*pieces: bytes) -> Iterator[int]:
-    """Its port: a server that sends these bytes to whoever connects, and then nothing more."""
+    """Run a server that sends these bytes to whoever connects, and then nothing more. Yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         held: list[socket.socket] = []
 
@@ -210,7 +210,7 @@ def server_that_says(*pieces: bytes) -> Iterator[int]:
 
 @contextlib.contextmanager
 def endless(begins: bytes, goes_on: bytes, every_s: float) -> Iterator[int]:
-    """The port of a server that answers so, and then goes on without end."""
+    """Run a server that answers with `begins`, and then sends `goes_on` again and again. Yields its port."""
 
     def send(connection: socket.socket) -> None:
         connection.recv(10_000)
@@ -224,7 +224,7 @@ def endless(begins: bytes, goes_on: bytes, every_s: float) -> Iterator[int]:
 
 
 def one_after_another(paths: Sequence[Path]) -> contextlib.AbstractContextManager[str]:
-    """The address at which the files' bytes are sent over one connection."""
+    """Send the bytes of the files over one connection. Yields the address."""
 
     def send(connection: socket.socket) -> None:
         for path in paths:
@@ -234,7 +234,7 @@ def one_after_another(paths: Sequence[Path]) -> contextlib.AbstractContextManage
 
 
 class Sending:
-    """A connection as a file that FFmpeg writes to."""
+    """A connection as a file that FFmpeg can write to."""
 
     def __init__(self, connection: socket.socket):
         self._connection = connection
@@ -246,7 +246,7 @@ class Sending:
 
 @contextlib.contextmanager
 def _camera(send: Callable[[socket.socket], None], scheme: str = "tcp") -> Iterator[str]:
-    """The address of a server that does this with each connection, in threads, until the reader is gone."""
+    """Run a server that calls `send` with each connection, in a thread, until the reader leaves. Yields the address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer(connection: socket.socket) -> None:
@@ -284,7 +284,7 @@ def _pictures(encoder: av.VideoCodecContext, count: int) -> list[bytes]:
 
 
 def _at_rate(rate: int) -> Iterator[int]:
-    """Numbers, so many a second, for longer than any test should take."""
+    """Yield the numbers from 0, `rate` a second, for 30 s, which is longer than any test should take."""
     began_s = time.monotonic()
     for number in range(30 * rate):
         time.sleep(max(began_s + number / rate - time.monotonic(), 0))
@@ -292,7 +292,7 @@ def _at_rate(rate: int) -> Iterator[int]:
 
 
 def raw_h264(rate: int, connections: list[int]) -> contextlib.AbstractContextManager[str]:
-    """Pictures without any container, without end, as a Raspberry Pi sends them. `connections[0]` counts."""
+    """Send H.264 pictures without container and end, as a Raspberry Pi does. `connections[0]` counts connections."""
     packets = _pictures(_encoder("libx264", rate, "yuv420p"), 50)
 
     def send(connection: socket.socket) -> None:
@@ -304,7 +304,7 @@ def raw_h264(rate: int, connections: list[int]) -> contextlib.AbstractContextMan
 
 
 def webcam(rate: int, connections: list[int]) -> contextlib.AbstractContextManager[str]:
-    """JPEG pictures over HTTP without end. `connections[0]` counts."""
+    """Send JPEG pictures over HTTP without end. `connections[0]` counts connections."""
     jpegs = _pictures(_encoder("mjpeg", rate, "yuvj420p"), 50)
 
     def send(connection: socket.socket) -> None:
@@ -320,7 +320,7 @@ def webcam(rate: int, connections: list[int]) -> contextlib.AbstractContextManag
 
 
 def snapshot(asked: list[int]) -> contextlib.AbstractContextManager[str]:
-    """One JPEG picture over HTTP. `asked[0]` counts."""
+    """Send one JPEG picture over HTTP. `asked[0]` counts connections."""
     (jpeg,) = _pictures(_encoder("mjpeg", 25, "yuvj420p"), 1)
 
     def send(connection: socket.socket) -> None:
@@ -333,7 +333,7 @@ def snapshot(asked: list[int]) -> contextlib.AbstractContextManager[str]:
 
 
 def refusing(asked: list[int]) -> contextlib.AbstractContextManager[str]:
-    """A camera over HTTP that takes no user and password. `asked[0]` counts connections."""
+    """Be a camera over HTTP that accepts no user and password. `asked[0]` counts connections."""
 
     def send(connection: socket.socket) -> None:
         asked[0] += 1
@@ -346,10 +346,10 @@ def refusing(asked: list[int]) -> contextlib.AbstractContextManager[str]:
 
 
 def sound_that_goes_on(pictures: int) -> contextlib.AbstractContextManager[str]:
-    """An MPEG transport stream with so many pictures, 20 a second, and sound, which goes on without end."""
+    """Send an MPEG transport stream with `pictures` pictures, 20 a second, and with sound that goes on without end."""
 
     def send(connection: socket.socket) -> None:
-        # else the sound is held back until there are pictures of its time
+        # otherwise, the muxer holds the sound back until there are pictures of the same time
         options = {"flush_packets": "1", "max_interleave_delta": "100000"}
         with av.open(Sending(connection), "w", format="mpegts", options=options) as out:
             video = _video_at_20(out)
@@ -363,7 +363,7 @@ def sound_that_goes_on(pictures: int) -> contextlib.AbstractContextManager[str]:
 
 
 def with_sound_added(pictures: int) -> contextlib.AbstractContextManager[str]:
-    """An MPEG transport stream of so many pictures, 20 a second, and then endless sound and pictures in new tracks."""
+    """Send an MPEG transport stream: `pictures` pictures at 20 fps, then endless sound and pictures in new tracks."""
 
     def send(connection: socket.socket) -> None:
         numbers = _at_rate(20)
@@ -389,23 +389,23 @@ def _video_at_20(out: av.container.OutputContainer) -> av.VideoStream:
 
 
 def _picture(number: int) -> av.VideoFrame:
-    """Frame `number` of 20 a second."""
+    """Return frame `number` of a video with 20 frames a second."""
     picture = av.VideoFrame.from_ndarray(numbered_videos.frame(number), format="bgr24")
     picture.pts, picture.time_base = number, Fraction(1, 20)
     return picture
 
 
 def _silence(number: int) -> av.AudioFrame:
-    """The sound of frame `number`, 16,000 samples a second."""
+    """Return the sound during frame `number`, silence at 16,000 samples a second."""
     heard = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
     heard.sample_rate, heard.pts, heard.time_base = 16_000, number * 800, Fraction(1, 16_000)
     return heard
 
 
 def pictures_that_do_not_decode(pictures: int) -> contextlib.AbstractContextManager[str]:
-    """An MPEG transport stream of 20 pictures a second, of which only the first ones are any."""
+    """Send an MPEG transport stream of 20 pictures a second, of which only the first `pictures` can be decoded."""
     packets = _pictures(_encoder("libx264", 20, "yuv420p"), pictures)
-    of_no_parameters = b"\0\0\0\1\x41\x98\x3f" + b"\xff" * 50  # a slice whose picture parameters never came
+    of_no_parameters = b"\0\0\0\1\x41\x98\x3f" + b"\xff" * 50  # its picture parameters were never sent
 
     def send(connection: socket.socket) -> None:
         with av.open(Sending(connection), "w", format="mpegts", options={"flush_packets": "1"}) as out:
@@ -422,7 +422,7 @@ def pictures_that_do_not_decode(pictures: int) -> contextlib.AbstractContextMana
 
 
 def push_by_rtsp(path: Path, url: str) -> None:
-    """Come to a reader that listens (ANNOUNCE and RECORD), as soon as it does."""
+    """Push the video to a reader that listens for RTSP (ANNOUNCE and RECORD), as soon as it listens."""
     for _ in range(100):
         with contextlib.suppress(av.ConnectionRefusedError):
             return remux(path, url, "rtsp", {"rtsp_transport": "tcp"})

@@ -1,4 +1,4 @@
-"""Small made-up feature sets whose classes a head can learn in seconds, for tests of training."""
+"""Small made-up features whose classes a head learns in seconds, for tests of training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STREAMS = ("rgb", "motion")
 
 
 def samples(count: int, seed: int, variants: int = 2, streams: Sequence[str] = STREAMS) -> Samples:
-    """Fights differ from non-fights in the first channels of each stream."""
+    """Make features of clips. Fights differ from non-fights in the first four channels of each stream."""
     rng = np.random.default_rng(seed)
     labels = (np.arange(count) % 2).astype(np.float32)
     inputs = {}
@@ -51,7 +51,7 @@ def samples(count: int, seed: int, variants: int = 2, streams: Sequence[str] = S
 
 
 def data(streams: Sequence[str] = STREAMS) -> Data:
-    """One stream will do for most: each adds to the tracing of steps, which is what training takes here."""
+    """Make the data of a training. For most tests one stream is enough; each adds to the tracing of steps."""
     record = {"backbone": "efficientnet_lite0", "weights_sha256": "0" * 64}
     return Data(
         train=samples(70, 1, 2, streams),
@@ -66,7 +66,7 @@ def data(streams: Sequence[str] = STREAMS) -> Data:
 
 
 def train_once(folder: Path, architecture: str = "gru", config: TrainConfig = TRAIN) -> None:
-    """Train in this process, from scratch or going on; what the kill tests run in a process of its own."""
+    """Train in this process, from the beginning or continuing. Tests that kill it run it in a separate process."""
     from violence_detection.training import devices, trainer
 
     strategy = devices.set_up(config)
@@ -82,7 +82,7 @@ def train_on_clips(
     architecture: str = "average",
     config: TrainConfig = TRAIN,
 ) -> None:
-    """Combine the clips in `root`/raw, a folder a data set, and train on what the stand-in backbone sees of them."""
+    """Combine the clips in `root`/raw, one folder per data set, and train on the stand-in features of them."""
     import stand_in
     import tensorflow as tf
 
@@ -98,9 +98,9 @@ def train_on_clips(
 
 
 def pool(root: Path, count: int = 96) -> Pool:
-    """A pool of made-up clips with two variants and a test-time view on disk; the last quarter is val.
+    """Make a pool of clips, with two variants and a test-time view on disk; the last quarter is val.
 
-    What is on the disk already, by another test of the same folder, stays.
+    Features that another test has already written to the same folder are kept.
     """
     made = samples(count, 7, 3)
     rows = made.rows.assign(split=["train" if i < count * 3 // 4 else "val" for i in range(count)])
@@ -115,7 +115,7 @@ def pool(root: Path, count: int = 96) -> Pool:
 
 
 def damage_unseen(store: FeatureStore, clip_id: str) -> Path:
-    """Damage an entry of the cache so that it counts as verified still, and only its reader meets it."""
+    """Damage an entry of the cache so that it still counts as verified, and only reading it reveals the damage."""
     store.index.save()
     path = store.path(clip_id)
     content, stamp = bytearray(path.read_bytes()), path.stat()
@@ -130,7 +130,7 @@ def settings(config: TrainConfig = TRAIN) -> Settings:
 
 
 def jobs(features: Path, output: Path) -> list[TrainingJob]:
-    """Two small members on made-up clips; the features are written once."""
+    """Return the jobs of two small members on made-up clips, whose features are written once."""
     made = pool(features)
     fold = folds.official(made.frame, {"a", "b"}, 0.2, 0)
     short = dataclasses.replace(TRAIN, epochs=4)
@@ -138,7 +138,7 @@ def jobs(features: Path, output: Path) -> list[TrainingJob]:
 
 
 def train_jobs(features: Path, output: Path) -> None:
-    """Train them one after another as the script does; run in a process of its own."""
+    """Train the two members one after another as the script does; meant for a separate process."""
     from violence_detection.training import devices
 
     member_jobs.fix_threads()

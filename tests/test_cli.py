@@ -1,4 +1,4 @@
-"""What every script shares: flags from defaults, where output goes, exit codes."""
+"""What all scripts have in common: flags made from settings, where output goes, exit codes."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_an_empty_value_that_is_the_default_is_taken_and_an_empty_path_is_none(
 
 @pytest.mark.parametrize("script", ["train_ensemble_models.py", "runpod_train_ultimate.py"])
 def test_no_flag_of_a_script_takes_an_empty_value_in_silence(script: str) -> None:
-    """As of `--early-exit "$MEMBER"` with a variable that is not set."""
+    """`--early-exit "$MEMBER"` passes an empty value if the variable is not set."""
     told = "import argparse, runpy, sys; argparse.ArgumentParser.parse_args = lambda p, argv=None: "
     told += "sys.exit(str([a.option_strings for a in p._actions if a.option_strings and a.default == '']))"
     code = f"{told}; sys.argv = [{script!r}]; runpy.run_path({script!r}, run_name='__main__')"
@@ -239,7 +239,7 @@ def test_a_disk_that_cannot_be_written_is_the_users_to_mend() -> None:
 
 
 def test_the_folder_of_a_real_full_disk_is_named(tmp_path: Path) -> None:
-    """On a disk of its own, of one page; in a user namespace, which some machines do not give."""
+    """The disk is a file system of one page, mounted in a user namespace, which some machines do not allow."""
     room = "mount -t tmpfs -o size=4096 none ."
     if subprocess.run(["unshare", "-rm", "sh", "-c", room], cwd=tmp_path, check=False).returncode:
         pytest.skip("no file system can be mounted here")
@@ -331,7 +331,7 @@ def test_a_stderr_that_nobody_reads_changes_nothing(redirected: str, body: str, 
 
 
 def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path: Path) -> None:
-    """What other libraries and commands write to number 2 would stand in it."""
+    """A file opened while stderr is closed would get number 2, and with it all that other programs write to stderr."""
     body = f"import subprocess\nwith open({str(tmp_path / 'own')!r}, 'w'):\n"
     body += "    subprocess.run(['echo', 'a word'], stdout=2, check=True)\nreturn 0"
     program = _SCRIPT % {"log_name": None, "body": body.replace("\n", "\n    ")}

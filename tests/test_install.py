@@ -1,4 +1,4 @@
-"""`pip install .` gives all that the README's Python lines need, run in another folder as they stand there."""
+"""`pip install .` installs all that the README's Python lines need; they are run unchanged in another folder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = Path(__file__).parent / "fixtures" / "made_by_d191a31.tar.xz"
 
 
-#: A member of a shipped model.
+#: A made-up member of a shipped model, whose files are empty.
 _PLANTED = "violence_detection/models/shipped_models/planted/gru"
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as pip installs it from a copy of the repository; what it needs is there already.
+    """The package, installed by pip from a copy of the repository without its dependencies, which are there already.
 
-    It has been installed from there before.
+    The copy contains what an earlier installation left in build/.
     """
     pytest.importorskip("setuptools")
     source = tmp_path_factory.mktemp("source") / "repository"
@@ -36,7 +36,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     planted.mkdir(parents=True)
     for name in ("best_model.safetensors", "config.json"):
         (planted / name).touch()
-    left = source / "build/lib/violence_detection/gone.py"  # by the wheel of an earlier version
+    left = source / "build/lib/violence_detection/gone.py"  # left by the wheel of an earlier version
     left.parent.mkdir(parents=True)
     left.touch()
     target = tmp_path_factory.mktemp("installed")
@@ -72,7 +72,7 @@ def test_all_files_of_the_package_are_installed(installed: Path) -> None:
 
 
 def test_no_keras_is_admitted_that_may_run_code_while_it_loads_a_model() -> None:
-    """CVE-2025-1550, -8747, -9905, -9906 and -12060: mended in 3.9.0, 3.11.0, 3.11.3 and 3.12.0."""
+    """CVE-2025-1550, -8747, -9905, -9906 and -12060: fixed in 3.9.0, 3.11.0, 3.11.3 and 3.12.0."""
     requirements = pytest.importorskip("packaging.requirements")
     (line,) = re.findall(r"^keras[<>=~!].*", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     admitted = requirements.Requirement(line).specifier

@@ -1,4 +1,4 @@
-"""The Makefile's commands: what they hand to the scripts, in folders of any name."""
+"""The Makefile's commands: what they pass to the scripts, for folders of any name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-#: In place of Python: notes the words that it is given, a line a call.
+#: Replaces Python: records the arguments that it gets, one per line.
 _STUB = """#!/bin/sh
 for word in "$@"; do printf '%s\\n' "$word"; done >> "$0.words"
 printf -- '---\\n' >> "$0.words"
@@ -19,7 +19,7 @@ printf -- '---\\n' >> "$0.words"
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A checkout with its environment installed."""
+    """A checkout whose environment counts as installed."""
     if shutil.which("make") is None:
         pytest.skip("no make")
     shutil.copy(ROOT / "requirements.txt", tmp_path)
@@ -32,7 +32,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def _made(work: Path, *arguments: str) -> list[list[str]]:
-    """The words of each call of Python."""
+    """Run make, and return the arguments of each call of Python."""
     done = subprocess.run(
         ["make", "PY=./stub", *arguments], cwd=work, capture_output=True, text=True, check=False
     )
@@ -42,7 +42,7 @@ def _made(work: Path, *arguments: str) -> list[list[str]]:
 
 
 def _dry(work: Path, *arguments: str) -> str:
-    """What a target would run."""
+    """Return the commands that a target would run."""
     done = subprocess.run(["make", "-n", *arguments], cwd=work, capture_output=True, text=True, check=True)
     return done.stdout
 
@@ -51,7 +51,7 @@ def _dry(work: Path, *arguments: str) -> str:
 def test_the_environment_of_a_machine_with_a_gpu_has_the_cuda_libraries(
     work: Path, device: str, times: int
 ) -> None:
-    """A container may have the fourth of its machine alone."""
+    """A container may have only the fourth GPU of its machine."""
     (work / ".venv/.installed").unlink()
     (work / "dev").mkdir()
     (work / "dev" / device).touch()
@@ -61,7 +61,7 @@ def test_the_environment_of_a_machine_with_a_gpu_has_the_cuda_libraries(
 def test_an_environment_that_was_left_without_pip_is_made_again(work: Path) -> None:
     (work / ".venv/.installed").unlink()
     (work / ".venv/bin").mkdir()
-    python = work / ".venv/bin/python"  # as venv leaves it where the system has no ensurepip
+    python = work / ".venv/bin/python"  # as venv leaves it on a system without ensurepip
     python.write_text('#!/bin/sh\ntest -e "$(dirname "$0")/pip"\n')
     python.chmod(0o755)
     maker = work / "python"
@@ -75,7 +75,7 @@ def test_an_environment_that_was_left_without_pip_is_made_again(work: Path) -> N
 def test_the_python_of_an_environment_that_is_there_counts_and_no_other(
     work: Path, version: str, taken: bool
 ) -> None:
-    """An IDE had made it; pip found no TensorFlow for it."""
+    """An environment made by an IDE once had another Python, for which pip found no TensorFlow."""
     (work / ".venv/.installed").unlink()
     (work / ".venv/bin").mkdir()
     python = work / ".venv/bin/python"

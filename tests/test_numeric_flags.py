@@ -1,4 +1,4 @@
-"""Every numeric flag of every script works or is refused, by name and before any work, whatever number it is given."""
+"""Every numeric flag of every script accepts a number, or refuses it by the flag's name before any work begins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from violence_detection.system.settings import BaseConfig, Limits, option
 from violence_detection.training import model_record
 from violence_detection.training.config import HeadConfig, TrainConfig
 
-#: What each script is given beside the flag: nothing is there to work on, so that a run ends in the user's hands.
+#: The arguments that each script gets besides the flag. They name no data, so a run ends with an error for the user.
 GIVEN: dict[str, list[str]] = {
     "download_all_violence_datasets": ["--data-root=nothing", "--verify"],
     "find_all_datasets": ["--data-root=nothing"],
@@ -30,7 +30,7 @@ GIVEN: dict[str, list[str]] = {
     "test_ensemble": ["--data=nothing"],
     "test_violence_model": ["nothing.mp4"],
 }
-#: Seeds that are only hashed: any number is one.
+#: Seeds that are only hashed: any whole number is accepted.
 ANY_NUMBER = {("runpod_train_ultimate", "--augment-seed"), ("train_ensemble_models", "--augment-seed"),
               ("combine_all_datasets", "--seed")}  # fmt: skip
 NEVER = ("nan", "inf", "-inf", "-1", "-0.5", "1e300", str(10**15))
@@ -46,7 +46,7 @@ def _main(script: str) -> Callable[[list[str]], int]:
 
 
 def _numeric(script: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, argparse.Action]:
-    """The flags of the script that take numbers, by the parser that its main makes."""
+    """Return the flags of the script that take numbers, read from the parser that its main function makes."""
 
     def no_parsing(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
         raise _Parser(parser)
@@ -60,7 +60,7 @@ def _numeric(script: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, argparse
 
 
 def _takes_numbers(action: argparse.Action) -> bool:
-    """Whether it makes a number of a text, or names a limit for one."""
+    """Return whether the flag converts its text to a number, or refuses "1" as out of its limits."""
     if not callable(action.type):
         return False
     try:
@@ -168,7 +168,7 @@ def test_patience_is_refused_where_the_last_epoch_is_kept(tmp_path: Path, task: 
     given = [f"--data-root={tmp_path}", f"--log-dir={tmp_path}", f"--output={tmp_path / 'model'}", *task]
     with pytest.raises(UserError, match="--patience would do nothing: with --keep last"):
         _main("runpod_train_ultimate")([*given, "--keep=last", "--patience=50"])
-    if "--check" not in task:  # which names what it lacks, and goes on
+    if "--check" not in task:  # --check reports all that is missing instead
         with pytest.raises(UserError, match="no manifest"):
             _main("runpod_train_ultimate")([*given, "--keep=last"])
 
@@ -225,7 +225,7 @@ def test_whoever_makes_a_config_is_held_to_its_limits_too() -> None:
 
 
 def test_what_a_flag_takes_a_record_of_the_model_may_hold() -> None:
-    """Else a model would be trained for hours and then be read by none of the later steps."""
+    """A flag that accepts more than a record may contain would have a model trained for hours, and then refused."""
     tables: list[tuple[type[BaseConfig], Mapping[str, tuple[type, float, float]]]] = [
         (FeatureConfig, model_record._FEATURES),
         (HeadConfig, model_record._HEAD),

@@ -1,4 +1,4 @@
-"""What benchmarks tell of memory: that of the process measured, not of the one that starts it."""
+"""The memory that benchmarks report is that of the measured process, not of the process that starts it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TAKES = "import sys; taken = b'x' * (int(sys.argv[1]) << 20); print('done')"
 
 @pytest.fixture(autouse=True)
 def _large_parent() -> None:
-    """This process has had 400 MB once."""
+    """Let this process have used 400 MB at some time, which its children must not report as theirs."""
     assert np.ones(400 << 20, np.uint8).all()
 
 

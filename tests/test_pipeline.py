@@ -1,4 +1,4 @@
-"""The whole way on generated sample clips: every script, in order, as the README has it."""
+"""The whole pipeline on generated sample clips: every script, in the order of the README."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SMALL = (
 
 @dataclass
 class Way:
-    """A working folder, and what each script said on stdout, and on stderr."""
+    """A working folder, and what each script wrote to stdout and to stderr."""
 
     folder: Path
     said: dict[str, Any]
     log: dict[str, str] = field(default_factory=dict)
 
     def goes(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
-        """Run a script as its user does, from the start of Python to its end."""
+        """Run a script as its user does, from the start of Python to its end, and record its output."""
         command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, arguments)]
         done = subprocess.run(
             command, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
@@ -46,7 +46,7 @@ class Way:
         return self.said[name]
 
     def script(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
-        """Run it once more, with other arguments."""
+        """Run a script again with other arguments, without recording its output."""
         return _said(warm_start.run(ROOT / f"{name}.py", *arguments, cwd=self.folder), codes)
 
 
@@ -58,7 +58,7 @@ def _said(done: subprocess.CompletedProcess[str], codes: tuple[int, ...]) -> Any
 
 @pytest.fixture(scope="module", autouse=True)
 def networks_are_kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """As with users: what one script has converted, the next one reads."""
+    """Keep converted networks from one script to the next, as on a user's machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIOLENCE_NETWORK_CACHE", str(tmp_path_factory.mktemp("networks")))
         yield
@@ -66,7 +66,7 @@ def networks_are_kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(scope="module")
 def combined(tmp_path_factory: pytest.TempPathFactory) -> Way:
-    """As far as the combined data set."""
+    """The pipeline up to the combined data set."""
     folder = tmp_path_factory.mktemp("way")
     samples.render_samples(folder / "data", sources=12, clips_per_source=3, seed=3)
     way = Way(folder, {})
@@ -77,14 +77,14 @@ def combined(tmp_path_factory: pytest.TempPathFactory) -> Way:
 
 @pytest.fixture(scope="module")
 def single(combined: Way) -> Way:
-    """As far as the features and one model."""
+    """The pipeline up to the features and one model."""
     combined.goes("runpod_train_ultimate", "--data-root", "data", *SMALL, "--log-dir", combined.folder)
     return combined
 
 
 @pytest.fixture(scope="module")
 def trained(single: Way) -> Way:
-    """As far as the ensemble."""
+    """The pipeline up to the ensemble."""
     single.goes(
         "train_ensemble_models", "--data-root", "data", *SMALL, "--show-val", "--log-dir", single.folder
     )
@@ -93,7 +93,7 @@ def trained(single: Way) -> Way:
 
 @pytest.fixture(scope="module")
 def way(trained: Way) -> Way:
-    """To its end: the ensemble evaluated, and the clips judged as strangers' videos."""
+    """The whole pipeline: the ensemble is evaluated, and the clips are judged like unknown videos."""
     trained.goes(
         "test_ensemble", "--models", "./models_ensemble/", "--data", "data/combined_all/val/", "--output", "r"
     )
@@ -194,7 +194,7 @@ def test_a_clip_is_judged_as_it_was_evaluated(way: Way) -> None:
     assert len(judged) == len(evaluated)
     for video in judged:
         path = Path(video["path"]).relative_to("data/combined_all").as_posix()
-        assert video["p_violent"] == pytest.approx(evaluated[path], abs=1.1e-4)  # verdicts have four digits
+        assert video["p_violent"] == pytest.approx(evaluated[path], abs=1.1e-4)  # rounded to four digits
         assert bool(video["events"]) == (video["label"] == "fight")
 
 
@@ -265,7 +265,7 @@ def test_killed_in_extraction_and_in_training_it_ends_as_if_undisturbed(way: Way
     arguments = ("--data-root", "data", *SMALL, "--log-dir", ".")
 
     def kill_once(pattern: str) -> None:
-        """Run until there is one more file of that pattern, then kill -9."""
+        """Run until there is one more file that matches `pattern`, then kill the process with SIGKILL."""
         before = len(sorted(again.glob(pattern)))
         process = warm_start.start(ROOT / "runpod_train_ultimate.py", *arguments, cwd=again)
         while len(sorted(again.glob(pattern))) <= before:
@@ -284,7 +284,7 @@ def test_killed_in_extraction_and_in_training_it_ends_as_if_undisturbed(way: Way
     assert (again / log_name).read_bytes() == (way.folder / log_name).read_bytes()
     for entry in sorted((way.folder / "data" / "features").glob("*/*.npz")):
         with np.load(entry) as a, np.load(again / entry.relative_to(way.folder)) as b:
-            for variant in b.files:  # the undisturbed cache has test-time views as well
+            for variant in b.files:  # the undisturbed cache also has test-time views
                 np.testing.assert_array_equal(a[variant], b[variant])
 
 

@@ -1,4 +1,4 @@
-"""Every script: help at once, and mistakes answered with exit code 2 and what to do."""
+"""Every script shows its help at once, and answers mistakes with exit code 2 and the remedy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRIPTS = (
     "test_ensemble.py",
     "test_violence_model.py",
 )
-#: What is imported only once the arguments are known.
+#: Packages that are only imported once the arguments are known.
 HEAVY = {
     "numpy",
     "pandas",
@@ -64,7 +64,7 @@ def test_help_says_in_under_a_second_what_a_script_is_for_and_its_defaults(
 
 
 def _of_children_s() -> float:
-    """Processor seconds of the processes that were waited for: other work on the machine is no script's fault."""
+    """Return the processor seconds of finished child processes, to which other programs do not add."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -102,7 +102,7 @@ def test_mistake_ends_with_exit_2_and_the_remedy(name: str, tmp_path: Path) -> N
 
 
 def test_sigterm_ends_a_script_with_143_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    """As a shell says it, and docs/guides/exit_codes.md."""
+    """143 is what a shell reports for SIGTERM, and what docs/guides/exit_codes.md says."""
     for i in range(24):
         small_videos.write(tmp_path / "own" / ("fight", "nonfight")[i % 2] / f"{i}.avi", i)
     script, *arguments = "combine_all_datasets.py", "--data-root", "data", "--own", "mine=own"
@@ -126,7 +126,7 @@ def test_sigterm_ends_a_script_with_143_and_the_same_command_goes_on(tmp_path: P
 
 
 def _combined(root: Path) -> Path:
-    """A combined data set on paper: both classes on both sides, from sources enough for a selection part."""
+    """Write a manifest without clips: both classes in both parts, and enough sources for a selection part."""
     combined = root / "combined_all"
     (combined / "val").mkdir(parents=True)
     columns = "clip_id,path,source_path,label,dataset,source_group,split,official_split,sha256,fingerprint,"

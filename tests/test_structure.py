@@ -1,4 +1,4 @@
-"""The house stays in order: rooms import downwards, names are unique, importing is light."""
+"""The structure of the package: rooms import only downwards, names are unique, and importing is light."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "violence_detection"
-#: Modules of the package that prediction may import, the packages' own files of one line aside.
+#: The most modules of the package that prediction may import, not counting the rooms' `__init__.py`.
 MOST_MODULES_OF_PREDICTION = 20
 
 
@@ -102,7 +102,7 @@ print(seconds, sorted(heavy))
 
 
 def test_no_package_reports_its_use(tmp_path: Path) -> None:
-    """Those that do keep a number for the machine in the home folder, to be told from others."""
+    """Packages that report their use store an id of the machine in the home folder, to tell machines apart."""
     pytest.importorskip("openvino")
     program = f"""
 import os

@@ -1,4 +1,4 @@
-"""A script that is forked with TensorFlow loaded is a process like any other."""
+"""A script that is forked with TensorFlow already loaded runs like any other process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small real videos whose frames come when one wants, each carrying its number, in the containers that people have."""
+"""Small real videos in common containers. Frames come at chosen times and show their numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import av
 import numbered_videos
 import numpy as np
 
-#: Encoder by suffix: those that the containers are usually met with.
+#: The usual encoder of each container, by file suffix.
 CODECS = {
     ".mp4": "libx264",
     ".mkv": "libx264",
@@ -21,7 +21,7 @@ CODECS = {
     ".wmv": "wmv2",
     ".flv": "libx264",
 }
-#: One time base for all: fine enough for 25 and 300 frames a second.
+#: The time base of all: fine enough for 25 and for 300 frames a second.
 TIME_BASE = Fraction(1, 90_000)
 
 
@@ -36,9 +36,9 @@ def write(
     sound: bool = False,
     sound_start_s: float = 0.0,
 ) -> Path:
-    """A video of which frame i comes at times_s[i]; `rate` is what the encoder is told.
+    """Write a video whose frame i comes at times_s[i]. `rate`: the frame rate that the encoder is told.
 
-    `sound`: a silent track that begins at `sound_start_s`, whenever the pictures do.
+    `sound`: adds a silent track that begins at `sound_start_s`, whenever the pictures begin.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures = pictures or [numbered_videos.frame(i % 256) for i in range(len(times_s))]
@@ -61,9 +61,9 @@ def write(
 
 
 def holding(path: Path, pictures: Sequence[int | None], rate: int = 25) -> Path:
-    """A video whose moments have a numbered picture, or None: an empty packet, by which the one before stands on.
+    """Write a video with a numbered picture at each moment, or None: an empty packet, which repeats the last picture.
 
-    AVI (null frames) and Ogg (Theora) are written so, and NUT takes them of any codec.
+    AVI (null frames) and Ogg (Theora) files contain such packets, and NUT accepts them with every codec.
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=rate)
@@ -85,7 +85,7 @@ def holding(path: Path, pictures: Sequence[int | None], rate: int = 25) -> Path:
 
 
 def turned(path: Path, to: Path) -> Path:
-    """The same MP4 as telephones write upright ones: players turn it a quarter clockwise."""
+    """Copy an MP4 as telephones write upright videos: players turn it a quarter clockwise."""
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 4 + 20 + 16  # version 0: times, id, duration; then layer and volume
     one, none, w = (1 << 16).to_bytes(4, "big"), bytes(4), (1 << 30).to_bytes(4, "big")
@@ -96,14 +96,14 @@ def turned(path: Path, to: Path) -> Path:
 
 
 def trimmed(path: Path, to: Path, start_s: float, length_s: float) -> Path:
-    """The same MP4 as telephones trim it: all frames stay in the file, and its header says which are shown."""
+    """Copy an MP4 as telephones trim videos: all frames remain in the file, and its header says which are shown."""
     data = bytearray(path.read_bytes())
 
     def number(box: bytes, offset: int) -> int:
         at = data.index(box) + offset
         return int.from_bytes(data[at : at + 4], "big")
 
-    moves_at, ticks = number(b"mvhd", 16), number(b"mdhd", 16)  # a second, of the file and of its track
+    moves_at, ticks = number(b"mvhd", 16), number(b"mdhd", 16)  # per second, of the file and of its track
     edit = data.index(b"elst") + 12
     data[edit : edit + 4] = round(length_s * moves_at).to_bytes(4, "big")
     data[edit + 4 : edit + 8] = (number(b"elst", 16) + round(start_s * ticks)).to_bytes(4, "big")
@@ -121,12 +121,12 @@ def _add_silence(container: av.container.OutputContainer, start_s: float, end_s:
 
 
 def evenly(count: int, fps: float, start_s: float = 0.0) -> list[float]:
-    """When `count` frames come at `fps`."""
+    """Return the times of `count` frames at a constant rate."""
     return [start_s + i / fps for i in range(count)]
 
 
 def noisy(count: int) -> list[np.ndarray]:
-    """Numbered frames with noise below, so that there are bytes to damage."""
+    """Return numbered frames with noise below the number, so that there are enough bytes to damage."""
     rng = np.random.default_rng(1)
     out = []
     for i in range(count):
@@ -137,7 +137,7 @@ def noisy(count: int) -> list[np.ndarray]:
 
 
 def corner_moves(path: Path, seconds: float = 2.0) -> Path:
-    """A small square that jumps in a corner of a still picture, 160 x 120, 25 frames a second."""
+    """Write a still picture, 160 x 120, 25 frames a second, in a corner of which a small square jumps."""
     count = round(25 * seconds)
     shown = [np.full((120, 160, 3), 90, np.uint8) for _ in range(count)]
     for number, picture in enumerate(shown):

@@ -1,4 +1,4 @@
-"""Two real Keras backbones of a few weights each, for tests of what networks are written into or run by."""
+"""Two real Keras backbones with a few weights each, for tests of exports and engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from violence_detection.features.config import FeatureConfig
 
 SIZE = 24
 FRAMES, CLIP_FRAMES = 3, 9
-#: Input name -> (T, C) of what they give under CONFIG.
+#: Input name -> (T, C) of the features under CONFIG.
 SHAPES = {
     "tiny_images.rgb": (FRAMES, 6),
     "tiny_images.motion": (FRAMES, 6),
@@ -34,7 +34,7 @@ CONFIG = FeatureConfig(
 
 
 def images_network(_: Path) -> keras.Model:
-    """(B, 24, 24, 3) to (B, 6), an image at a time."""
+    """Build a network from images (B, 24, 24, 3) to features (B, 6), each image by itself."""
     given = keras.Input((SIZE, SIZE, 3))
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(given)
     x = layers.Conv2D(6, 5, 3, activation="gelu", kernel_initializer=_drawn(1))(x)
@@ -42,7 +42,7 @@ def images_network(_: Path) -> keras.Model:
 
 
 def clip_network(_: Path) -> keras.Model:
-    """(9, 24, 24, 3) to (3, 8): a clip at a time, with the kinds of layers that I3D has, at odd sizes."""
+    """Build a network from a clip (9, 24, 24, 3) to features (3, 8), with I3D's kinds of layers, at odd sizes."""
     given = keras.Input((SIZE, SIZE, 3))
     x = ops.expand_dims(layers.Rescaling(1 / 127.5, offset=-1.0)(given), 0)
     x = _conv(x, 4, (4, 3, 5), (2, 2, 2), 2)
@@ -64,7 +64,7 @@ def _drawn(seed: int) -> keras.Initializer:
 
 
 def install(put: Callable[[object, str, object], None]) -> FeatureConfig:
-    """Make them backbones; the settings with both. `put` is a monkeypatch's setattr."""
+    """Register both as backbones, and return the settings with both. `put`: a monkeypatch's setattr."""
     put(registry, "_backbones", dict(registry._load_networks()))
     registry.register(
         "tiny_images", input_size=SIZE, feature_dim=6, licence="MIT (made for tests)", weights=ThisFile()

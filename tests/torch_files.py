@@ -21,13 +21,13 @@ _KINDS = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "Hal
 
 
 def _class(module: str, name: str) -> Any:
-    """A class that pickles as a reference to module.name."""
+    """Return a class that is pickled as a reference to module.name."""
     return type(name, (), {"__module__": module, "__qualname__": name})
 
 
 @dataclass(frozen=True)
 class View:
-    """A tensor: a view into a flat storage."""
+    """A tensor, as a view into a flat storage."""
 
     storage: np.ndarray
     offset: int
@@ -36,13 +36,13 @@ class View:
 
 
 def whole(values: np.ndarray) -> View:
-    """The tensor that holds exactly these values."""
+    """Return the tensor with exactly these values."""
     stride = tuple(s // values.itemsize for s in values.copy(order="C").strides)
     return View(values.ravel(), 0, values.shape, stride)
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles views as PyTorch does: a rebuild function and a persistent id for the storage."""
+    """Pickles views as PyTorch does: as a function that rebuilds them and a persistent id of the storage."""
 
     def __init__(self, f: io.BytesIO, storages: dict[str, np.ndarray]):
         super().__init__(f, protocol=2)
@@ -86,7 +86,7 @@ def _pickled(value: Any) -> tuple[bytes, dict[str, np.ndarray]]:
 
 
 def write_legacy(path: Path, tensors: Mapping[str, View]) -> Path:
-    """The layout before PyTorch 1.6: five pickles, then each storage's length and bytes."""
+    """Write the layout before PyTorch 1.6: five pickles, then the length and the bytes of each storage."""
     state, storages = _pickled(collections.OrderedDict(tensors))
     head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
     parts = [pickle.dumps(v, protocol=2) for v in head] + [state, pickle.dumps(sorted(storages), protocol=2)]
@@ -96,7 +96,7 @@ def write_legacy(path: Path, tensors: Mapping[str, View]) -> Path:
 
 
 def write_zip(path: Path, tensors: Mapping[str, View]) -> Path:
-    """The layout since PyTorch 1.6: a zip archive of one pickle and a file a storage."""
+    """Write the layout since PyTorch 1.6: a zip archive of one pickle and a file per storage."""
     state, storages = _pickled(collections.OrderedDict(tensors))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/data.pkl", state)

@@ -1,4 +1,4 @@
-"""Small untrimmed videos in each published layout, and what windows cut from them hold, read off the frames."""
+"""Small untrimmed videos in each published layout, and what the windows cut from them contain, read from the frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numbered_videos
 
 from violence_detection.video import decode
 
-FPS = 8.0  # a window is 40 frames, the margin 16
+FPS = 8.0  # a window is 40 frames, and the margin is 16
 UCF, CCTV, XD, UBI = "raw/ucf", "raw/cctv", "raw/XD", "raw/ubi/UBI_FIGHTS"
 FIGHTING = f"{UCF}/Anomaly-Videos-Part-1/Fighting/Fighting003_x264.mp4"
 ABUSE = f"{UCF}/Anomaly-Videos-Part-1/Abuse/Abuse001_x264.mp4"
@@ -24,7 +24,7 @@ FILM = f"{XD}/videos/Bad.Film.1995__#00-26-51_00-27-53_label_B2-0-0.mp4"
 FILM_NORMAL = f"{XD}/videos/Bad.Film.1995__#01-00-00_01-00-30_label_A.mp4"
 FILM_MIXED = f"{XD}/videos/Bad.Film.1995__#00-30-00_00-30-30_label_B2-G-0.mp4"
 UBI_FIGHT, UBI_NORMAL = f"{UBI}/videos/fight/F_0_1_0_0_0.mp4", f"{UBI}/videos/normal/N_0_0_0_1_0.mp4"
-#: video -> what is annotated as a fight, in frames
+#: video -> the frames that are annotated as fights
 FIGHTS = {
     FIGHTING: [(60, 150)],
     CCTV_FIGHT: [(50, 130), (230, 240)],
@@ -38,7 +38,7 @@ LEFT_OUT = (ABUSE, ARSON, GARBLED, FILM_MIXED)
 
 
 def numbered(path: Path, n_frames: int = 240, fps: float = FPS) -> None:
-    """30 s, each frame carrying its number; `.mpeg` is MPEG-1 in a program stream, as CCTV-Fights has it."""
+    """Write a video of numbered frames, 30 s at FPS. `.mpeg` is MPEG-1 in a program stream, as in CCTV-Fights."""
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = {".mp4": "mp4v", ".mpeg": "PIM1"}[path.suffix]
     height, width = numbered_videos.frame(0).shape[:2]
@@ -50,7 +50,7 @@ def numbered(path: Path, n_frames: int = 240, fps: float = FPS) -> None:
 
 
 def publish(root: Path) -> None:
-    """Each untrimmed data set in its layout, with its annotations, below `root`."""
+    """Write each untrimmed data set in its layout, with its annotations, below `root`."""
     for name in (*FIGHTS, *LEFT_OUT):
         numbered(root / name, fps=25.0 if name == CCTV_FIGHT else FPS)
     (root / UCF / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt").write_text(
@@ -76,13 +76,13 @@ def table(root: Path) -> list[dict[str, str]]:
 
 
 def numbers(path: Path) -> list[int]:
-    """The numbers that a clip's frames carry."""
+    """Return the numbers that a clip's frames show."""
     _, frames = decode.read(path, lambda info: range(info.n_frames))
     return [numbered_videos.number_of(frames[k]) for k in sorted(frames)]
 
 
 def spans(root: Path) -> dict[str, dict[str, list[list[int]]]]:
-    """Video -> class -> the frames of each window, as the pictures themselves say."""
+    """Return video -> class -> the frames of each window, as numbered in the pictures."""
     found: dict[str, dict[str, list[list[int]]]] = defaultdict(lambda: defaultdict(list))
     for row in table(root):
         found[row["video"]][row["label"]].append(numbers(root / row["path"]))

@@ -1,9 +1,9 @@
-"""Scripts run as processes of their own, without the seconds that importing TensorFlow takes each time.
+"""Scripts in separate processes, without the seconds that importing TensorFlow takes each time.
 
 multiprocessing's fork server imports what scripts import, once for each process of pytest and before any thread starts.
-A script is forked from it: a process with its own arguments, working folder, environment, output and exit code, that
-can be killed. What only a real start shows (the time it takes, what it prints on the way, how the interpreter ends) is
-tested with subprocess.
+A script is forked from it: a process with its own arguments, working folder, environment, output and exit code, which
+can be killed. Tests of what only a real start shows (the time it takes, what it prints meanwhile, how the interpreter
+ends) use subprocess.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ class Running:
         self._process.start()
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
         return self._process.exitcode
 
     def stderr(self) -> str:
-        """What it has said so far."""
+        """Return what the process has written to stderr so far."""
         return self._err.read_text(errors="replace")
 
     def kill(self) -> int | None:
-        """kill -9, and the exit code."""
+        """Kill the process with SIGKILL; return the exit code."""
         self._process.kill()
         self._process.join()
         return self._process.exitcode
 
     def wait(self, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
-        """Wait for its end. One that takes longer is killed, and TimeoutExpired raised."""
+        """Wait for the process to end. After `timeout_s`, it is killed, and TimeoutExpired is raised."""
         self._process.join(timeout_s)
         if self._process.exitcode is None:
             self.kill()
@@ -77,14 +77,14 @@ class Running:
 
 
 def start(what: Path | Callable[..., Any], *arguments: object, cwd: Path, **environment: str) -> Running:
-    """Start a script as `python SCRIPT ARGUMENTS` would in `cwd`, with these environment variables besides."""
+    """Start a script as `python SCRIPT ARGUMENTS` would in `cwd`, with additional environment variables."""
     return Running(what, arguments, cwd, environment)
 
 
 def run(
     what: Path | Callable[..., Any], *arguments: object, cwd: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run it to its end. The exit code, stdout and stderr."""
+    """Run a script to its end; return its exit code, stdout and stderr."""
     return start(what, *arguments, cwd=cwd, **environment).wait()
 
 
@@ -92,7 +92,7 @@ def _fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(_IMPORTED_ONCE))
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(_REPOSITORY)  # the server's own; it has no other way to find the package
+    os.environ["PYTHONPATH"] = str(_REPOSITORY)  # the fork server needs it to find the package
     try:
         forkserver.ensure_running()
     finally:
@@ -111,7 +111,7 @@ def _run(
     out: Path,
     err: Path,
 ) -> None:
-    """In the forked process."""
+    """Run in the forked process: redirect stdout and stderr, then run the script or call the function."""
     for descriptor, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)

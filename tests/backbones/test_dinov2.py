@@ -1,4 +1,4 @@
-"""DINOv2 computes what its weights mean, and its features are how the patches of a pair of frames change."""
+"""DINOv2 computes what the paper describes, and its features are how much the patches change between frames."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.video import decode, pictures, sampling
 
-#: The tensor of the ONNX file that the features are made of.
+#: The tensor of the ONNX file from which the features are made.
 TOKENS = "/backbone/layernorm/Add_1_output_0"
-#: The first blocks do where what a block computes is in question.
+#: The first two blocks are enough to test what a block computes.
 BLOCKS = 2
 Arrays = dict[str, np.ndarray]
 
 
 def _seeded_weights() -> Arrays:
-    """Random arrays with the names and shapes of the ONNX file, each from a seed of its own."""
+    """Return random arrays with the names and shapes of the ONNX file's, each from a seed of its own."""
     width = dinov2.WIDTH
     shapes: dict[str, tuple[int, ...]] = {
         "backbone.embeddings.cls_token": (1, 1, width),
@@ -63,7 +63,7 @@ def _seeded_weights() -> Arrays:
 
 
 def _reference_tokens(w: Arrays, picture: np.ndarray) -> np.ndarray:
-    """Tokens (257, 384) of a picture (224, 224, 3), 0..255, computed from the paper in float64, step by step."""
+    """Compute the tokens (257, 384) of a picture (224, 224, 3), 0..255, in float64, step by step as in the paper."""
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     pixels = (picture / 255.0 - mean) / deviation
     patches = pixels.reshape(16, 14, 16, 14, 3).transpose(0, 2, 4, 1, 3).reshape(256, -1)
@@ -100,7 +100,7 @@ def _reference_tokens(w: Arrays, picture: np.ndarray) -> np.ndarray:
 
 
 def _cubic(before: int, after: int) -> np.ndarray:
-    """The matrix (after, before) of a bicubic resize along one axis, a = -0.75, edges repeated."""
+    """Return the matrix (after, before) of a bicubic resize along one axis, with a = -0.75 and repeated edges."""
     matrix = np.zeros((after, before))
     for i in range(after):
         position = (i + 0.5) * before / after - 0.5
@@ -112,7 +112,7 @@ def _cubic(before: int, after: int) -> np.ndarray:
 
 
 def _frames(count: int) -> np.ndarray:
-    """(count, 224, 224, 3) uint8: a coloured wave that moves."""
+    """Return frames (count, 224, 224, 3), uint8, of a moving coloured wave."""
     t, y, x = np.mgrid[0:count, 0:224, 0:224].astype(np.float64)
     waves = [np.sin((c + 2) * (x + 9 * t) / 37.0) * np.cos(y / (23.0 + 5 * c) - t / 4) for c in range(3)]
     return np.round(127.5 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
@@ -161,7 +161,7 @@ def test_the_spread_is_the_largest_deviation_of_the_patches_over_the_clip(
 
 
 def test_windows_share_what_is_made_of_their_frames(seeded: tuple[Arrays, keras.Model]) -> None:
-    """Six frames in two windows of four: the features of the whole clips, from six runs of the network."""
+    """Two windows of four frames share two. They get the right features from only six runs of the network."""
     frames = _frames(6)
     patches = keras.Model(seeded[1].input, seeded[1].output[:, 1:])
     runs: list[np.ndarray] = []
@@ -182,7 +182,7 @@ def test_windows_share_what_is_made_of_their_frames(seeded: tuple[Arrays, keras.
 def test_features_stay_what_they_are_when_the_model_that_was_converted_is_collected(
     seeded: tuple[Arrays, keras.Model],
 ) -> None:
-    """Dense layers' weights are used where they lie: OpenVINO must not share them with a Keras model that goes."""
+    """Dense layers' weights are not copied: OpenVINO must not share them with a Keras model that is deleted."""
     pytest.importorskip("openvino")
     s = BackboneSampling(2, True, 2, ("rgb",), largest=16)
 
@@ -218,7 +218,7 @@ def test_five_pairs_a_fifth_of_a_second_apart_make_five_steps() -> None:
 
 @pytest.fixture(scope="module")
 def published() -> Path:
-    """The published file, in the cache or fetched."""
+    """The published file, fetched if it is not in the cache."""
     return published_weights.of("dinov2_change")
 
 

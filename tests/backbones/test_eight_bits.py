@@ -1,4 +1,4 @@
-"""Convolutions in 8 bits: what they give is near, their ranges are found by the kernel, and nothing is guessed."""
+"""Networks in 8 bits: the results are close, and ranges are matched by the kernels, and never guessed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ov: Any = pytest.importorskip("openvino")
 
 
 def _network(kernels: list[np.ndarray]) -> Any:
-    """Convolutions one behind the other, each but the last rectified: (1, 3, T, H, W) to channels."""
+    """Build a chain of convolutions over (1, 3, T, H, W), with a ReLU after each but the last."""
     from openvino import opset13 as ops
 
     given = ops.parameter([1, 3, 4, 12, 12], np.float32)
@@ -52,7 +52,9 @@ def test_what_comes_out_is_near_and_is_rounded() -> None:
 
 
 def _dense(kernel: np.ndarray, outputs_first: bool) -> Any:
-    """A convolution that changes nothing, a dense layer of `kernel` (out, in) kept either way: to (1, 4, out)."""
+    """Build a convolution that changes nothing and a dense layer: (1, 4, in) to (1, 4, out). `kernel`: (out, in),
+    stored in that order if `outputs_first`, or else transposed.
+    """
     from openvino import opset13 as ops
 
     given = ops.parameter([1, 4, kernel.shape[1]], np.float32)
@@ -64,7 +66,7 @@ def _dense(kernel: np.ndarray, outputs_first: bool) -> Any:
 @pytest.mark.parametrize("outputs_first", [True, False])
 def test_a_dense_layer_is_rounded_for_each_output_if_its_range_is_known(outputs_first: bool) -> None:
     rng = np.random.default_rng(0)
-    # by one step for all outputs the small ones would be lost
+    # The outputs differ in size by up to 10,000. With one step for all of them, the small ones would be lost.
     kernel = (rng.normal(0, 1, (6, 5)) * np.logspace(0, -4, 6)[:, None]).astype(np.float32)
     x = rng.uniform(-1, 1, (1, 4, 5)).astype(np.float32)
     exact = x @ kernel.T

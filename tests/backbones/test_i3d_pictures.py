@@ -1,4 +1,4 @@
-"""The cache holds the pictures that training and prediction make, to the last bit."""
+"""The cache contains exactly the pictures that training and prediction make."""
 
 from __future__ import annotations
 

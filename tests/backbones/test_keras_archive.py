@@ -1,4 +1,4 @@
-"""Weights files that reach beyond themselves, or claim more than they hold, are refused before Keras opens them."""
+"""Weights files that refer to other files, or claim more than they contain, are refused before Keras opens them."""
 
 from __future__ import annotations
 

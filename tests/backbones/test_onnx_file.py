@@ -1,4 +1,4 @@
-"""The arrays of an ONNX file are read by name, and a file that is none, or reaches beyond itself, is refused."""
+"""The arrays of an ONNX file are read by name; a file that is not one, or that refers to other files, is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of TensorFlow become OpenVINO's, whatever the version of Python."""
+"""TensorFlow networks are converted to OpenVINO with every version of Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest.importorskip("openvino")
 
 
 def _converted_where_exec_keeps_nothing() -> None:
-    """As Python 3.13 does it in a function: each statement has a namespace of its own."""
+    """Convert a model while `exec` works as in a function in Python 3.13: each call has a namespace of its own."""
     import keras
     import openvino as ov
     from openvino.frontend.tensorflow import utils
@@ -28,6 +28,6 @@ def _converted_where_exec_keeps_nothing() -> None:
 
 
 def test_a_model_is_converted_where_exec_keeps_nothing(tmp_path: Path) -> None:
-    """OpenVINO imports and deletes TensorFlow by `exec` to look for its version, which fails from Python 3.13 on."""
+    """To find TensorFlow's version, OpenVINO imports and deletes it with `exec`, which fails from Python 3.13 on."""
     done = warm_start.start(_converted_where_exec_keeps_nothing, cwd=tmp_path).wait()
     assert (done.returncode, done.stdout) == (0, "[[3.0, 3.0]]\n"), done.stderr

@@ -1,4 +1,4 @@
-"""Numbers of people's poses: as large near as far, whoever is named first; a blow is one that reaches somebody."""
+"""Numbers from people's poses depend neither on their distance nor their order, and a blow must reach somebody."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from violence_detection.backbones.networks import pose_numbers
 from violence_detection.backbones.networks.pose_numbers import PEOPLE
 
 T, TALL = 10, 0.4
-#: Where a standing person's joints are, (y, x) of the height: nose, eyes, ears, shoulders, elbows, wrists, and so on.
+#: A standing person's joints, (y, x) as shares of the height: nose, eyes, ears, shoulders, elbows, wrists and so on.
 _STANDING = np.array(
     [(0.05, 0), (0.03, -0.02), (0.03, 0.02), (0.05, -0.04), (0.05, 0.04), (0.2, -0.1), (0.2, 0.1), (0.35, -0.13),
      (0.35, 0.13), (0.48, -0.14), (0.48, 0.14), (0.52, -0.07), (0.52, 0.07), (0.75, -0.07), (0.75, 0.07), (1, -0.07),
      (1, 0.07)]
 )  # fmt: skip
-#: Places of numbers of a frame.
+#: Indices of some of a frame's numbers.
 _COUNT, _SEVERAL, _REACH, _NEARNESS, _TIPS, _NEAREST_TIP, _UPRIGHT, _CLEAR = 0, 1, 3, 4, 6, 7, 8, 20
 
 
 def _person(
     x: float, tall: float = TALL, wrist: tuple[float, float] | None = None, score: float = 0.8
 ) -> np.ndarray:
-    """(56,): standing at x, one wrist elsewhere if it is given, in heights from the head."""
+    """Return a person (56,) standing at x. `wrist`: where one wrist is instead, in heights from the top of the head."""
     joints = _STANDING.copy()
     if wrist:
         joints[9] = wrist
@@ -32,7 +32,7 @@ def _person(
 
 
 def _clip(*people: np.ndarray) -> np.ndarray:
-    """(T, 6, 56): the same people in every frame, and nobody else."""
+    """Return a clip (T, 6, 56) with the same people in every frame."""
     frame = [*people, *[np.zeros(56, np.float32)] * (PEOPLE - len(people))]
     return np.tile(np.array(frame), (T, 1, 1))
 
@@ -42,7 +42,7 @@ def _frames(people: np.ndarray) -> np.ndarray:
 
 
 def _fight(tall: float = TALL, swap: bool = False) -> np.ndarray:
-    """One hits at the other's chest."""
+    """Return a clip in which one person hits the other's chest."""
     pair = [_person(0.3, tall, (0.25, 0.5)), _person(0.3 + 0.5 * tall, tall)]
     return _clip(*(pair[::-1] if swap else pair))
 
@@ -75,7 +75,7 @@ def test_nobody_and_one_alone_reach_nobody() -> None:
 
 
 def test_the_length_says_how_clearly_somebody_is_seen() -> None:
-    """From a mean score of 0.2 of the joints on to 0.6; the direction stays."""
+    """The length grows from 0 at a mean joint score of 0.2 to 1 at 0.6."""
     lengths = {}
     for score in (0.16, 0.4, 0.7):
         features = np.asarray(pose_numbers.of_clip(_frames(_clip(_person(0.4, score=score), _person(0.5)))))

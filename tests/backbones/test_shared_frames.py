@@ -1,4 +1,4 @@
-"""Overlapping windows share their frames, and what was made of frames long gone is not kept."""
+"""Overlapping windows share the features of their frames, and the features of frames long past are not kept."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FRAMES, STEP = 10, 5
 
 
 class _Made(np.ndarray):
-    """An array that can be watched."""
+    """An array of the test's own, whose lifetime is observed through a weak reference."""
 
 
 def test_an_hour_of_overlapping_windows_keeps_no_more_than_a_minute() -> None:
-    """Each frame is still at work when the next window asks for it, as it is on a busy machine."""
+    """As on a busy machine, a frame is still being computed when the next window asks for it."""
     made: list[weakref.ref[np.ndarray]] = []
     room = threading.Semaphore(2 * FRAMES)
 

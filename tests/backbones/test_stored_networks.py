@@ -1,4 +1,4 @@
-"""A network is built once a machine: the next start takes it as it was, unless anything of it has changed."""
+"""A network is built once per machine; later starts load it from the cache, unless anything about it has changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytest.importorskip("openvino")
 
 
 class Built:
-    """Counts how often the network is built: the mean of each picture's channels, times what its file says."""
+    """Build a small network whose output is scaled by the number in its weights file, and count the builds."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -100,7 +100,7 @@ def test_a_cache_that_is_off_or_takes_nothing_costs_a_start_and_no_more(
     backbone: Backbone, weights: Path, built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _features(backbone, weights)
-    for place in ("off", str(weights / "no folder")):  # a file, in which there can be none
+    for place in ("off", str(weights / "no folder")):  # a folder below a file, which cannot exist
         monkeypatch.setenv("VIOLENCE_NETWORK_CACHE", place)
         np.testing.assert_array_equal(_features(backbone, weights), first)
         assert stored_networks.measured("k", lambda: 0.5) == 0.5
@@ -130,7 +130,7 @@ def test_what_was_measured_is_measured_once(kept: Path) -> None:
 def test_what_another_processor_computes_is_measured_again(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A home folder may be on a volume that several machines share."""
+    """Several machines may share the volume with the home folder."""
     assert stored_networks.measured("k", lambda: 0.25) == 0.25
     monkeypatch.setattr(machine, "processor", lambda: "another")
     assert stored_networks.measured("k", lambda: 0.75) == 0.75
@@ -155,7 +155,7 @@ def test_what_a_killed_run_has_left_half_written_goes_and_what_is_being_written_
 def test_a_name_of_a_strangers_model_stays_inside_the_cache(
     backbone: Backbone, weights: Path, kept: Path, tmp_path: Path
 ) -> None:
-    """A whole network is called by its member's name in ensemble.json, and old networks beside a kept one go."""
+    """A whole network is named after its member in ensemble.json, and old networks next to a stored one are removed."""
     import openvino as ov
 
     theirs = tmp_path / "theirs" / "old"
@@ -173,7 +173,7 @@ def test_a_name_of_a_strangers_model_stays_inside_the_cache(
 def test_networks_in_a_folder_of_others_are_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the home folder takes nothing: anybody may make a folder below the one for temporary files."""
+    """If no home folder is writable, the cache is below the folder for temporary files, where anyone may make one."""
     for name in ("KERAS_HOME", stored_networks._FOLDER):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

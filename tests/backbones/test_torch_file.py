@@ -1,4 +1,4 @@
-"""PyTorch state dicts without PyTorch: both layouts, and nothing but tensors."""
+"""PyTorch state dicts are read without PyTorch: in both layouts, and nothing but tensors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path: Path, write: Write, v
 
 
 class _Runs:
-    """Unpickles by calling a function, as a malicious file would."""
+    """An object that is unpickled by calling a function, as in a malicious file."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any):
         self.call = (function, arguments)

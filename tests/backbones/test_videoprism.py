@@ -1,4 +1,4 @@
-"""VideoPrism through keras_hub: from clips to cached features with a small preset; what is said where parts lack."""
+"""VideoPrism in keras_hub: from clips to cached features with a small preset, and the errors if a part is missing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a preset that keras_hub has saved: the published network with two layers, random weights."""
+    """The folder of a preset that keras_hub has saved: the published network with two layers and random weights."""
     hub = pytest.importorskip("keras_hub", reason="keras_hub, for videoprism_b, is not installed")
     folder = tmp_path_factory.mktemp("preset")
     keras.utils.set_random_seed(0)
@@ -39,7 +39,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_features_of_clips_are_extracted_with_a_preset(preset: Path, tmp_path: Path) -> None:
-    """By the extraction that training uses; compared with what keras_hub itself makes of the preset."""
+    """The extraction is that of training. Its features are compared with keras_hub's own, from the same preset."""
     import keras_hub
 
     clips = [small_videos.write(tmp_path / f"{seed}.avi", seed) for seed in (1, 2)]

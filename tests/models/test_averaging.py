@@ -1,4 +1,4 @@
-"""Members are averaged as probabilities, or as logits that are brought to one scale first."""
+"""Members are averaged as probabilities, or as logits that were first brought to one scale."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_ensemble_with_half_of_its_temperatures_is_refused(
 
 
 def test_a_closer_look_counts_as_much_as_the_other_views_together() -> None:
-    # two of the whole picture, one closer
+    # two views of the whole picture and one closer look
     views = np.array([[0.2, 0.5, 0.7], [0.4, 0.5, 0.7], [0.9, 0.8, 0.7]])
     np.testing.assert_allclose(averaging.over_views(views), views.mean(axis=0))
     odds = [(0.3 / 0.7 * 9) ** 0.5, 4**0.5]
@@ -91,7 +91,7 @@ def test_a_closer_look_counts_as_much_as_the_other_views_together() -> None:
 
 
 def test_where_there_is_nothing_to_see_closer_views_are_averaged_as_without() -> None:
-    """The closer look is then the plain view again, which is not to count half of all."""
+    """The closer look is then the plain view again. It must not count for half of the total."""
     views = np.array([[0.2, 0.2], [0.9, 0.9], [0.7, 0.7], [0.2, 0.5]])
     first, second = averaging.over_views(views, closer_look=True)
     assert first == pytest.approx(0.6)

@@ -1,4 +1,4 @@
-"""The kernel head in NumPy says what the one in Keras says, and leaves files that are not as written to Keras."""
+"""The kernel head in NumPy gives the results of the one in Keras, and leaves files that are not as written to Keras."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from violence_detection.models.light_heads import KernelHead, kernel_head
 from violence_detection.training import heads, saved_heads
 from violence_detection.training.config import KERNEL, HeadConfig
 
-#: Of the last the length counts.
+#: The length of the features counts in the last input only.
 SHAPES = {"a.rgb": (4, 6), "b.rgb": (1, 3), "movenet_poses.rgb": (2, 5)}
 HEAD = HeadConfig(landmarks=5)
 RECORD: dict[str, Any] = {
@@ -25,7 +25,7 @@ RECORD: dict[str, Any] = {
 
 @pytest.fixture
 def stored(tmp_path: Path) -> tuple[Any, Path]:
-    """A head in Keras, with weights that matter, and its file."""
+    """A Keras head whose random weights all affect its output, and its file."""
     rng = np.random.default_rng(0)
     model = heads.build(KERNEL, SHAPES, HEAD)
     model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.weights])
@@ -37,7 +37,7 @@ def test_it_says_what_keras_says(stored: tuple[Any, Path]) -> None:
     model, file = stored
     rng = np.random.default_rng(1)
     inputs = {name: rng.normal(0, 2, (20, *shape)).astype(np.float32) for name, shape in SHAPES.items()}
-    inputs["a.rgb"][3] = 0  # a mean of no length
+    inputs["a.rgb"][3] = 0  # its mean over time has length 0
     inputs["a.rgb"][4] *= 1e-6
     inputs["movenet_poses.rgb"][5:] *= 0.1
     inputs["movenet_poses.rgb"][6] = 0

@@ -1,4 +1,4 @@
-"""The card beside a model: from its records, with an evaluation's figures, never over what a person wrote."""
+"""The card beside a model, made from its records and an evaluation's figures; it never replaces a person's text."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _metrics(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ensemble of two small heads on clips of a published set and of one's own."""
+    """An ensemble of two small heads, trained on clips of a published data set and on the user's own."""
     made = synthetic.pool(tmp_path_factory.mktemp("features"))
     renamed = made.frame.assign(dataset=made.frame.dataset.replace({"a": "hockey_fights", "b": "my_clips"}))
     pool = dataclasses.replace(made, frame=renamed)
@@ -215,7 +215,7 @@ def test_a_card_changes_nothing_of_the_model(model: Path) -> None:
 
 
 def _folds_of(model: Path) -> dict[str, Any]:
-    """Two folds below the model, made of its own members, and their record."""
+    """Copy the model's own members into two folds below it, and return the record of these folds."""
     for i in range(2):
         for name in ("conv_lstm", "average"):
             shutil.copytree(model / name, model / f"fold_{i}" / name)
@@ -271,7 +271,7 @@ def test_a_number_of_epochs_that_is_none_is_not_told(tmp_path: Path) -> None:
 
 
 def _settings_of(*configs: dict[str, Any]) -> dict[str, str]:
-    """What a card says of members with these config.json, each of which notes one epoch."""
+    """Return the settings that a card lists for members with these config.json, each of which ran one epoch."""
     members = tuple(MemberRecord(c["architecture"], 0.5, c, {"epochs_run": 1}) for c in configs)
     clips = pd.DataFrame(columns=list(trained_clips.COLUMNS), dtype=str)
     return dict(model_card._settings(RunRecords(Path("x"), members, clips, 0, (), False, {}, "")))

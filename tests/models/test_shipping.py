@@ -1,4 +1,4 @@
-"""A shipped model: small, whole by itself, the same as what it was made of, and refused where it has changed."""
+"""A shipped model: small, complete in one folder, equal to its final fit, and refused if it was changed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 @pytest.fixture(scope="module")
 def place(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A final fit, and where models by name stand, with it among them as `tiny`."""
+    """A final fit, and the folder of models by name, in which it is shipped as `tiny`."""
     root, home = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("by_name")
     rows = [{"clip_id": c, "split": split.TRAIN} for c in pool.frame.clip_id]
     storage.write_csv(root / "combined_all" / manifest.FILE_NAME, ("clip_id", "split"), rows)
@@ -69,7 +69,7 @@ def place(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
 
 @pytest.fixture
 def by_name(place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the folder of models by name, to spoil."""
+    """A copy of the folder of models by name, which the test may damage."""
     home = Path(shutil.copytree(place[1], tmp_path / "by_name"))
     monkeypatch.setenv("VIOLENCE_MODELS", str(home))
     monkeypatch.chdir(tmp_path)
@@ -92,7 +92,7 @@ def test_it_gives_what_it_was_made_of_in_half_the_bytes(
     changes.append(np.abs(before.average(one) - after.average(other)).max())
     assert max(changes) < 1e-3
     assert calibration.read(by_name / "tiny").record() == calibration.read(final).record()
-    weights = f"{heads.KERNEL}/best_model.safetensors"  # the others have no large weights here
+    weights = f"{heads.KERNEL}/best_model.safetensors"  # the other member has no large weights here
     assert (by_name / "tiny" / weights).stat().st_size < 0.5 * (final / weights).stat().st_size
     landmarks = {n: v for n, v in load_file(by_name / "tiny" / weights).items() if "vectors" in n}
     assert {v.dtype for n, v in landmarks.items() if not n.endswith(".step")} == {np.dtype(np.int8)}
@@ -119,7 +119,7 @@ def test_it_is_adapted_into_a_model_of_its_own_that_claims_nothing(
     inputs, source, to = _inputs(pool), by_name / "tiny", tmp_path / "adapted"
     before, kernel = trained_model.load(source), adapted_model.kernel_of(source)
     p = before.average(before.predict(inputs))
-    # a made-up model is sure of little
+    # the made-up model is sure of few clips
     adapted = adapted_head.adapt(kernel.head, kernel.head.units(inputs), np.where(p > np.median(p), 0.9, 0.1))
     footage = [adapted_model.FootagePart("f" * 16, "f" * 16, "ab" * 192)]
     adapted_model.write(source, kernel, adapted.head, to, {"windows": len(p)}, footage)
@@ -244,7 +244,7 @@ def test_a_model_of_a_containers_image_which_cannot_be_renamed_is_replaced(
 def test_weights_that_half_precision_would_change_stay_whole(
     place: tuple[Path, Path], by_name: Path, pool: Pool, tmp_path: Path
 ) -> None:
-    """Weights beyond what half precision has numbers for."""
+    """The weights are too large for float16."""
     final = Path(shutil.copytree(place[0], tmp_path / "final"))
     weights = final / "average" / "best_model.safetensors"
     model = saved_heads.load(weights)
@@ -269,7 +269,7 @@ def test_a_name_that_is_no_folders_is_refused(by_name: Path, name: str) -> None:
 def test_what_was_not_shipped_is_never_replaced(
     place: tuple[Path, Path], by_name: Path, pool: Pool, what: str
 ) -> None:
-    """Folders of models that are trained may stand among those by name."""
+    """The folder of models by name may also contain models that were trained there."""
     final, mine = place[0], by_name / "mine"
     if what == "trained":
         final = Path(shutil.copytree(final.parent, mine)) / "final"
@@ -294,12 +294,12 @@ def test_a_model_whose_successor_was_killed_or_refused_is_there_again(
 ) -> None:
     tiny = by_name / "tiny"
     before = {p: p.read_bytes() for p in tiny.rglob("*") if p.is_file()}
-    other = by_name / ".making" / "other"  # which another run is making
+    other = by_name / ".making" / "other"  # a model that another run is making at the same time
     other.mkdir(parents=True)
     tiny.rename(by_name / ".making" / ".tiny.earlier")
     (by_name / ".making" / "tiny").mkdir()
     nowhere = {name: values[:0] for name, values in _inputs(pool).items()}
-    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever becomes of the new one
+    with pytest.raises(Exception):  # noqa: B017, PT011 - why it fails does not matter
         shipping.ship(place[0], "tiny", nowhere)
     assert {p: p.read_bytes() for p in tiny.rglob("*") if p.is_file()} == before
     assert other.is_dir()

@@ -1,4 +1,4 @@
-"""A model is loaded with its own preprocessing, or the message says what is missing."""
+"""A model is loaded with its own preprocessing, or an error says what is missing."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_folder_is_loaded_from_numbers_alone_and_one_from_before_from_its_arch
 
 
 def _with_model(models: Path, folder: Path, named: object) -> Path:
-    """A copy of the ensemble whose first member's model is `named`."""
+    """Copy the ensemble to `folder`, with `named` as the model of its first member."""
     shutil.copytree(models, folder)
     record = storage.read_json(folder / "ensemble.json")
     record["members"][0]["model"] = named
@@ -157,7 +157,7 @@ def test_a_record_of_another_shape_is_named(models: Path, tmp_path: Path, name: 
 def test_a_folder_without_a_model_hides_none_of_its_name(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after `--model fast --output fast`."""
+    """After `--model fast --output fast`, the folder of results has the name of the model."""
     shutil.copytree(models / "gru", tmp_path / "known" / "quick")
     monkeypatch.setenv("VIOLENCE_MODELS", str(tmp_path / "known"))
     monkeypatch.chdir(tmp_path)
@@ -219,7 +219,7 @@ def test_other_backbone_weights_than_in_training_are_refused(models: Path, tmp_p
 def test_a_given_file_goes_to_those_of_a_models_weights_whose_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`accurate` has three: without network they are given one run after another."""
+    """`accurate` needs three files of weights. Without network access, they are passed one per run."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     backbones = dict(registry._load_networks())
     given = {name: tmp_path / f"{name}.bin" for name in ("i3d", "dinov2", "movenet")}
@@ -280,7 +280,7 @@ def test_features_are_in_8_bits_for_kernel_heads_alone(
     monkeypatch.setattr(key, "backbone_runs", lambda *_: [run])
     monkeypatch.setattr(trained_model, "check_weights", lambda *_: None)
     monkeypatch.setattr(trained_model, "check_features", lambda *_: None)
-    # the first looks at the backbone's features, and so does the second unless it looks at pictures
+    # The first member judges the backbone's features, and so does the second, unless it judges pictures.
     inputs = {name: [4, 400] for name in run.inputs("rgb")}
     records = [
         {"architecture": a, "inputs": {"i3d_pictures.rgb": [8, 12]} if a == "i3d_tuned" else inputs}

@@ -1,4 +1,4 @@
-"""A head that is a whole network judges on an engine as it does with Keras on the cache's pictures."""
+"""A head that is a whole network gives the same on an engine as with Keras on the cached pictures."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ CONFIG = FeatureConfig(backbone=(seeded_i3d.PICTURES,), streams=("rgb",))
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Small pictures, a small network, and the file of its weights."""
+    """Make pictures and the network small; the fixture is the file of its weights."""
     with seeded_i3d.small_pictures(tmp_path_factory.mktemp("weights"), SIDE, FRAMES) as path:
         yield path
 
 
 @pytest.fixture(scope="module")
 def model(published: Path, tmp_path_factory: pytest.TempPathFactory) -> trained_model.TrainedModel:
-    """One head, whose clips differ in what it says of them."""
+    """A model of one head with random weights, which gives the clips clearly different probabilities."""
     head = heads.build("i3d_tuned", {NAME: (FRAMES, SIDE * SIDE * 3)}, HeadConfig())
     rng = np.random.default_rng(0)
     head.set_weights([rng.normal(0, 0.1, w.shape) if "float" in w.dtype else w for w in head.weights])
@@ -167,7 +167,7 @@ def test_at_a_threshold_where_the_first_would_decide_all_see_every_window(
         judged[name] = judge.judge(path)
         assert tuple(judge.watch(open_source(str(path)))) == judged[name].windows
     by_first = judged["point"].p_violent
-    mean = averaging.scaled(np.array([by_first]), 1.5)  # of the logit and twice the logit
+    mean = averaging.scaled(np.array([by_first]), 1.5)  # the mean of the logit and twice the logit
     assert judged["threshold"].p_violent == pytest.approx(averaging.scaled(mean, 2)[0], abs=2e-3)
     assert judged["profile"].p_violent == judged["threshold"].p_violent != by_first
     assert {name: v.early_exit for name, v in judged.items()} == {

@@ -1,4 +1,4 @@
-"""A planted `.keras` file is refused by name before anything in it is made."""
+"""A manipulated `.keras` file is refused by name before Keras creates anything that it describes."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ def test_the_same_file_unchanged_is_loaded(plain: Path, tmp_path: Path) -> None:
 
 
 def test_a_lambda_layer_is_refused_and_not_run(tmp_path: Path) -> None:
-    """What it would create is not there."""
+    """The lambda creates the file `trace`, so its absence shows that the lambda was not run."""
     trace = tmp_path / "trace"
     inputs = keras.Input((3,))
     code = eval(f"lambda x: (__import__('pathlib').Path({str(trace)!r}).touch(), x)[1]")
     keras.Model(inputs, keras.layers.Lambda(code, output_shape=(3,))(inputs)).save(tmp_path / "m.keras")
-    trace.unlink(missing_ok=True)  # Keras has called it to make the model
+    trace.unlink(missing_ok=True)  # Keras called the lambda once while building the model
     with pytest.raises(UserError, match=r"m\.keras is not loaded: its config names keras\.layers\.Lambda"):
         saved_heads.load(tmp_path / "m.keras")
     assert not trace.exists()

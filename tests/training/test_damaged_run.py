@@ -1,4 +1,4 @@
-"""A run whose files are damaged or gone is said to be so, and --overwrite trains it anew; one that is whole goes on."""
+"""Damaged or missing files of a run are reported, --overwrite then trains again; an intact run is continued or used."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _lose_epoch(folder: Path) -> None:
 def _lose_best(folder: Path) -> None:
     _unfinished(folder)
     state = checkpoint.state_of(folder)
-    # not the last one, which is there too
+    # not the last epoch: the weights of that one are also in the checkpoint
     storage.write_json(state, {**storage.read_json(state), "best_epoch": 0})
     (folder / run_folder.BEST_NAME).unlink()
 
@@ -113,7 +113,7 @@ def _cut_weights(folder: Path) -> None:
 
 def _cut_archive(folder: Path) -> None:
     best = folder / run_folder.BEST_NAME
-    run_folder.weights_of(best).unlink()  # as a model has it that was made before there were two files
+    run_folder.weights_of(best).unlink()  # as in models of versions that wrote the .keras file only
     _cut(best)
 
 
@@ -204,7 +204,7 @@ def trained_job(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
 
 @pytest.fixture
 def job(trained_job: TrainingJob, tmp_path: Path) -> TrainingJob:
-    """A member that is trained, in a folder of its own."""
+    """Return a trained member in a folder of its own, which the test may damage."""
     folder = shutil.copytree(trained_job.folder, tmp_path / "models" / trained_job.folder.name)
     return dataclasses.replace(trained_job, folder=folder)
 

@@ -1,4 +1,4 @@
-"""Two logical devices train the same model as one; where they do not, the canary goes on with one."""
+"""Training on two logical devices gives the model of one; if it does not, the canary continues with one device."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ print(json.dumps({"left": left, "said": said}))
 
 
 def _run(folder: Path, script: str, *arguments: object) -> tuple[Any, str]:
-    """What the script says of two devices, in a process of its own: (its JSON line, its stderr)."""
+    """Run the script with two logical devices in a separate process: (its JSON line, its stderr)."""
     (folder / "two_devices.py").write_text(_TWO_DEVICES + script)
     done = warm_start.run(folder / "two_devices.py", *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Feed: batches are made beside training, and an epoch ends when its last batch is used."""
+"""Feed: batches are prepared while the device trains, and an epoch ends as soon as its last batch has been used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPE = (4, 3)
 
 
 class Scripted(Samples):
-    """Eight clips in four batches; `make` is called as each batch is made, with its number."""
+    """Eight clips, which make four batches of two; `make` is called with the number of each batch as it is made."""
 
     def __init__(self, make: Callable[[int], None]) -> None:
         inputs = {"x": np.zeros((8, 1, *SHAPE), np.float16)}
@@ -41,14 +41,14 @@ class Scripted(Samples):
 
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
-    tf.config.experimental.enable_op_determinism()  # as training on CPUs has it
+    tf.config.experimental.enable_op_determinism()  # which training on CPUs also uses
 
 
 def test_the_next_batch_is_made_while_one_is_used() -> None:
     made = [threading.Event() for _ in range(4)]
     batches = iter(Feed(Scripted(lambda number: made[number].set())).training(2, 0, lambda: 0))
     next(batches)
-    assert made[1].wait(10)  # without being asked for
+    assert made[1].wait(10)  # although it was not asked for
 
 
 def test_an_epoch_gives_every_batch_once() -> None:
@@ -73,12 +73,12 @@ def test_an_error_of_reading_comes_out_as_what_it_was() -> None:
 
 
 def test_what_is_released_leaves_the_memory() -> None:
-    """TensorFlow keeps what a dataset calls until the process ends."""
+    """TensorFlow keeps what a dataset calls alive until the process ends, and so the samples of every training."""
     samples = Scripted(lambda number: None)
     held = weakref.ref(samples)
     feed = Feed(samples)
     drawn = iter(feed.training(2, 0, samples.__len__))
-    next(drawn)  # and no more, as where training ends in an error
+    next(drawn)  # the other batches are never drawn, as when training ends in an error
     list(feed.plain(6))
     feed.release()
     del samples, feed, drawn
@@ -87,7 +87,7 @@ def test_what_is_released_leaves_the_memory() -> None:
 
 
 class _Slow(keras.callbacks.Callback):
-    """Steps that take as long as on real data; `ended` is when the last one did."""
+    """Make each step last 0.1 s, about as long as on real data; `ended` is the time at which the last step ended."""
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         time.sleep(0.1)

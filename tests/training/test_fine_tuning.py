@@ -1,4 +1,4 @@
-"""A head that is a whole network learns from pictures, and what is kept is the average that it says it is."""
+"""Training the head `i3d_tuned`, a whole network: it learns from pictures, and the right average is stored."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FEATURES = FeatureConfig(backbone=(seeded_i3d.PICTURES,), streams=("rgb",))
 
 
 def _samples(count: int, seed: int) -> Samples:
-    """Pictures that stand still, in fights with some of them black."""
+    """Clips of one random picture each, shown in all frames; in fights, random frames are black instead."""
     rng = np.random.default_rng(seed)
     labels = (np.arange(count) % 2).astype(np.float32)
     values = np.repeat(rng.integers(0, 256, (count, 1, 1, SIDE * SIDE * 3)), FRAMES, axis=2)
@@ -104,7 +104,7 @@ def test_it_learns_in_the_steps_asked_for(trained: Path, data: Data) -> None:
     assert len(log) == 8, "16 steps of 6 clips go through 12 clips eight times"
     last = saved_heads.load(trained / "final_model.safetensors")
     for samples in (data.train, data.selection):
-        assert log_loss(samples.labels, heads.predict(last, samples.plain())) < 0.5  # at first 0.69
+        assert log_loss(samples.labels, heads.predict(last, samples.plain())) < 0.5  # untrained: 0.69
 
 
 def test_it_comes_back_from_its_files_and_its_figure_is_of_the_weights_that_are_kept(
@@ -212,7 +212,7 @@ def test_the_network_moves_a_twentieth_as_fast_and_ends_half_way_to_the_publishe
         optimizer.apply([np.ones(v.shape, np.float32) for v in model.trainable_variables])
         states.append((trunk.get_weights(), logits.get_weights()))
     for before, after in zip(published, states[0][0], strict=True):
-        # Adam's first step is the rate; no decay
+        # the first step of Adam moves each weight by the learning rate; the trunk has no weight decay
         np.testing.assert_allclose(before - after, 0.001, rtol=1e-2)
     np.testing.assert_allclose(states[0][1][1], -0.02, rtol=1e-2)
     optimizer.finalize_variable_values(model.trainable_variables)
@@ -229,9 +229,10 @@ def test_some_clips_are_mixed_with_their_labels() -> None:
     x, y = fine_tuning.mixed(inputs, labels, keras.random.SeedGenerator(1))
     y = keras.ops.convert_to_numpy(y)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(x["a.rgb"])[:, 0, 0], y[:, 0], rtol=1e-5)
-    moved = labels[1:, 0] - y[1:, 0]  # towards the clip before it
+    moved = labels[1:, 0] - y[1:, 0]  # towards the label of the clip before
     assert ((moved >= -1e-3) & (moved <= 1 + 1e-3)).all()
-    assert 0.25 < np.mean(np.abs(moved) > 1e-4) < 0.45  # of 40 % some by next to nothing
+    # 40 % of the clips are mixed, some of them so little that it does not show
+    assert 0.25 < np.mean(np.abs(moved) > 1e-4) < 0.45
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every head takes every combination of inputs, and travels through a .keras file."""
+"""Every head accepts every combination of inputs, and a .keras file keeps it unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _random(shapes: dict[str, tuple[int, int]], count: int = 3) -> dict[str, np.
 
 
 def _p_fight(model: keras.Model, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Computed at once: `predict` takes a second to trace a head."""
+    """Return P(fight) without `predict`, which would take a second to trace the head."""
     return np.asarray(model(inputs, training=False))
 
 
@@ -57,7 +57,7 @@ def test_every_head_with_layers_in_time_looks_at_the_order_of_frames(architectur
     shapes = {"a.rgb": (8, 12)}
     model = heads.build(architecture, shapes, SMALL)
     inputs = _random(shapes)
-    for weights in model.trainable_variables:  # a fresh position table is too small to tell
+    for weights in model.trainable_variables:  # a new position embedding is too small to show
         if weights.path.startswith("position_embedding"):
             weights.assign(np.random.default_rng(0).normal(size=weights.shape))
     backwards = {name: x[:, ::-1] for name, x in inputs.items()}
@@ -106,7 +106,7 @@ def test_the_sum_over_time_is_exact_enough_under_mixed_precision() -> None:
     layer = heads.TemporalAttention(4, dtype="mixed_bfloat16")
     x = np.random.default_rng(0).normal(size=(2, 300, 4)).astype(np.float32)
     out = keras.ops.convert_to_numpy(keras.ops.cast(layer(np.repeat(x[:, :1], 300, axis=1)), "float32"))
-    # 300 equal weights: summed in bfloat16 after a bfloat16 softmax the result would be off by several per cent
+    # 300 frames of equal weight: with softmax and sum in bfloat16, the result would be off by several per cent
     np.testing.assert_allclose(out, x[:, 0], rtol=0.03, atol=0.03)
 
 
@@ -139,6 +139,6 @@ def test_attention_stands_apart_for_each_time_axis_and_other_heads_have_none() -
 def test_every_head_takes_a_backbone_of_one_time_step(
     architecture: str, inputs: dict[str, tuple[int, int]]
 ) -> None:
-    """As dinov2_spread and movenet_poses give."""
+    """The backbones dinov2_spread and movenet_poses output a single step per clip."""
     head = heads.build(architecture, inputs, SMALL)
     assert head.predict(_random(inputs), verbose=0).shape == (3, 1)

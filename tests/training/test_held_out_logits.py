@@ -1,4 +1,4 @@
-"""benchmarks/held_out.py: a network whose held-out logits are known, beside margins that are fitted here."""
+"""benchmarks/held_out.py: averaging a network's held-out logits, read from a file, with the margins of machines."""
 
 from __future__ import annotations
 

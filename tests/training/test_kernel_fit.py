@@ -1,4 +1,4 @@
-"""The kernel head: solved as scikit-learn solves it, kept and loaded as any head, refused where it cannot be right."""
+"""The kernel head: solved as by scikit-learn, stored and loaded like other heads, refused where it cannot be right."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from violence_detection.training.likeness import likeness, unit
 from violence_detection.training.training_data import Data, Samples
 
 HEAD = HeadConfig(landmarks=80)
-#: An input of a backbone whose features' length counts.
+#: An input whose backbone's features say by their length how much they tell.
 POSES = "movenet_poses.rgb"
 
 
@@ -40,7 +40,7 @@ def _fit(folder: Path, head: HeadConfig = HEAD, data: Data | None = None) -> run
 
 
 def _plain_data() -> Data:
-    """Clips with the plain variant alone."""
+    """Return data whose train clips have only the plain variant."""
     made = synthetic.data()
     inputs = {name: values[:, :1] for name, values in made.train.inputs.items()}
     return dataclasses.replace(made, train=dataclasses.replace(made.train, inputs=inputs))
@@ -66,7 +66,7 @@ def test_landmarks_that_are_all_but_the_same_have_a_root() -> None:
 
 
 def test_it_is_a_support_vector_machine(tmp_path: Path) -> None:
-    """Against scikit-learn on the whole kernel matrix, each clip counting by its data set and class."""
+    """The reference is scikit-learn's SVC on the whole kernel matrix, with clips weighted by data set and class."""
     data = synthetic.data()
     _fit(tmp_path)
     among, with_new = [], []
@@ -84,7 +84,7 @@ def test_it_is_a_support_vector_machine(tmp_path: Path) -> None:
 
 
 def test_an_input_whose_length_counts_counts_as_much_as_both_clips_tell(tmp_path: Path) -> None:
-    """Against scikit-learn; a clip of which nothing is seen is like no other in that input."""
+    """The reference is scikit-learn's SVC. In this input, a clip whose features are 0 is similar to no clip."""
     data = synthetic.data()
     rng = np.random.default_rng(5)
 
@@ -124,7 +124,7 @@ def test_an_input_whose_length_counts_counts_as_much_as_both_clips_tell(tmp_path
 
 
 def test_clips_that_are_nearly_the_same_are_no_obstacle_where_length_counts() -> None:
-    """Landmarks are rounded, some to more than their length: all the same they are as like as vectors can be."""
+    """Rounding makes some landmarks longer than 1, but similarities must not exceed 1, as in every kernel."""
     rng = np.random.default_rng(0)
     base = rng.normal(size=(150, 40))
     points = np.concatenate([base, base + rng.normal(0, 0.02, base.shape)])
@@ -138,7 +138,7 @@ def test_clips_that_are_nearly_the_same_are_no_obstacle_where_length_counts() ->
 
 
 def test_variants_count_together_as_much_as_their_clip(tmp_path: Path) -> None:
-    """With each clip there twice, the machine is that of the clips alone."""
+    """Fitting to two equal variants of each clip gives the same machine as fitting to the clips alone."""
     data = synthetic.data()
     twice = {name: np.repeat(values[:, :1], 2, axis=1) for name, values in data.train.inputs.items()}
     once = {name: values[:, :1] for name, values in data.train.inputs.items()}
@@ -209,7 +209,7 @@ def test_other_settings_of_the_kernel_are_another_run(tmp_path: Path) -> None:
     _fit(tmp_path)
     with pytest.raises(UserError, match="trained with other settings"):
         _fit(tmp_path, dataclasses.replace(HEAD, kernel_c=1.0))
-    _fit(tmp_path, dataclasses.replace(HEAD, units=99))  # of other heads
+    _fit(tmp_path, dataclasses.replace(HEAD, units=99))  # a setting of other heads only
 
 
 def test_features_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:

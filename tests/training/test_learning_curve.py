@@ -1,4 +1,4 @@
-"""benchmarks/learning_curve.py: which clips a point of a curve is fitted to."""
+"""benchmarks/learning_curve.py: which clips each point of a curve is fitted to, and how its figures are averaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks import learning_curve
 
 @pytest.fixture
 def curves() -> learning_curve.Curves:
-    """Curves over two data sets of 8 and 16 sources, each of 3 clips, of which every other source is violent."""
+    """Curves over two data sets of 8 and 16 sources with 3 clips each; the clips of every other source are fights."""
     sources = np.repeat(np.arange(24), 3)
     probe: Any = SimpleNamespace(
         groups=np.array([f"{source:02d}" for source in sources]),
@@ -46,7 +46,7 @@ def test_figures_are_means_of_parts_and_then_of_draws(curves: object) -> None:
     left_out = [(np.arange(24, 72), np.arange(24)), (np.arange(24), np.arange(24, 72))]
     rows = curves.over_datasets()  # type: ignore[attr-defined]
     assert len(rows) == 1
-    # the first source of each part is judged wrong: 3 of 24 clips, and 3 of 48
+    # the first source of each part is misjudged: 3 of 24 clips, and 3 of 48
     assert rows[0]["accuracy"] == pytest.approx((21 / 24 + 45 / 48) / 2, abs=1e-4)
     assert rows[0]["accuracy_sd"] is None
     twice = curves._figures([left_out, left_out[:1]])  # type: ignore[attr-defined]

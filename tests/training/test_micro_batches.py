@@ -1,4 +1,4 @@
-"""Batches in parts: how many, for how many devices."""
+"""Cutting a batch into parts: into how many, and for how many devices."""
 
 from __future__ import annotations
 

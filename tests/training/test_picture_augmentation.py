@@ -1,4 +1,4 @@
-"""Pictures are altered clip by clip, alike in all frames, and only in training."""
+"""Pictures are augmented in training only, each clip differently, and all frames of a clip in the same way."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def test_frames_of_a_clip_are_altered_alike_and_clips_differently(monkeypatch: p
     assert np.abs(out).max() <= 1 + 1e-5
     np.testing.assert_allclose(out, out[:, :1].repeat(FRAMES, axis=1), atol=1e-4)
     different = {clip.tobytes() for clip in out}
-    assert len(different) > 0.6 * CLIPS  # those whose still picture is taken away are all grey
+    # subtracting the mean picture leaves still clips grey, so those are all the same
+    assert len(different) > 0.6 * CLIPS
 
 
 def test_the_state_of_the_generator_decides_all_draws() -> None:
@@ -66,7 +67,7 @@ def test_a_crop_shows_a_part_as_large_as_the_rest_and_mirrors_half(monkeypatch: 
     monkeypatch.setattr(picture_augmentation, "_COARSER_P", 0.0)
     layer = PictureAugmentation()
     layer.build((None, FRAMES, SIDE * SIDE * 3))
-    # red is how far right a pixel lies, green how far down
+    # red grows with the column of a pixel, green with its row
     ramp = np.zeros((CLIPS, FRAMES, SIDE, SIDE, 3), np.float32)
     ramp[..., 0], ramp[..., 1] = np.arange(SIDE), np.arange(SIDE)[:, None]
     out = _array(layer._in_space(ramp.reshape(CLIPS, FRAMES, -1)))

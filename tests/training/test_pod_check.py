@@ -1,4 +1,4 @@
-"""The pre-flight and the presets: what is missing is named with its remedy; a flag overrides a preset."""
+"""The pre-flight check and the presets: what is missing is named with its remedy, and a flag overrides a preset."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
 
 
 def test_features_of_frames_found_by_number_count_as_missing_where_time_stamps_count(tmp_path: Path) -> None:
-    """So that what the check says, and what a worker takes for done, is what the extraction then makes."""
+    """The check and a worker must call features missing exactly where the extraction would compute them again."""
     store = FeatureStore.open(tmp_path, {"backbone": "b", "stream": "rgb"})
     clips = [
         WantedClip(name, Path(f"{name}.mp4"), ("v0", "v1"), name != "constant")

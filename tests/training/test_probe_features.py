@@ -1,4 +1,4 @@
-"""benchmarks/probe_features.py beside a network: its own share is measured like that of an input."""
+"""benchmarks/probe_features.py beside a network: the network's contribution is measured like that of an input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABELS = np.tile([0, 1], 30)
 
 
 class _MadeUp(Probe):
-    """Two data sets of 30 clips, a source each three, whose margins are wrong in the first ten and the last."""
+    """Two data sets of 30 clips, three per source; the margins of the first ten clips and of the last are wrong."""
 
     def __init__(self, beside: HeldOut) -> None:
         everyone = np.arange(len(LABELS))

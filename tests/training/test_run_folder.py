@@ -1,4 +1,4 @@
-"""What a training run leaves in its folder is believed only where it can be true."""
+"""The files in the folder of a training run are only used if their values are possible."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_result_with_something_else_than_a_figure_is_named_with_what_mends_it(
     tmp_path: Path, name: str, value: Any
 ) -> None:
     _written(tmp_path, **{name: value})
-    if name == "selection_accuracy" and value is None:  # of a run without a selection part
+    if name == "selection_accuracy" and value is None:  # as in a run without a selection part
         assert run_folder.finished(tmp_path)
         return
     said = rf"result\.json cannot be used \({name} is .*the command that trained the model"

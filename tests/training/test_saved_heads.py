@@ -1,4 +1,4 @@
-"""A head comes back from numbers bit for bit, and a planted file is refused by name."""
+"""A head is restored from its stored weights bit for bit, and a manipulated file is refused and named."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from violence_detection.system import storage
 from violence_detection.training import compiled_model, heads, run_folder, saved_heads, trainer
 from violence_detection.training.config import ON_FEATURES
 
-#: Two time axes, so that layers of one kind stand side by side.
+#: The inputs have two different numbers of steps, so that the head contains several layers of one kind.
 SHAPES = {"i3d.rgb": (4, 9), "efficientnet_lite0.motion": (6, 12), "efficientnet_lite0.rgb": (6, 12)}
 WEIGHTS = "best_model.safetensors"
 
 
 def saved(folder: Path, architecture: str = "gru", policy: str = "float32") -> keras.Model:
-    """A head with random weights, saved with its record."""
+    """Save a head with random weights and its record in `folder`."""
     data = synthetic.data()
     record = trainer.run_record(
         architecture,
@@ -54,7 +54,7 @@ def saved_gru(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def gru(saved_gru: Path, tmp_path: Path) -> Path:
-    """A folder with a saved head of its own."""
+    """Return a folder with a saved head, which the test may damage."""
     return Path(shutil.copytree(saved_gru, tmp_path / "gru"))
 
 

@@ -1,4 +1,4 @@
-"""Steps of a run that no selection part ends."""
+"""The number of steps of a run that has no selection part to end it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of the clips that a model was made with: one row a clip, also of a model that goes on from another."""
+"""The table of the clips that a model was made with: one row per clip, with those of the model it continues."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_is_no_table_is_named(tmp_path: Path) -> None:
 
 def test_a_table_that_lacks_clips_of_its_run_is_no_table(tmp_path: Path) -> None:
     trained_clips.write(tmp_path, {"train": _rows("1", "2"), "selection": _rows("3")})
-    clips = {"train": 3, "selection": 1}  # one of them is drawn twice
+    clips = {"train": 3, "selection": 1}  # train: one of the two clips is drawn twice
     storage.write_json(tmp_path / "config.json", {"clips": clips, "distinct_train_clips": 2})
     table = trained_clips.read(tmp_path)
     assert table is not None
@@ -65,7 +65,7 @@ def test_a_table_that_lacks_clips_of_its_run_is_no_table(tmp_path: Path) -> None
 
 
 def test_a_table_that_was_cut_off_is_named(tmp_path: Path) -> None:
-    """Clips that it lacks would be called unseen."""
+    """If the file were read as it is, the clips that it lacks would pass as unseen in training."""
     trained_clips.write(tmp_path, {"train": _rows("1", "2")})
     path = tmp_path / "trained_on.csv"
     whole = path.read_bytes()

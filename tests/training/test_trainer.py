@@ -1,4 +1,4 @@
-"""Training: learns, repeats itself, goes on after kill -9 as if nothing had happened, and refuses to mix runs."""
+"""Training: it learns, is reproducible, continues after kill -9 as if undisturbed, and never mixes runs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_same_seed_gives_the_same_history_and_weights(undisturbed: Path, tmp_pat
 
 
 def _wait_for(process: warm_start.Running, happened: Callable[[], bool]) -> bool:
-    """Wait until it has happened; False if the process ends before."""
+    """Wait until `happened` returns True; return False if the process ends before that."""
     while process.poll() is None:
         if happened():
             return True
@@ -105,7 +105,7 @@ def _grown(count: Callable[[], int], before: int) -> bool:
 
 @pytest.mark.slow
 def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_path: Path) -> None:
-    """VIOLENCE_KILLS=10 kills more often: in turn one epoch further, and soon after the start."""
+    """VIOLENCE_KILLS sets the number of kills. Above 3, every second one comes soon after the start of the run."""
     wanted, rng = int(os.environ.get("VIOLENCE_KILLS", "3")), random.Random(0)
     state = tmp_path / "checkpoint" / "state.json"
 
@@ -131,7 +131,7 @@ def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_p
 def _killed_before_the_state_of_epoch_2(
     monkeypatch: pytest.MonkeyPatch, train: Callable[[], object]
 ) -> checkpoint.TrainingState:
-    """Trains until then; returns the state that did not come to the disk."""
+    """Train until the state of epoch 2 is about to be written; return that state, which did not reach the disk."""
     write, lost = checkpoint.write, []
 
     def killed(folder: Path, state: checkpoint.TrainingState, model: keras.Model) -> None:
@@ -150,7 +150,7 @@ def _killed_before_the_state_of_epoch_2(
 def test_what_is_told_of_the_best_epoch_is_of_the_weights_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before the state of a better epoch was on disk; gone through again, it is worse, as it may be on GPUs."""
+    """Killed before the state of a better epoch is on disk, the run repeats it, with a worse loss, as on GPUs."""
     data, record, strategy = _data(), _record(epochs=3), tf.distribute.get_strategy()
     on_selection = training_log.on_selection
     killed = _killed_before_the_state_of_epoch_2(
@@ -201,7 +201,7 @@ def test_killed_before_its_end_was_noted_it_still_knows_how_fast_it_was(tmp_path
 
 
 def test_what_killed_runs_left_half_written_goes_when_one_goes_on(tmp_path: Path) -> None:
-    nobody, machine = 2**22 + 1, storage.machine()  # no process has a number beyond 2**22
+    nobody, machine = 2**22 + 1, storage.machine()  # larger than any process id: Linux allows 2**22 at most
     left = [
         tmp_path / f".best_model.{machine}.{nobody}-1.tmp.keras",
         tmp_path / "checkpoint" / f".epoch-00003.{machine}.{nobody}-1.tmp.keras",
@@ -225,7 +225,7 @@ def test_event_files_hold_the_four_curves_of_both_parts(undisturbed: Path) -> No
 
 
 def _curves(folder: Path, part: str) -> dict[str, list[tuple[int, float]]]:
-    """Tag -> (epoch, value) of each point that the event files of a part have."""
+    """Return tag -> (epoch, value) of each point in the event files of a part."""
     read: dict[str, list[tuple[int, float]]] = {}
     for path in sorted((folder / run_folder.BOARD_NAME / part).glob("events.out.*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
@@ -252,7 +252,7 @@ def test_an_epoch_that_was_gone_through_twice_is_one_point_of_each_curve(
 def test_an_epoch_that_was_killed_before_its_points_gets_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its state is on disk already, so that it is not gone through again."""
+    """Its state is already on disk when the run is killed, so the epoch is not repeated."""
     data, record, strategy = _data(), _record(epochs=2), tf.distribute.get_strategy()
 
     def killed(*_: object) -> None:
@@ -272,7 +272,7 @@ def test_an_epoch_that_was_killed_before_its_points_gets_them(
 
 def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:
     rates = [float(row["learning_rate"]) for row in _history(undisturbed)]
-    assert rates[0] == pytest.approx(synthetic.TRAIN.learning_rate, rel=0.05)  # one warm-up epoch
+    assert rates[0] == pytest.approx(synthetic.TRAIN.learning_rate, rel=0.05)  # after one epoch of warm-up
     assert all(a > b for a, b in itertools.pairwise(rates))
     assert rates[-1] == pytest.approx(0.01 * synthetic.TRAIN.learning_rate, rel=0.05)
 
@@ -301,7 +301,7 @@ def test_the_help_of_label_smoothing_says_what_the_default_makes_of_a_label() ->
     )
 
 
-@pytest.mark.filterwarnings("ignore:Skipping variable loading")  # which is what it is about
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")  # Keras only warns of it
 @pytest.mark.parametrize(
     ("begun", "now"),
     [("mixed_float16", "float32"), ("float32", "mixed_float16"), ("mixed_float16", "mixed_float16")],
@@ -309,7 +309,7 @@ def test_the_help_of_label_smoothing_says_what_the_default_makes_of_a_label() ->
 def test_an_optimiser_of_another_precision_is_not_lost_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str, now: str
 ) -> None:
-    """Begun where TensorFlow saw a GPU, gone on with where it sees none, and the reverse."""
+    """A run may begin where TensorFlow sees a GPU and continue where it sees none, or the reverse."""
     record, data, strategy = _record(epochs=3), _data(), tf.distribute.get_strategy()
     before = keras.mixed_precision.dtype_policy()
     try:
@@ -416,7 +416,7 @@ def test_keeping_the_last_epoch_ends_with_the_schedule(tmp_path: Path) -> None:
 
 
 def test_what_was_trained_on_leaves_the_memory(tmp_path: Path) -> None:
-    """Else folds that are trained one after another would add up."""
+    """If the data of a fold stayed in memory, folds that are trained one after another would add up."""
     data = _data()
     held = [weakref.ref(x) for part in (data.train, data.selection) for x in part.inputs.values()]
     trainer.train(_record(epochs=2), data, tmp_path, tf.distribute.get_strategy())
@@ -465,7 +465,7 @@ def test_the_last_epoch_is_kept_where_no_epoch_is_to_be_chosen(tmp_path: Path) -
     record = _record(epochs=8, schedule_epochs=8, patience=2, learning_rate=0.3, keep="last")
     trained = trainer.train(record, _data(), tmp_path, tf.distribute.get_strategy())
     losses = [float(r["selection_loss"]) for r in _history(tmp_path)]
-    assert int(np.argmin(losses)) < 7  # another one looked best
+    assert int(np.argmin(losses)) < 7  # another epoch had the lowest loss
     assert trained.best_epoch == trained.epochs_run == 8
     for a, b in zip(
         _weights(tmp_path, run_folder.BEST_NAME), _weights(tmp_path, "final_model.keras"), strict=True
@@ -474,7 +474,7 @@ def test_the_last_epoch_is_kept_where_no_epoch_is_to_be_chosen(tmp_path: Path) -
 
 
 def _step_of(clip: int, data: Data) -> int:
-    """The step of the first epoch, counted from 1, in which a clip is drawn."""
+    """Return the step of the first epoch, counted from 1, in which a clip is drawn."""
     value = data.train.labels.copy()
     marked = dataclasses.replace(data.train, labels=np.where(np.arange(len(value)) == clip, 7, value))
     drawn = [y for _, y in marked.batches(synthetic.TRAIN.batch_size, synthetic.TRAIN.seed, 0)]
@@ -501,7 +501,7 @@ def test_without_a_selection_part_a_model_that_says_no_number_is_not_finished(tm
         synthetic.TRAIN, batch_size=70, warmup_epochs=0, learning_rate=100.0, weight_decay=100.0
     )
     record = trainer.run_record("conv_lstm", data, synthetic.FEATURES, 2, synthetic.HEAD, config)
-    record["steps"] = {"steps": 3, "horizon": 60, "warmup": 0}  # the loss would be nan in the fourth
+    record["steps"] = {"steps": 3, "horizon": 60, "warmup": 0}  # a fourth step's loss would be nan
     with pytest.raises(UserError, match=r"P\(fight\) of a clip became nan .* in step 1 of 1 of epoch 3 "):
         trainer.train(record, data, tmp_path, tf.distribute.get_strategy())
     found = checkpoint.read(tmp_path)
@@ -528,7 +528,7 @@ def test_a_full_disk_below_tensorboard_is_not_taken_for_full_memory(
 
 
 class _FullBeyond(keras.layers.Layer):
-    """A device whose memory is full with more than `clips` at a time while training, or while judging."""
+    """A layer that runs out of memory with more than `clips` clips at a time, while training or while judging."""
 
     clips = 8
     while_training = True
@@ -571,7 +571,7 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
 def test_parts_that_fitted_another_number_of_devices_are_made_to_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: int, parts: int
 ) -> None:
-    """Each device now takes 16 clips of a batch."""
+    """A device takes 16 clips of a batch, so the stored number of parts must become one that divides 16."""
     data, record, strategy = _data(), _record(epochs=2), tf.distribute.get_strategy()
     _killed_before_the_state_of_epoch_2(monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy))
     state = checkpoint.state_of(tmp_path)
@@ -632,7 +632,7 @@ def test_a_run_goes_on_after_another_engine_joined_its_cache_and_says_so(tmp_pat
     data, strategy = _data(), tf.distribute.get_strategy()
     record = _record(epochs=1)
     trainer.train(record, data, tmp_path, strategy)
-    (tmp_path / run_folder.RESULT_NAME).unlink()  # as if it had been killed before
+    (tmp_path / run_folder.RESULT_NAME).unlink()  # as if the run had been killed before it wrote its result
     joined = {name: [*engines, "tensorflow-float32"] for name, engines in data.engines.items()}
     trainer.train({**record, "feature_engines": joined}, data, tmp_path, strategy)
     assert storage.read_json(tmp_path / run_folder.CONFIG_NAME)["feature_engines"] == joined

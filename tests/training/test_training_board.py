@@ -1,4 +1,4 @@
-"""What TensorBoard is given: each promised panel, with the right numbers in it."""
+"""The files for TensorBoard contain each panel that the documents name, with the right numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECORD = {
 
 
 def _values(folder: Path) -> dict[str, tuple[str, tf.Tensor]]:
-    """tag -> (plugin, tensor) of all event files right in a folder."""
+    """Return tag -> (plugin, tensor) of the event files directly in a folder."""
     found = {}
     for path in sorted(folder.glob("events.out.*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
@@ -89,7 +89,7 @@ def test_points_that_are_lacking_are_written_and_none_twice(tmp_path: Path) -> N
 def test_pr_curve_has_precision_and_recall_at_each_threshold() -> None:
     summary = tf.compat.v1.Summary.FromString(training_board.pr_curve(LABELS, P))
     tp, fp, tn, fn, precision, recall = tf.make_ndarray(summary.value[0].tensor)
-    at = 50  # threshold 0.5: fights 0.7, 0.9 and 0.95 are found, 0.8 is a false alarm
+    at = 50  # threshold 0.5: the fights with 0.7, 0.9 and 0.95 are found, and 0.8 is a false alarm
     assert (tp[at], fp[at], tn[at], fn[at]) == (3, 1, 2, 1)
     assert (precision[at], recall[at]) == (pytest.approx(0.75), pytest.approx(0.75))
 
@@ -100,6 +100,6 @@ def test_confusion_picture_is_darker_where_more_clips_are() -> None:
     assert perfect.dtype == np.uint8
     assert perfect.shape == wrong.shape
     height, width = perfect.shape[:2]
-    # label and verdict nonfight
+    # the cell of clips whose label and verdict are both nonfight
     corner = (slice(height // 8, height // 4), slice(int(width * 0.3), int(width * 0.4)))
     assert perfect[corner].mean() < wrong[corner].mean() - 50

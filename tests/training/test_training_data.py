@@ -1,4 +1,4 @@
-"""From manifest and cache to arrays: the right features at the right clip, failures left out by name."""
+"""From manifest and cache to arrays: each clip has its own features, and failed clips are left out by name."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
         source_group=[f"s{i}" for i in range(40)],
         fingerprint="",
     )
-    if part == "selection":  # all fights of one source: it cannot be divided
+    if part == "selection":  # all fights come from one source, which cannot be divided
         rows.loc[(rows.split == "train") & (rows.label == "fight"), "source_group"] = "one"
     else:
         rows.loc[(rows.split == part), "label"] = "nonfight"
@@ -106,7 +106,9 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
 def test_what_shows_footage_of_val_or_of_a_selecting_clip_is_not_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sources that together could not be divided stay apart, whatever they share."""
+    """Combining does not join sources that share footage if they could not be divided afterwards. Here, the shared
+    footage is written into the manifest after combining.
+    """
     stand_in.install(monkeypatch.setattr)
     for seed in range(15):
         for offset, label in enumerate(("fight", "nonfight")):

@@ -1,4 +1,4 @@
-"""What a training run says of the time and the money that it still takes."""
+"""What a training run reports as the time and the money left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network kept as a small difference from the published one comes back as it was, but for less than a step."""
+"""A network stored as a difference from the published one is restored to within one step per weight."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from violence_detection.training.weight_difference import CODES, OFFSETS, STEPS
 
 def test_a_network_of_i3ds_size_takes_few_bits_a_weight_and_errs_by_less_than_a_step() -> None:
     published = [w for name, w in seeded_i3d.weights().items() if name.endswith(("kernel", "/bias"))]
-    base = [w for w in published if w.shape[-1] != 400]  # its classifier is no part of it
+    base = [w for w in published if w.shape[-1] != 400]  # the classifier is not part of it
     rng = np.random.default_rng(0)
     own = [
         w + rng.standard_normal(w.shape, np.float32) * np.float32(0.02 * w.std()) if w.ndim > 1 else w + 1
         for w in base
     ]
-    own[0][..., 3] = base[0][..., 3]  # a channel that has not moved
+    own[0][..., 3] = base[0][..., 3]  # a channel that training has not changed
     kernels = sum(w.size for w in base if w.ndim > 1)
     assert kernels > 12e6
     stored = weight_difference.encode(own, base, 0.9)

@@ -1,4 +1,4 @@
-"""Landmarks of one byte a number are found again in what was fitted to them, and in nothing else."""
+"""Vectors rounded to one byte per number are stored that way without loss, and other vectors are not."""
 
 from __future__ import annotations
 
