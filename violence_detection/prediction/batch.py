@@ -309,8 +309,8 @@ def _have_ready(worker: SupervisedWorker[_Asked, Verdict]) -> None:
 def _reason(lost: WorkerLost) -> str:
     if lost.silent:
         return (
-            f"made no progress for {SILENCE_LIMIT_S:.0f} s and was abandoned. If its disk is slow, copy it to a faster "
-            "one; otherwise convert it (ffmpeg -i OLD NEW.mp4). Then run the same command again"
+            f"made no progress for {SILENCE_LIMIT_S:.0f} s and was abandoned. If its disk is slow, copy the video to a "
+            "faster one; otherwise convert it (ffmpeg -i OLD NEW.mp4). Then run the same command again"
         )
     return f"{video_files.CRASHED} ({lost}{_memory(lost)})"
 

@@ -365,9 +365,8 @@ class Detector:
         jobs: dict[tuple[int, str, str], Future[Any]] = {}
         for run in runs:
             for view in self.views:
-                if (
-                    view == augment.CLOSER and seen.closer(run) is None
-                ):  # no closer look here, so the plain view stands for it
+                # without a closer look at this window the plain view takes its place
+                if view == augment.CLOSER and seen.closer(run) is None:
                     plain = {
                         stream: jobs[run, augment.PLAIN, stream] for stream in self.runs[run].config.streams
                     }

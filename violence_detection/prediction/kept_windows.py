@@ -106,7 +106,7 @@ def _kept_in(file: Path, events_by: EventConfig) -> list[_KeptVideo]:
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         if not file.name.endswith(ENDINGS):
             raise UserError(
-                f"{file} holds no windows of judged videos: the names of files that do end in "
+                f"{file} holds no windows of judged videos: files with windows have names that end in "
                 f"{', '.join(ENDINGS)}. Give one of those, or the folder that --output named"
             ) from e
         why = f"missing field: {e}" if isinstance(e, KeyError) else f"{type(e).__name__}: {e}"

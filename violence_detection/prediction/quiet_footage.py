@@ -190,7 +190,7 @@ def choose(verdicts: Sequence[Verdict], settings: EventConfig, asked_per_hour: f
 
 
 def _from_the_top(verdicts: Sequence[Verdict], settings: EventConfig) -> Iterator[float]:
-    """Yield thresholds just above each peak of at least that of `settings`, the highest first; at last its own."""
+    """Yield thresholds just above each P(violent) that reaches that of `settings`, highest first; then that one."""
     peaks = {
         p for v in verdicts for p in smoothed(v.windows, settings.smoothing_s) if p >= settings.threshold
     }

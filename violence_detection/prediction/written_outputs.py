@@ -314,7 +314,7 @@ def load_explainer(
 
     def explain(verdict: Verdict) -> list[str]:
         name = names[verdict.path]
-        # the picture shows the path of the video
+        # the picture shows the name of the video's file
         made_of = storage.stable_hash([_made_of(verdict), verdict.path, model])
         wanted, missing = explanation.explained_windows(verdict, config.explain_most), []
         _check_is_judged(verdict)

@@ -38,9 +38,8 @@ def plays(path: Path) -> bool:
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
             streams = container.streams.video
             codecs = {(s.codec_context.codec.canonical_name, s.codec_context.pix_fmt) for s in streams}
-            is_first = (
-                decode.video_track(path, container).index == streams[0].index
-            )  # browsers show the first
+            # browsers show the first track
+            is_first = decode.video_track(path, container).index == streams[0].index
             name, begins_s = container.format.name, (container.start_time or 0) / av.time_base
     except (av.FFmpegError, OSError, AttributeError) as e:
         raise UnreadableVideo(path, f"not a video that FFmpeg can open ({e})") from e

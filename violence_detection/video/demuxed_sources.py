@@ -77,7 +77,7 @@ class DemuxedSource:
         return SourceError(self.name, f"broke off: {_said(error)}")
 
     def _nothing_came(self) -> SourceError:
-        return SourceError(self.name, f"received nothing for {self._picture_limit_s:g} s")
+        return SourceError(self.name, f"nothing arrived for {self._picture_limit_s:g} s")
 
     def frames(self) -> Iterator[TimedFrame]:
         """Yield all frames that decode, as they come. Raises SourceError."""
@@ -178,7 +178,7 @@ class DemuxedSource:
             raise SourceError(self.name, f"no picture that can be decoded for {frame_ago_s:.0f} s")
 
     def close(self) -> None:
-        """End `frames` when the packet that is waited for has come, or its time limit is reached."""
+        """End `frames` soon, without waiting for another packet. The opening of a network stream is not cut short."""
         self._closed.set()
 
 
@@ -192,10 +192,8 @@ class NetworkSource(DemuxedSource):
     def __init__(self, url: str, open_limit_s: float, read_limit_s: float):
         super().__init__(redaction.alone(url), live=True)
         scheme, mark, rest = url.partition("://")
-        self._url, self._scheme = (
-            f"{scheme.lower()}{mark}{rest}",
-            scheme.lower(),
-        )  # FFmpeg takes a scheme in lower case only
+        # FFmpeg takes a scheme in lower case only
+        self._url, self._scheme = f"{scheme.lower()}{mark}{rest}", scheme.lower()
         self._open_limit_s, self._one_limit_s = open_limit_s, read_limit_s
         is_playlist = any(name in rest.lower() for name in _PLAYLIST_NAMES)
         self._set_read_limit(read_limit_s * (_PLAYLIST_PATIENCE if is_playlist else 1))
@@ -297,8 +295,8 @@ class StreamClock:
     """Turn the time stamps of frames into times that ascend from the beginning of the stream, whatever the stamps do.
 
     A stamp that is more than `ahead_s` ahead of the last one, or more than decode.BACK_S behind it, begins another
-    recording. Its first frame follows the one before by `step_s`, or, if frames come as they are seen, by as much more
-    as it comes later. `begins_s`: the stamp of time 0, None if it is not known.
+    recording. Its first frame follows the one before by `step_s`, or, if frames come as they are seen and it came later
+    than that, when it came. `begins_s`: the stamp of time 0, None if it is not known.
     """
 
     def __init__(self, begins_s: float | None, step_s: float, ahead_s: float = decode.AHEAD_S):

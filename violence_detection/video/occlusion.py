@@ -19,7 +19,7 @@ from violence_detection.video.window_pictures import NEAR, Kept, KeptAs
 
 @dataclass(frozen=True)
 class Place:
-    """A part of the picture. All edges are fractions of its width or height, from 0 to 1."""
+    """A part of the picture. Its edges are fractions of the whole picture's width or height, from 0 to 1."""
 
     left: float
     top: float

@@ -22,7 +22,7 @@ from violence_detection.video import decode
 _READ_AHEAD = 16
 #: Seconds beyond the limit before the reading thread is given up: FFmpeg's own limit comes first where it works.
 _GRACE_S = 1.0
-#: Seconds to wait for the reading thread when the consumer leaves, so that the connection is closed by then.
+#: The longest wait for the reading thread when the consumer leaves. Usually it has closed the connection by then.
 _LEAVE_S = 1.0
 #: Seconds between two looks at whether somebody has left.
 _POLL_S = 0.1

@@ -25,8 +25,8 @@ from violence_detection.video.config import ClipConfig
 if TYPE_CHECKING:
     from violence_detection.video.focus import Square
 
-#: Frames kept for a closer look are shrunk to this many pixels along their longer side, about three times the side of a
-#: network's input.
+#: Frames kept for a closer look are shrunk to at most this many pixels along their longer side, about three times the
+#: side of a network's input.
 NEAR_SIDE = 640
 
 

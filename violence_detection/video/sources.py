@@ -202,9 +202,8 @@ class FileSource:
                 last_s = time_s
                 if self._closed.is_set():
                     return
-        except (
-            decode.DecodesOtherwise
-        ):  # damage that the packets do not show: go on after the last frame yielded
+        except decode.DecodesOtherwise:
+            # damage that the packets do not show: go on after the last frame yielded
             info = decode.probe(self._path)
             for time_s, picture, shape in decode.played(self._path, info):
                 if self._closed.is_set():

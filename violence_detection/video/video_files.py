@@ -208,7 +208,7 @@ def _holds_videos(folder: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether the first 512 bytes of a file have no control characters but those of texts; an empty one is no text."""
+    """Whether the first 512 bytes of a file have no control characters but those of texts; False if empty."""
     try:
         with path.open("rb") as file:
             beginning = file.read(512)
@@ -229,8 +229,9 @@ def time_limit_s(path: Path) -> float:
 def timed_out(path: Path) -> str:
     """The reason to state for a file that took longer than its time limit."""
     return (
-        f"{_TOO_LONG}{time_limit_s(path) / 60:.0f} min to read, and was given up. If the disk is slow, copy it to a "
-        "faster one; otherwise convert it (ffmpeg -i OLD NEW.mp4) or remove it. Then run the same command again"
+        f"{_TOO_LONG}{time_limit_s(path) / 60:.0f} min to read, and was given up. If its disk is slow, copy the "
+        "file to a faster one; otherwise convert it (ffmpeg -i OLD NEW.mp4) or remove it. Then run the same command "
+        "again"
     )
 
 

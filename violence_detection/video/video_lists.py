@@ -51,7 +51,7 @@ def is_list(text: str) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder. Unlike Path.exists, never an error: an address may be too long a path."""
+    """Whether there is such a file or folder. Never raises, unlike Path.exists for an address that is too long."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -22,7 +22,7 @@ KeptAs: TypeAlias = tuple[int, int, bool]
 Kept: TypeAlias = Mapping[KeptAs, Any]
 #: Key of what is kept for a closer look: a pictures.NearFrame, which has the frame's own shape.
 NEAR: KeptAs = (0, 0, False)
-#: Requested for a frame in which cuts are looked for. It is no size of its own: the smallest that is kept will do.
+#: Requested for a frame in which cuts are looked for. It is not a real size: the smallest one that is kept will do.
 COMPARED: KeptAs = (1, 0, False)
 #: The size in which a closer look is placed. If a viewer needs frames of this size anyway, NearFrame uses them.
 _AS_CLOSER: KeptAs = (CLOSER_GREY, 0, False)

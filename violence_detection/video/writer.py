@@ -39,7 +39,7 @@ def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) ->
     if not video.isOpened() and path.parent.is_dir():
         raise UserError(
             cannot_write(path.parent, f"this OpenCV build cannot write {codec} there")
-            + ". A build that can: pip install opencv-python-headless"
+            + ". A build that can write it: pip install opencv-python-headless"
         )
     count = 0
     try:

@@ -33,7 +33,7 @@ from violence_detection.system import redaction
     "url", ["localhost", "http://host", "mqtt://", "mqtt://host:0", "mqtt://host:x", "mqtt://my..host"]
 )
 def test_a_broker_that_is_no_address_is_refused(url: str) -> None:
-    said = r"--mqtt must be mqtt://|the port of mqtt://host:. is impossible"
+    said = r"--mqtt must be mqtt://|the port of mqtt://host:. is invalid"
     with pytest.raises(UserError, match=said):
         MqttOutput(url, "violence")
     with pytest.raises(UserError, match=said) as e:

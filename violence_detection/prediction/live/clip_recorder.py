@@ -169,7 +169,9 @@ class ClipRecorder:
         clip.put, clip.last = None, None
         lost_s = round(clip.follower.lost_s, 1)
         if lost_s and not clip.failed:
-            log.warning("the clip %s lacks %.1f s of footage: writing it was too slow", clip.path, lost_s)
+            log.warning(
+                "the clip %s lacks %.1f s of footage, dropped before it could be written", clip.path, lost_s
+            )
         with self._changed:
             self._open.pop(clip.path, None)
             its_event_goes_on = clip.end_s is None and not ending  # the clip has its longest length

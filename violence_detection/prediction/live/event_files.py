@@ -51,8 +51,8 @@ class EventFiles(Outbox):
 
     Clips show `margin_s` seconds before and after their event, and half a window (`window_s`) more before it, because
     the event may have begun that much before its reported start. `most_s`: longest clip, counted from that start.
-    Files that have the event's name already and were written for another source are kept; its own get another name.
-    This happens with growing files, whose times begin at 0 each night.
+    Files that have the event's name already, but were not written for this source or were changed since, are kept, and
+    the event's own get another name. This happens with growing files, whose times begin at 0 each night.
     """
 
     name = "clips"
@@ -142,7 +142,8 @@ class EventFiles(Outbox):
             if not all(self._written.may_replace(path, source) for path in there):
                 its = _Open(self._folder / formats.marked(event, source))
                 log.info(
-                    "%s has files named %s that belong to another source; those of this event are named %s",
+                    "%s has files named %s that were not written for this source, or were changed since; those of this "
+                    "event are named %s",
                     self._folder, event, its.named.name,
                 )  # fmt: skip
         except OSError as e:

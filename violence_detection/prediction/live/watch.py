@@ -37,7 +37,7 @@ W = TypeVar("W")
 _LOOK_EVERY_S = 1.0
 #: How often each camera's figures are logged.
 _SAY_EVERY_S = 60.0
-#: At the end: longest wait for cameras that are waiting for a packet.
+#: At the end: longest wait for the threads that read cameras to end.
 _CAMERAS_S = 2.0
 #: At the end: longest wait for clips.
 _CLIPS_S = 20.0
@@ -205,9 +205,7 @@ class CameraWatch(Generic[W]):
         until_s = time.monotonic() + _CAMERAS_S
         for camera in self._cameras.values():
             if not camera.reader.join(max(until_s - time.monotonic(), 0.0)):
-                log.info(
-                    "%s: its reading thread is still waiting for a packet and is abandoned", camera.state.name
-                )
+                log.info("%s: its reading thread did not end in time and is abandoned", camera.state.name)
                 camera.state.be(camera_state.ENDED)
             self._finish(camera)
             self._tell_state(camera)

@@ -114,7 +114,7 @@ def read(path: Path) -> Marks:
 
 
 def _sound(path: Path, name: str, found: Sequence[Mark], video: MarkedVideo | None) -> list[Mark]:
-    """The marks of a video without duplicates. Raises DamagedFile if two contradict or one begins after its end."""
+    """The marks of a video without duplicates. Raises DamagedFile if two contradict or one begins after the video."""
     of_stretch: dict[tuple[float, float], Mark] = {}
     for mark in found:
         other = of_stretch.setdefault((mark.start_s, mark.end_s), mark)

@@ -140,8 +140,8 @@ class MqttOutput(Outbox):
             if (message := self._pictured) and self._broken_off >= _BROKEN_OFF:
                 self._pictured, self._too_large_bytes = None, len(message.jpeg)
                 log.warning(
-                    "mqtt: %s closes the connection at the picture of %s (%d kB). Pictures as large as this are no "
-                    "longer sent. Allow larger messages on the broker",
+                    "mqtt: %s closes the connection at the picture of %s (%d kB). Pictures of this size or larger are "
+                    "no longer sent. Allow larger messages on the broker",
                     self._where, said(message), round(len(message.jpeg) / 1000),
                 )  # fmt: skip
 

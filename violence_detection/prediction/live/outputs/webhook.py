@@ -80,7 +80,7 @@ class WebhookOutput(Outbox):
                 logger.removeFilter(self._is_of_others)
 
     def _is_of_others(self, record: logging.LogRecord) -> bool:
-        """Whether a record of the client is from another thread than this webhook's; the others are not logged."""
+        """Whether a record of the client is from another thread than this webhook's, whose records are not logged."""
         return record.threadName != self.name
 
     def deliver(self, message: EventMessage) -> None:
