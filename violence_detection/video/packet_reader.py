@@ -62,7 +62,8 @@ def in_thread(
 
     Once `left` is set, the iterator stops without an Arrival for the end. It raises NothingCame if no packet comes for
     `limit_s` seconds and FFmpeg's own limit, which should be equally long, has not ended the reading. A thread that was
-    given up closes the container when FFmpeg returns, at the latest when the sender closes the connection.
+    given up closes the container when FFmpeg returns: when the sender closes the connection, or sends nothing for as
+    long as FFmpeg's limit. Until then it keeps the connection (of UDP, the port).
     """
     thread = _PacketThread(container)
     try:
@@ -76,7 +77,7 @@ class _PacketThread:
 
     def __init__(self, container: av.container.InputContainer):
         self._container = container
-        self._read: queue.Queue[Arrival] = queue.Queue(_READ_AHEAD)
+        self._read: queue.Queue[Arrival | Exception] = queue.Queue(_READ_AHEAD)
         self._is_left = threading.Event()
         self._closing = threading.Lock()
         self._is_reading = False
@@ -88,7 +89,7 @@ class _PacketThread:
         self._thread.start()
         while True:
             until_s = time.monotonic() + limit_s + _GRACE_S
-            arrival: Arrival | None = None
+            arrival: Arrival | Exception | None = None
             while arrival is None:
                 if left.is_set():
                     return
@@ -96,6 +97,8 @@ class _PacketThread:
                     arrival = self._read.get(timeout=_POLL_S)
                 if arrival is None and time.monotonic() > until_s:
                     raise NothingCame
+            if isinstance(arrival, Exception):
+                raise arrival
             yield arrival
             if arrival.packet is None and not arrival.is_pause:
                 return
@@ -110,15 +113,19 @@ class _PacketThread:
                 self._container.close()
 
     def _run(self) -> None:
-        for arrival in _arrivals(self._container):
-            if not self._put(arrival):
-                break
-        with self._closing:
-            self._is_reading = False
-            if self._is_left.is_set():
-                self._container.close()
+        try:
+            for arrival in _arrivals(self._container):
+                if not self._put(arrival):
+                    break
+        except Exception as e:  # noqa: BLE001 - raised where the packets are read
+            self._put(e)
+        finally:
+            with self._closing:
+                self._is_reading = False
+                if self._is_left.is_set():
+                    self._container.close()
 
-    def _put(self, arrival: Arrival) -> bool:
+    def _put(self, arrival: Arrival | Exception) -> bool:
         """Hand over a packet as soon as there is room; return False if the consumer has left."""
         while not self._is_left.is_set():
             with contextlib.suppress(queue.Full):
