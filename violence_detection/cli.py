@@ -238,7 +238,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
     """Run a script's main and exit with the code it returns.
 
     A UserError, a missing Python package, or a disk that cannot be written to becomes one readable message and exit
-    code 2; an interrupt, exit code 130. Any other error is a fault of the script: exit code 70, with the traceback on
+    code 2; an interrupt, exit code 130. Any other error is an internal error: exit code 70, with the traceback on
     stderr and, where there is one, in the log file.
     """
     _keep_standard_numbers()
@@ -257,12 +257,12 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
     except KeyboardInterrupt as e:
         tell(f"interrupted; {in_lines(str(e)) or 'the same command goes on from here'}")
         code = 130
-    except Exception as e:  # noqa: BLE001 - a fault of the script, whatever it is
+    except Exception as e:  # noqa: BLE001 - an internal error, whatever it is
         if trouble := disks.disk_trouble(e):
             code = _user_must_act(trouble)
         else:
             if log.handlers:
-                log.exception("a fault of the script; everything that was finished before is kept")
+                log.exception("internal error, please report it; everything that was finished before is kept")
             else:
                 tell(in_lines(redaction.without_secrets(traceback.format_exc())))
             code = EXIT_CRASHED

@@ -25,10 +25,8 @@ class UnreadableVideo(Exception):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[UnreadableVideo], tuple[str, str]]:
-        return type(self), (
-            self.path,
-            self.reason,
-        )  # so that it can be pickled, to pass from one process to another
+        # so that it can be pickled, to pass from one process to another
+        return type(self), (self.path, self.reason)
 
     def failure(self) -> dict[str, str]:
         """The failure as it is written in a failures file and the JSON line."""

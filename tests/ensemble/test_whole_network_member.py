@@ -147,7 +147,7 @@ def _check_shipped(
     with safe_open(file, "np") as stored:
         told = dict(stored.metadata())
     for key, value, says in (
-        ("difference", "2", "a difference of version '2'"),
+        ("difference", "2", "a difference in format '2'"),
         ("difference_from", "0" * 64, "SHA-256 0000"),
     ):
         save_file(tensors, file, metadata={**told, key: value})

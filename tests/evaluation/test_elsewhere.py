@@ -365,7 +365,7 @@ def test_bars_of_attention_stand_below_the_frames_that_the_backbones_saw(
     page = Page(from_evaluation.write(changed, tmp_path, ""))
     assert asked == [shown_s]
     note = figures_of(tmp_path)["bars_note"]
-    assert ("look at the middle 2.56 s of a clip alone" in note) == bool(note) == noted
+    assert ("look only at the middle 2.56 s of a clip" in note) == bool(note) == noted
     assert note in page.text
     assert ("Some backbones look" in page.text) == noted
 

@@ -84,13 +84,13 @@ def test_clips_that_tell_no_temperature_give_none_and_say_why() -> None:
     is_fight = np.repeat([True, False], 20)
     assert temperature.fit(is_fight, np.where(is_fight, 0.8, 0.1)) == (
         None,
-        "all 40 clips are right, which says of no probability below 1 how often it is",
+        "all 40 clips are right, so they do not show how often a probability below 1 is right",
     )
     assert temperature.fit(is_fight, np.full(40, 0.5)) == (
         None,
         "all 40 clips have a probability of 0.5, which no temperature changes",
     )
-    right = "all 20 clips that are not at 0.5 are right, which says of no probability below 1 how often it is"
+    right = "all 20 clips that are not at 0.5 are right, so they do not show how often a probability below 1 is right"
     assert temperature.fit(is_fight, np.where(is_fight, 0.8, 0.5)) == (None, right)
     assert temperature.fit(is_fight, np.where(is_fight, 0.5, 0.2)) == (None, right)
     found, why_not = temperature.fit(is_fight, np.where(is_fight, 0.2, 0.9))

@@ -310,7 +310,7 @@ def test_a_model_whose_successor_was_killed_or_refused_is_there_again(
 def test_only_a_final_fit_is_shipped(place: tuple[Path, Path], by_name: Path, pool: Pool) -> None:
     with pytest.raises(UserError, match=r"not a final fit.*--final"):
         shipping.ship(place[0].parent / "fold_0", "fold", _inputs(pool))
-    with pytest.raises(UserError, match="add --final"):
+    with pytest.raises(UserError, match="Add --final"):
         run_checks.check(EnsembleConfig(cross_validate=2, ship="tiny"))
 
 

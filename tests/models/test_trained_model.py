@@ -89,7 +89,7 @@ def test_a_file_of_another_kind_is_there_but_not_supported(models: Path, tmp_pat
     shutil.copy(models / "gru" / "best_model.keras", tmp_path / "best_model.h5")
     with pytest.raises(UserError, match=r"best_model\.h5 is not supported as a model: a \.h5 may"):
         trained_model.load(tmp_path / "best_model.h5")
-    with pytest.raises(UserError, match=r"The folder has best_model\.h5, which is not used in its place"):
+    with pytest.raises(UserError, match=r"Other files there are not used in its place: best_model\.h5"):
         trained_model.load(tmp_path)
 
 
@@ -243,7 +243,7 @@ def test_a_given_file_goes_to_those_of_a_models_weights_whose_it_is(
     runs = found.backbone_runs(given["movenet"])
     assert {run.weights for run in runs} == {weights.cache_folder() / path.name for path in given.values()}
     (tmp_path / "foreign").write_bytes(b"nobody's")
-    with pytest.raises(UserError, match=r"foreign is none .*i3d\.bin.*dinov2\.bin.*movenet\.bin"):
+    with pytest.raises(UserError, match=r"foreign is not one of .*i3d\.bin.*dinov2\.bin.*movenet\.bin"):
         trained_model.load(accurate, tmp_path / "foreign")
 
 

@@ -186,8 +186,8 @@ def out_of_fold(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValida
         return _read(wanted, record)
     except AnotherTableError as e:
         raise UserError(
-            f"{e}, but its predictions are needed. Add --cross-validate {len(wanted.folds)}, which judges the folds "
-            "again without retraining those that are there"
+            f"{e}. The predictions of the folds are needed: add --cross-validate {len(wanted.folds)}, which judges the "
+            "folds again without retraining those that are there"
         ) from e
 
 

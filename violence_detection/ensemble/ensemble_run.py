@@ -435,7 +435,7 @@ def _open_pool_alone(
 def _was_killed(_: Choice) -> Pool:
     raise UserError(
         "the process that extracted features was killed, most likely because memory ran out. Use a smaller --workers "
-        "and run the command again: it goes on where it stopped"
+        "and run the command again: it continues where it stopped"
     )
 
 

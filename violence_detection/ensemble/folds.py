@@ -107,7 +107,8 @@ def leave_one_dataset_out(
 def _too_small(frame: pd.DataFrame, rows: pd.DataFrame, left_out: str, fraction: float, seed: int) -> str:
     """The message for when too little is left without the data set `left_out`.
 
-    It suggests dropping the smallest data sets with which this happens. `rows`: train clips of the target data sets.
+    It suggests leaving out as few as possible of the smallest data sets, or adding data if that does not help. `rows`:
+    train clips of the target data sets.
     """
     names = sorted(set(rows.dataset), key=lambda name: (int((rows.dataset == name).sum()), name))
     sizes = {

@@ -25,7 +25,7 @@ from violence_detection.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
-#: How often a job is started before its process counts as killed for good.
+#: How often a job is started, at most. If its process is killed each time, the run ends with an error.
 _ATTEMPTS = 3
 #: Most characters of an error that a worker sends: with up to 4 bytes each they fit into the 64 KiB that a pipe takes
 #: before anybody reads it, so the worker need not wait for that.

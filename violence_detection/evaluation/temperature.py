@@ -52,7 +52,7 @@ def fit(is_fight: np.ndarray, p_fight: np.ndarray) -> tuple[float | None, str]:
         which = "" if telling.all() else f" that are not at {DEFAULT_THRESHOLD}"
         return (
             None,
-            f"all {telling.sum()} clips{which} are right, which says of no probability below 1 how often it is",
+            f"all {telling.sum()} clips{which} are right, so they do not show how often a probability below 1 is right",
         )
     every = np.arange(len(p_fight))
     # The frozen classifier learns nothing, so all clips can calibrate; folds would each need clips of both classes.

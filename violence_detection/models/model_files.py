@@ -162,7 +162,7 @@ def _check_there(file: Path, asked: Path) -> None:
     others = sorted(p for p in asked.iterdir() if p.suffix in kinds) if asked.is_dir() else []
     if others:
         there = ", ".join(p.name for p in others[:5])
-        raise UserError(f"no model at {file}. The folder has {there}, which is not used in its place. {how}")
+        raise UserError(f"no model at {file}. Other files there are not used in its place: {there}. {how}")
     names = (run_folder.ENSEMBLE_NAME, run_folder.CONFIG_NAME)
     if inside := sorted({p.parent for name in names for p in asked.glob(f"*/{name}")}):
         raise UserError(

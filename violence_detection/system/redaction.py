@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from violence_detection.errors import UserError
 
-#: User and password before a host. A password may contain characters that are invalid there; `host:80/x@y` is no login.
+#: User and password before a host. A password may contain characters that are invalid there; `host:80/x@y` has none.
 _LOGIN = (
     re.compile(r"(\w+:/+)[^\s/'\"<>]*@"),
     re.compile(r"(\w+:/+)[^\s/@:'\"<>]+:(?!\d+(?:[/\s]|$))[^'\"<>@\n]*@"),

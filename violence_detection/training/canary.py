@@ -43,9 +43,8 @@ def sound_strategy(
         return strategy
     one, moved = trial(tf.distribute.get_strategy(), build, batches, steps)
     if not moved or not all(map(math.isfinite, one)):
-        return (
-            strategy  # not the fault of mirroring, since one device fails too: training will stop and say why
-        )
+        # not the fault of mirroring, since one device fails too: training will stop and say why
+        return strategy
     mirrored, mirrored_moved = trial(strategy, build, batches, steps)
     mixed = keras.mixed_precision.dtype_policy().name != "float32"
     if mirrored_moved and agree(one, mirrored, _TOLERANCE_MIXED if mixed else _TOLERANCE):

@@ -54,7 +54,7 @@ def _built(record: Mapping[str, Any], folder: Path) -> keras.Model:
 def take(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
     """Turn `folder` into that of a finished run with the given weights in it.
 
-    Its selection accuracy is measured on `data.selection`, or None without selection clips. Raises UserError if the
+    Its selection accuracy is measured on `data.selection`, and None if that has no clips. Raises UserError if the
     weights do not fit.
     """
     model = _built(record, folder)

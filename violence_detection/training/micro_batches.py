@@ -18,8 +18,8 @@ from violence_detection.errors import UserError
 def parts_of(batch_size: int, devices: int, at_least: int) -> int:
     """The smallest number of equal parts, not below `at_least`, into which each device's share of a batch divides.
 
-    A batch that the devices cannot share evenly is processed by one of them, see TrainingRun. Raises UserError if there
-    is no such number.
+    A batch that the devices cannot share evenly is processed by one of them, see TrainingRun. Raises UserError if
+    `at_least` is larger than that share.
     """
     if batch_size % devices:
         devices = 1

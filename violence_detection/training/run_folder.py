@@ -43,7 +43,7 @@ FOLDS_RECORD_NAME, TUNED_FOLDER, FINAL_FOLDER = "cross_validation.json", "hard",
 #: The number of folds of a cross-validation that was begun but has not finished.
 FOLDS_BEGUN_NAME = "cross_validation_begun.json"
 #: Key in the record of the folds: each member's temperature, the geometric mean of those of the folds; null if
-#: probabilities are averaged, not logits. The record of data sets left out has a list of these, one per split.
+#: probabilities are averaged, not logits. The record of data sets left out has a list of these, one per seed.
 FOLD_TEMPERATURES_KEY = "member_temperatures"
 #: Key in the records of the folds and of data sets left out: the command that judged them.
 FOLD_COMMAND_KEY = "command"

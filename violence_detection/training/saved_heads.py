@@ -200,7 +200,7 @@ def _base_of_difference(
             file, f"it holds a difference from published weights, but a head {architecture} has none"
         )
     if missing := set(weight_difference.NAMES) - set(stored.keys()):
-        raise refused(file, f"{min(missing)} is missing in it")
+        raise refused(file, f"it lacks {min(missing)}")
     base = registry.get(PICTURES_OF[architecture]).weights_file(published)
     if (here := storage.sha256_file(base)) != told.get(weight_difference.BASE_KEY):
         raise UserError(

@@ -76,9 +76,9 @@ def test_clips_of_the_same_name_of_source_are_not_compared() -> None:
 
 def test_too_few_training_clips_or_sources_are_said() -> None:
     rows, values = made_up_footage.world(0, sources=12)
-    assert "takes 50 from 10" in footage.enough(rows.head(20))
+    assert "50 from 10 are needed" in footage.enough(rows.head(20))
     assert footage.enough(made_up_footage.world(0)[0]) == ""
-    with pytest.raises(ValueError, match="takes 50 from 10"):
+    with pytest.raises(ValueError, match="50 from 10 are needed"):
         footage.compare(rows, values, rows.head(5), values[:5])
 
 

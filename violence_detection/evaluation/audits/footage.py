@@ -86,8 +86,8 @@ def enough(train: pd.DataFrame) -> str:
     if n >= FEWEST_CLIPS and n_sources >= FEWEST_SOURCES:
         return ""
     return (
-        f"the features of {n} training clips from {n_sources} sources are there; to learn how alike different "
-        f"sources are takes {FEWEST_CLIPS} from {FEWEST_SOURCES}"
+        f"there are features of {n} training clips from {n_sources} sources; to learn how alike different sources are, "
+        f"{FEWEST_CLIPS} from {FEWEST_SOURCES} are needed"
     )
 
 

@@ -102,8 +102,8 @@ def _seen(scored: Evaluation) -> tuple[float, str]:
     if len(spans) == 1:
         return min(spans), ""
     return window_s, (
-        f"Some backbones look at the middle {min(spans):g} s of a clip alone: bars that are drawn below all of its "
-        "frames may be about these seconds."
+        f"Some backbones look only at the middle {min(spans):g} s of a clip: bars that are drawn below all of its "
+        "frames may be about these seconds only."
     )
 
 

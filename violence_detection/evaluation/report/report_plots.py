@@ -129,9 +129,8 @@ def render(plot: Plot, theme: Theme, note: str = "") -> bytes:
     """Draw a plot as PNG. `note`, such as that the clips are generated, is drawn on it, so that copies keep it."""
     buffer = io.BytesIO()
     canvas = FigureCanvasAgg(drawn(plot, theme, note))
-    canvas.print_png(
-        buffer, metadata={"Software": None}
-    )  # Figure.savefig would draw it twice, first for the layout
+    # not by Figure.savefig, which would draw it twice, first for the layout
+    canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
