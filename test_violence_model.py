@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         help="also write the verdicts to this JSON file, or into this folder. The same command then goes on where it "
-        "was interrupted; cameras begin anew. Only what such a run has written is replaced",
+        "was interrupted; cameras start over. Only what such a run has written is replaced",
     )
     parser.add_argument(
         "--rejudge",

@@ -79,7 +79,7 @@ def test_a_clip_that_stands_there_twice_is_refused_by_name(tmp_path: Path) -> No
     twice = {"clip_id": "b", "path": "train/fight/b.avi"}
     with pytest.raises(
         UserError,
-        match=r"manifest\.csv: the clip b occurs twice\. Leave one row, or.*combine_all_datasets",
+        match=r"manifest\.csv: the clip b occurs twice\. Keep one row, or.*combine_all_datasets",
     ):
         manifest.read(_write(tmp_path, {}, twice, twice | {"label": "nonfight"}))
 

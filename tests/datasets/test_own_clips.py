@@ -200,7 +200,7 @@ def test_a_file_that_another_set_has_is_named_with_that_set(tmp_path: Path) -> N
     touch(tmp_path, "fight/a.mp4", "nonfight/b.mp4")
     one, other = read(f"mine={tmp_path}", f"again={tmp_path}")
     assert (len(one.clips), len(other.clips)) == (2, 0)
-    assert other.failures[0]["reason"] == f"is in the set mine already, as {tmp_path}/fight/a.mp4. Leave one"
+    assert other.failures[0]["reason"] == f"is in the set mine already, as {tmp_path}/fight/a.mp4. Keep one"
 
 
 def test_a_set_inside_holds_its_files_and_no_others(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def read_hashed(combined: Path) -> tuple[pd.DataFrame, str]:
         # merging two tables by id would turn two rows of a clip into four
         if (twice := values.duplicated()).any():
             raise UserError(
-                f"{path}: the {what} {values[twice].iloc[0]} occurs twice. Leave one row, or make the file again with "
+                f"{path}: the {what} {values[twice].iloc[0]} occurs twice. Keep one row, or make the file again with "
                 "combine_all_datasets.py"
             )
     frame["by_time"] = frame.clip_id.isin(_by_time(path.with_name(BY_TIME_NAME)))

@@ -275,7 +275,7 @@ def _settled(sets: Sequence[OwnSet], by_side: bool) -> list[OwnSet]:
             failures=(
                 *s.failures,
                 *(
-                    {"path": c.where, "reason": f"{wrong[id(c)]}. Leave one"}
+                    {"path": c.where, "reason": f"{wrong[id(c)]}. Keep one"}
                     for c in s.clips
                     if id(c) in wrong
                 ),

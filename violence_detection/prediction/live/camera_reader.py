@@ -79,7 +79,7 @@ class CameraReader(Generic[W]):
     `window_s`: length of the longest window.
 
     Windows have the source's own times; adding `offset_s(connection)` puts them on this machine's clock, in seconds
-    since 1970. The offset is found anew for each connection; it is 0 for a source that is not live.
+    since 1970. Each connection has its own offset; it is 0 for a source that is not live.
     """
 
     def __init__(
