@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--tune", action="store_true", help="choose the events' settings on one half, measure on the other"
     )
     p.add_argument(
-        "--calibrated", action="store_true", help="measure thresholds from each camera's own quiet footage"
+        "--calibrated",
+        action="store_true",
+        help="measure thresholds chosen on quiet footage of the same camera's other sources",
     )
     p.add_argument(
         "--operating-points", action="store_true", help="measure the thresholds stored with --models"
