@@ -16,6 +16,21 @@ class DamagedFile(UserError, ValueError):
     """A text file whose contents are not valid; the message names the file and the line."""
 
 
+class UnusableRecord(UserError):
+    """A file in a run's folder that is damaged or does not belong to the run.
+
+    `fault` says what is wrong, without a full stop and without the remedy: for callers that make the file again.
+    """
+
+    def __init__(self, fault: str, remedy: str):
+        super().__init__(f"{fault}. {remedy}")
+        self.fault, self.remedy = fault, remedy
+
+    def __reduce__(self) -> tuple[type[UnusableRecord], tuple[str, str]]:
+        # so that it can be pickled, to pass from one process to another
+        return type(self), (self.fault, self.remedy)
+
+
 class UnreadableVideo(Exception):
     """A video that cannot be decoded; it is reported as a failure with its name, never replaced by black frames."""
 

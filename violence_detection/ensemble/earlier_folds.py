@@ -19,7 +19,7 @@ from violence_detection.ensemble.cross_validation import (
     CrossValidation,
     HeldOut,
 )
-from violence_detection.errors import UserError
+from violence_detection.errors import UnusableRecord, UserError
 from violence_detection.evaluation import calibrate, held_out_table
 from violence_detection.evaluation.calibrate import CalibrationBasis
 from violence_detection.evaluation.held_out_table import AnotherTableError
@@ -81,8 +81,8 @@ def _record_there(path: Path) -> dict[str, Any]:
         return {}
     try:
         return run_folder.read_object(path)
-    except UserError as e:
-        log.warning(_JUDGED_AGAIN, str(e).partition(". Copy it again")[0])
+    except UnusableRecord as e:
+        log.warning(_JUDGED_AGAIN, e.fault)
         return {}
 
 
@@ -104,8 +104,8 @@ def _judged(plan: CrossValidation, record: Mapping[str, Any]) -> HeldOut | None:
         for file in ensembles:
             if not isinstance(run_folder.read_object(file).get("members"), list):
                 raise run_folder.damaged(file, "it lists no members")
-    except (AnotherTableError, UserError) as e:
-        log.warning(_JUDGED_AGAIN, str(e).partition(". Copy it again")[0].rstrip("."))
+    except (AnotherTableError, UnusableRecord) as e:
+        log.warning(_JUDGED_AGAIN, e.fault if isinstance(e, UnusableRecord) else e)
         return None
     return HeldOut(
         predictions,

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from violence_detection.errors import UserError
+from violence_detection.errors import UnusableRecord, UserError
 from violence_detection.system import storage
 
 BEST_NAME, FINAL_NAME = "best_model.keras", "final_model.keras"
@@ -161,7 +161,7 @@ def stored(model: Path) -> Path:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that contains an object. Raises UserError naming the file if it cannot be read as one."""
+    """Read a JSON file that contains an object. Raises UnusableRecord if it cannot be read as one."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES >> 20} MB")
@@ -173,11 +173,12 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def damaged(path: Path, why: str) -> UserError:
+def damaged(path: Path, why: str) -> UnusableRecord:
     """The error for a record that cannot be used: the file, what is wrong, and how to make it again."""
     again = _MADE_BY.get(path.name, "the command that trained the model")
-    return UserError(
-        f"{path} cannot be used ({why}). Copy it again from where it was made, or make it again with {again}"
+    return UnusableRecord(
+        f"{path} cannot be used ({why})",
+        f"Copy it again from where it was made, or make it again with {again}",
     )
 
 

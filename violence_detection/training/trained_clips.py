@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from violence_detection.errors import UserError
+from violence_detection.errors import UnusableRecord
 from violence_detection.system import storage
 from violence_detection.training import run_folder
 from violence_detection.training.run_folder import CLIPS_NAME, CONFIG_NAME
@@ -55,7 +55,7 @@ def read(folder: Path) -> pd.DataFrame | None:
     """Read the table of the model in `folder`, all values as text; None if it has none.
 
     For a model of an earlier version that has no table, only the ids are known: the other columns are empty. Raises
-    UserError if the file is not such a table, or is not complete.
+    UnusableRecord if the file is not such a table, or is not complete.
     """
     import pandas as pd
 
@@ -87,8 +87,8 @@ def has_table(folder: Path) -> bool:
         return False
     try:
         read(folder)
-    except UserError as e:
-        log.warning("%s. It will be written again", str(e).partition(". Copy it again")[0])
+    except UnusableRecord as e:
+        log.warning("%s. It will be written again", e.fault)
         return False
     return True
 
@@ -106,5 +106,5 @@ def _clips_of_run(folder: Path) -> int:
     return sum(n for n in counts if isinstance(n, int))
 
 
-def _no_table(path: Path, reason: str) -> UserError:
+def _no_table(path: Path, reason: str) -> UnusableRecord:
     return run_folder.damaged(path, f"it is not a table of the clips that the model was made with: {reason}")
