@@ -452,3 +452,19 @@ def test_flags_that_there_are_not_are_refused_without_what_addresses_hold(
     said = capsys.readouterr().err
     assert "unrecognized arguments: --webhok=https://hooks.example/... --mqt=mqtt://host:1" in said
     assert "GEHEIM" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--verbos"], "unrecognized arguments: --verbos (did you mean --verbose?)"),
+        (["--verbos=1", "x"], "unrecognized arguments: --verbos=1 x (did you mean --verbose?)"),
+        (["--nothing-like-it", "-x"], "unrecognized arguments: --nothing-like-it -x\n"),
+    ],
+)
+def test_a_mistyped_flag_is_answered_with_the_one_that_was_meant(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.parser(None).parse_args(words)
+    assert said in capsys.readouterr().err

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import logging
 import os
 import shlex
@@ -168,7 +169,15 @@ class _Parser(argparse.ArgumentParser):
         return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> typing.NoReturn:
-        super().error(in_lines(redaction.places_in(message)))
+        super().error(in_lines(redaction.places_in(message)) + self._meant(message))
+
+    def _meant(self, message: str) -> str:
+        """The flags that were probably meant, if argparse's message is about unknown ones; else empty."""
+        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        what, _, words = message.partition(": ")
+        unknown = [w.partition("=")[0] for w in words.split() if w.startswith("--")]
+        near = [m for flag in unknown for m in difflib.get_close_matches(flag, known, 1)]
+        return f" (did you mean {' '.join(near)}?)" if what == "unrecognized arguments" and near else ""
 
 
 def parser(description: str | None, usage: str | None = None) -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "http"
 _LISTENING = ("rtp", "srt", "udp", "tcp")
 _DEVICE = re.compile(r"(?:/dev/video)?(\d{1,2})")
 _NAMED = re.compile(r"([^\W_][\w-]*)=(.+)", re.DOTALL)
-_MISNAMED = re.compile(r"([^=/]*)=\s*(\w+://.+)", re.DOTALL)
+_MISNAMED = re.compile(r"([^=/]*)=\s*(\w+://.+|growing:.+|/dev/video\d+|\d+)", re.DOTALL)
 #: The longest name of a camera. Names of files contain it, a time and a suffix.
 _LONGEST_NAME_BYTES = 150
 
@@ -124,14 +124,15 @@ def is_mistyped(text: str) -> bool:
 def named(text: str) -> tuple[str, str]:
     """Split `front=rtsp://...` into the name of a stream and the stream; ("", text) where the text gives no name.
 
-    Raises UserError for an address that cannot be parsed, and for a name that is not allowed.
+    Spaces after the `=` are ignored. Raises UserError for an address that cannot be parsed, and for a name that is not
+    allowed, unless a file has `text` as its path.
     """
     match = _NAMED.fullmatch(text)
     if match and not is_stream(text) and is_stream(match[2]):
         return _checked(match[1]), match[2]
     match = _MISNAMED.fullmatch(text)
-    if match and not is_stream(text) and is_stream(match[2]):
-        _checked(match[1])
+    if match and not is_stream(text) and is_stream(match[2]) and not os.path.exists(expanded(text)):  # noqa: PTH110
+        return _checked(match[1]), match[2]
     return "", text
 
 

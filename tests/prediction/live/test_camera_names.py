@@ -88,6 +88,25 @@ def test_a_camera_whose_address_cannot_be_read_is_refused_without_its_password(
         assert "im@" not in str(e.value)
 
 
+def test_spaces_before_an_address_do_not_belong_to_it() -> None:
+    (camera,) = camera_names.among(["front=  rtsp://a/s"])
+    assert (camera.name, camera.text) == ("front", "rtsp://a/s")
+
+
+@pytest.mark.parametrize(
+    "text", ["my yard=growing:x.ts", "my yard=0", "my yard=/dev/video1", "my yard=rtsp://a/s"]
+)
+def test_a_name_with_a_space_is_refused_whatever_the_source_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"'my yard' cannot be the name of a camera.*: my_yard=\.\.\."):
+        camera_names.among([text])
+    if "/" not in text:
+        (tmp_path / text).touch()
+        assert camera_names.among([text]) == []
+
+
 def test_videos_are_no_cameras_and_both_together_are_refused(tmp_path: Path) -> None:
     video = tmp_path / "a=b.mp4"
     video.touch()
