@@ -16,7 +16,14 @@ import pytest
 import test_violence_model
 import violence_detection as vd
 from violence_detection.errors import DamagedFile, SourceError, UserError
-from violence_detection.prediction import annotated_video, batch, detector, kept_windows, written_outputs
+from violence_detection.prediction import (
+    annotated_video,
+    batch,
+    detector,
+    formats,
+    kept_windows,
+    written_outputs,
+)
 from violence_detection.prediction.config import EventConfig, OutputConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.prediction.outputs import spreadsheets
@@ -42,6 +49,21 @@ def test_an_offset_is_held_to_the_threshold_once_that_is_known() -> None:
 def test_a_name_with_a_dot_is_a_folder_unless_it_ends_in_json(name: str, tmp_path: Path) -> None:
     assert batch.output_file(tmp_path / name) == tmp_path / name / batch.OUTPUT_NAME
     assert batch.output_file(tmp_path / f"{name}.json") == tmp_path / f"{name}.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [("a.csv", "csv"), ("a.SRT", "srt"), ("a.edl", "edl"), ("a.jsonl", "jsonl"), ("a.txt", "table")],
+)
+def test_output_named_like_a_file_of_another_format_is_refused_with_the_flag_for_it(
+    name: str, chosen: str, tmp_path: Path
+) -> None:
+    """It would become a folder with that name."""
+    with pytest.raises(UserError, match=rf"name a folder, or .*--output FOLDER --format {chosen}$"):
+        batch.output_file(tmp_path / name)
+    assert formats.chosen([chosen])
+    (tmp_path / name).mkdir()
+    assert batch.output_file(tmp_path / name) == tmp_path / name / batch.OUTPUT_NAME
 
 
 def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ _SHOWN = 3
 OUTPUT_NAME = "verdicts.json"
 #: Takes the place of the suffix of a run's output in the name of its failures file.
 _FAILURES_ENDING = "_failures.csv"
+#: Suffix -> --format, of files that --output does not write by itself.
+_FORMAT_OF_SUFFIX = {".csv": "csv", ".edl": "edl", ".jsonl": "jsonl", ".srt": "srt", ".txt": "table"}
 _OUTPUT_TAKES = "--output takes a folder or a .json file; for the annotated video use --annotate FOLDER"
 
 #: Judges a video file, given the first windows as far as an earlier run has judged them.
@@ -353,8 +355,14 @@ def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, Any]:
 def output_file(output: Path) -> Path:
     """Return the JSON file that `--output` means: the one named, or OUTPUT_NAME in the folder named.
 
-    A path that does not exist means a folder unless it ends in .json or in the suffix of a video.
+    A path that does not exist means a folder unless it ends in .json or in the suffix of a video. Raises UserError if
+    it ends in the suffix of another output format.
     """
+    if not output.exists() and (name := _FORMAT_OF_SUFFIX.get(output.suffix.lower())):
+        raise UserError(
+            f"--output {output}: name a folder, or a file that ends in .json. For {output.suffix} files give "
+            f"--output FOLDER --format {name}"
+        )
     is_file = output.suffix.lower() in (".json", *video_files.VIDEO_SUFFIXES)
     is_folder = output.is_dir() or (not is_file and not output.exists())
     return output / OUTPUT_NAME if is_folder else output
