@@ -366,8 +366,8 @@ class _LookedAt(CameraState):
     reader: CameraReader[Any] | None = None
     seen: tuple[str, ...] = ()
 
-    def be(self, state: str, reason: str = "", only_from: str | None = None) -> None:
-        super().be(state, reason, only_from)
+    def set_state(self, state: str, reason: str = "", only_from: str | None = None) -> None:
+        super().set_state(state, reason, only_from)
         if state == camera_state.LIVE and self.reader is not None:
             self.reader.look()
             self.seen += (self.state,)
