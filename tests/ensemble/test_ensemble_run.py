@@ -431,7 +431,7 @@ def test_a_finished_ensemble_stays_while_its_folds_are_trained(
         assert jobs, "something to train"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(member_jobs, "_here", stopped)
+    monkeypatch.setattr(member_jobs, "_in_this_process", stopped)
     with pytest.raises(KeyboardInterrupt):
         _run(dataclasses.replace(alone, cross_validate=2), pool, tmp_path).run()
     assert (tmp_path / "ensemble.json").read_bytes() == before
