@@ -13,7 +13,7 @@ from violence_detection.system import redaction
 
 log = logging.getLogger(__name__)
 #: Most messages that wait; if one more comes, one is given up.
-_MOST = 200
+_MOST_WAITING = 200
 
 
 class Outbox(ABC):
@@ -55,7 +55,7 @@ class Outbox(ABC):
         """Queue a message to be sent; returns at once."""
         with self._changed:
             _add(self._waiting, message)
-            if len(self._waiting) > _MOST:
+            if len(self._waiting) > _MOST_WAITING:
                 self._give_up(self._waiting.pop(_least_important(self._waiting, self._sending)))
             self._changed.notify()
 
