@@ -310,7 +310,7 @@ class CameraReader(Generic[W]):
             bridged_s = lost_s if 0 < lost_s <= self._bridge_cut_s else 0.0
             connection.after_s = -math.inf if begins_anew else last_s
             if self.recent is not None and begins_anew:
-                before, self.recent = self.recent, self.recent.anew()
+                before, self.recent = self.recent, self.recent.empty_copy()
                 before.end()
         last = self._count
         connection.number = self._count = last + 1
