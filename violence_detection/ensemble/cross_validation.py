@@ -88,7 +88,7 @@ class CrossValidation:
     def keys(self) -> list[str]:
         return [job.key for job in self.jobs()]
 
-    def made(self, record: Mapping[str, Any]) -> bool:
+    def is_described_by(self, record: Mapping[str, Any]) -> bool:
         """Whether `record` describes these jobs, on clips with the same labels, data sets and source groups as now.
 
         Records of earlier versions have no hash of the labels; theirs count as the same.

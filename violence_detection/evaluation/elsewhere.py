@@ -15,7 +15,7 @@ from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_groups, held_out_table, intervals, training_overlap
 from violence_detection.models import made_alike
-from violence_detection.models.made_alike import JudgedApart, Provenance
+from violence_detection.models.made_alike import HeldOutProvenance, Provenance
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
 from violence_detection.system.figures import is_share, number
 from violence_detection.training import run_folder, step_plan
@@ -248,13 +248,13 @@ def _ownership(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tup
     if not isinstance(found.get("made_with"), dict):
         return None, f"made by an earlier version, which did not record the clips and settings; {again}"
     try:
-        apart = JudgedApart.left_out(found)
+        held_out = HeldOutProvenance.left_out(found)
     except made_alike.MALFORMED as e:
         raise _no_record(path) from e
     provenance = _provenance(model)
-    if other := made_alike.differences(provenance, apart):
+    if other := made_alike.differences(provenance, held_out):
         return False, f"made by other models than this one (other {', '.join(other)}): {path}"
-    if why := made_alike.unknown(provenance, apart):
+    if why := made_alike.unknown(provenance, held_out):
         return None, f"made with its settings and members, but perhaps with other clips: {why}; {again}"
     return True, "made with the clips, settings and members of this model, by train_ensemble_models.py"
 

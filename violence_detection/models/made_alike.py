@@ -64,7 +64,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class JudgedApart:
+class HeldOutProvenance:
     """How models were made that together judged each clip of some data sets while it was held out.
 
     `members`: their architectures. `made_with`: by architecture, what the function `made_with` gives for one or several
@@ -82,7 +82,7 @@ class JudgedApart:
     closer_look: bool
 
     @classmethod
-    def left_out(cls, found: Mapping[str, Any]) -> JudgedApart:
+    def left_out(cls, found: Mapping[str, Any]) -> HeldOutProvenance:
         """How the models of leave_one_dataset_out.json were made, by its content. Raises one of `MALFORMED`."""
         noted = found["made_with"]
         members = [str(name) for name in found["members"]]
@@ -130,7 +130,7 @@ def noted(
     }
 
 
-def differences(provenance: Provenance, apart: JudgedApart) -> list[str]:
+def differences(provenance: Provenance, held_out: HeldOutProvenance) -> list[str]:
     """What differs between the two, sorted: parts of `made_with`, clips, members, average, early exit, closer look.
 
     The average is compared only if the members are the same, the early exit only if the average is the same too.
@@ -138,35 +138,35 @@ def differences(provenance: Provenance, apart: JudgedApart) -> list[str]:
     other = [
         name
         for record in provenance.records
-        for parts in apart.made_with.get(str(record.get("architecture")), ())
+        for parts in held_out.made_with.get(str(record.get("architecture")), ())
         for name, value in made_with(record).items()
         if parts.get(name) != value
     ]
-    if _has_other_clips(provenance, apart):
+    if _has_other_clips(provenance, held_out):
         other.append("clips")
-    if sorted(apart.members) != sorted(str(record.get("architecture")) for record in provenance.records):
+    if sorted(held_out.members) != sorted(str(record.get("architecture")) for record in provenance.records):
         other.append("members")
-    elif provenance.in_logits != apart.in_logits:
+    elif provenance.in_logits != held_out.in_logits:
         other.append("average")
-    elif provenance.early_exit != apart.early_exit:
+    elif provenance.early_exit != held_out.early_exit:
         other.append("early exit")
-    if provenance.closer_look != apart.closer_look:
+    if provenance.closer_look != held_out.closer_look:
         other.append("closer look")
     return sorted(set(other))
 
 
-def unknown(provenance: Provenance, apart: JudgedApart) -> str:
+def unknown(provenance: Provenance, held_out: HeldOutProvenance) -> str:
     """Why it is not known whether the clips are the same; empty if it is."""
     if provenance.clips.empty or (provenance.clips.dataset == "").any():
         return f"the model has no {trained_clips.CLIPS_NAME} that names its clips and their data sets"
-    if apart.added is None and (others := sorted(set(provenance.clips.dataset) - set(apart.clips))):
+    if held_out.added is None and (others := sorted(set(provenance.clips.dataset) - set(held_out.clips))):
         return (
             f"an earlier version did not record whether those models were trained on {', '.join(others)} too"
         )
     return ""
 
 
-def _has_other_clips(provenance: Provenance, apart: JudgedApart) -> bool:
+def _has_other_clips(provenance: Provenance, held_out: HeldOutProvenance) -> bool:
     """Whether the clips are known to differ from those of the model.
 
     Added data sets are compared by name alone: their clips that share a source with a held-out clip are not trained on,
@@ -174,17 +174,17 @@ def _has_other_clips(provenance: Provenance, apart: JudgedApart) -> bool:
     """
     if provenance.clips.empty or (provenance.clips.dataset == "").any():
         return False
-    kept = set(apart.clips)
+    kept = set(held_out.clips)
     if provenance.measured is not None and provenance.measured != kept:
         return True
     if not set(provenance.clips.dataset[provenance.clips.role.isin(_SELECTING)]) <= kept:
         return True
     ours = provenance.clips[provenance.clips.dataset.isin(kept)].drop_duplicates("clip_id")
-    if ours.dataset.value_counts().to_dict() != {name: n for name, n in apart.clips.items() if n}:
+    if ours.dataset.value_counts().to_dict() != {name: n for name, n in held_out.clips.items() if n}:
         return True
-    if apart.clips_sha256 is not None and _ids_sha256(ours.clip_id) != apart.clips_sha256:
+    if held_out.clips_sha256 is not None and _ids_sha256(ours.clip_id) != held_out.clips_sha256:
         return True
-    return apart.added is not None and set(provenance.clips.dataset) - kept != apart.added
+    return held_out.added is not None and set(provenance.clips.dataset) - kept != held_out.added
 
 
 def _ids_sha256(clip_ids: Collection[str]) -> str:

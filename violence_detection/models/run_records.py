@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from violence_detection.errors import UserError
 from violence_detection.models import averaging, made_alike, model_files
-from violence_detection.models.made_alike import JudgedApart, Provenance
+from violence_detection.models.made_alike import HeldOutProvenance, Provenance
 from violence_detection.system.figures import percentage
 from violence_detection.training import run_folder, step_plan, trained_clips
 from violence_detection.training.config import KERNEL, settings_of
@@ -239,11 +239,13 @@ def _left_out(folder: Path, provenance: Provenance) -> Mapping[str, Any]:
     """The figures on left-out data sets; empty unless they are known to be of models made like this one."""
     record = _object(folder / run_folder.LEFT_OUT_NAME)
     try:
-        apart = JudgedApart.left_out(record)
+        held_out = HeldOutProvenance.left_out(record)
     except made_alike.MALFORMED:
         return {}
     return (
-        {} if made_alike.differences(provenance, apart) or made_alike.unknown(provenance, apart) else record
+        {}
+        if made_alike.differences(provenance, held_out) or made_alike.unknown(provenance, held_out)
+        else record
     )
 
 
@@ -263,23 +265,25 @@ def _cross_validation(folder: Path, provenance: Provenance) -> _Folds:
     if not isinstance(record.get("folds"), list) or not record["folds"]:
         return _Folds(why_not=f"{path} lists no folds")
     try:
-        apart = _judged_apart(path.parent, record, all_together=folder.name == "folds")
+        held_out = _held_out_provenance(path.parent, record, all_together=folder.name == "folds")
     except (*made_alike.MALFORMED, UserError):
         return _Folds(why_not=f"{path} does not say which members and data sets its folds had")
-    if apart is None:
+    if held_out is None:
         return _Folds(
             why_not=f"{path} is there, but not the models of its folds, which record how they were made"
         )
-    if other := made_alike.differences(provenance, apart):
+    if other := made_alike.differences(provenance, held_out):
         return _Folds(
             why_not=f"folds of other settings (other {', '.join(other)}): {path}", other=tuple(other)
         )
-    if why := made_alike.unknown(provenance, apart):
+    if why := made_alike.unknown(provenance, held_out):
         return _Folds(why_not=f"{path} may be of other clips than the model: {why}")
     return _Folds(record)
 
 
-def _judged_apart(folder: Path, record: Mapping[str, Any], all_together: bool) -> JudgedApart | None:
+def _held_out_provenance(
+    folder: Path, record: Mapping[str, Any], all_together: bool
+) -> HeldOutProvenance | None:
     """How the models of the folds below `folder` were made; None if one of them is missing.
 
     `all_together`: the model that they are compared with is an ensemble of them all.
@@ -296,7 +300,7 @@ def _judged_apart(folder: Path, record: Mapping[str, Any], all_together: bool) -
                 return None
             configs.setdefault(str(config.get("architecture")), []).append(config)
             tables.append(trained_clips.read(below))
-    return JudgedApart(
+    return HeldOutProvenance(
         members=members * len(numbers) if all_together else members,
         made_with={name: [made_alike.made_with(c) for c in found] for name, found in configs.items()},
         clips=clips,
