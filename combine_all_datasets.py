@@ -7,8 +7,8 @@ Writes   <root>/windows: clips cut from untrimmed videos by their annotations
          duplicates.csv, unlabelled.csv and failures.csv: what was left out,
          and why
 
-Exact and altered copies are removed. No source stands on both sides.
-The published splits of RWF-2000, SCVD and CCTV-Fights stand. If it is killed,
+Exact and altered copies are removed. No source is in both train and val. The
+published splits of RWF-2000, SCVD and CCTV-Fights are kept. If it is killed,
 or run again with more data, it reads only what is new.
 
 Your own clips, beside published ones or instead of them:

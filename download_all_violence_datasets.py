@@ -2,8 +2,8 @@
 
 Writes each data set to <root>/raw/<dataset>/ as published, with a completion
 record. The roadmap's seven, fetched without --datasets, are about 75 GB: hours
-on most connections. An interruption costs only what had not arrived: the same
-command goes on.
+on most connections. If it is interrupted, the same command continues and
+fetches only what is missing.
 
 Real clips in a minute, without an account:
 

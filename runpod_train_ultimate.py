@@ -6,7 +6,7 @@ Writes   <root>/features: what is missing
          ./models_ultimate: the model, and its card, README.md
 
 Val is looked at only with --show-val: tune by the selection figures. It may be
-killed at any moment: the same command goes on where it was.
+killed at any moment: the same command continues where it stopped.
 
 Before, look at devices, memory, disk, data and hours; this trains nothing:
     python runpod_train_ultimate.py --check

@@ -91,9 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(e, KeyboardInterrupt):
             so_far = "the verdicts so far are on stdout" if judged else "no video was judged yet"
             raise KeyboardInterrupt(
-                f"the same command goes on from here: the verdicts are kept beside {output}"
+                f"the same command continues from here: the verdicts are kept beside {output}"
                 if output
-                else f"{so_far}. With --output FILE the same command would go on from here"
+                else f"{so_far}. With --output FILE, the same command could continue from here"
             ) from e
         raise
     summary = {**batch.summary(judged), **on_samples}
@@ -117,7 +117,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     modes = [flag for flag, value in by_flag.items() if value]
     if len(modes) > 1:
         parser.error(f"{' and '.join(modes)} exclude each other: use only one of them")
-    if bool(args.videos) == bool(modes) and not args.export:
+    if args.learn and not (args.rejudge and args.save_profile and args.model):
+        parser.error(
+            "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
+        )
+    if args.videos and modes and not args.export:
+        parser.error(f"{modes[0]} and videos to judge exclude each other: use only one of them")
+    if not args.videos and not modes:
         parser.error(
             "give videos to judge, or --rejudge PATH, --export FORMAT DIR, --calibrate or --adapt FOOTAGE"
         )
@@ -127,10 +133,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--save-profile FILE goes with --calibrate or --learn, which make the profile")
     if bool(args.adapt) != bool(args.save_model):
         parser.error("--adapt FOOTAGE and --save-model DIR, where the adapted model is written, go together")
-    if args.learn and not (args.rejudge and args.save_profile and args.model):
-        parser.error(
-            "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
-        )
     typed = cli.flags_given(_parser(), argv)
     cli.build(PredictConfig, args).check_one_threshold("threshold" in typed, "operating_point" in typed)
     return args
@@ -149,8 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        help="also write the verdicts to this JSON file, or into this folder. The same command then goes on where it "
-        "was interrupted; cameras start over. Only what such a run has written is replaced",
+        help="also write the verdicts to this JSON file, or into this folder. The same command then continues where "
+        "it was interrupted; cameras start over. A new name that does not end in .json is a folder. Only what "
+        "such a run has written is replaced",
     )
     parser.add_argument(
         "--rejudge",

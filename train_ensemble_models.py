@@ -9,7 +9,7 @@ Writes   <root>/features: what is missing
          ./models_ensemble: <member>/, ensemble.json, and its card, README.md
 
 Val is looked at only with --show-val: tune by the selection figures. It may be
-killed at any moment: the same command goes on where it was.
+killed at any moment: the same command continues where it stopped.
 
 On a pod:
     python train_ensemble_models.py --data-root /workspace/data --parallel

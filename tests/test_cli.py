@@ -305,7 +305,7 @@ def test_passwords_in_addresses_are_never_shown(name: str, tmp_path: Path) -> No
 def test_an_interrupt_says_how_to_go_on() -> None:
     done = _script("raise KeyboardInterrupt")
     assert done.returncode == 130
-    assert "the same command goes on" in done.stderr
+    assert "the same command continues" in done.stderr
     assert "interrupted; nothing is kept" in _script("raise KeyboardInterrupt('nothing is kept')").stderr
 
 

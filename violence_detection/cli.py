@@ -255,7 +255,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
         )
         code = EXIT_USER_MUST_ACT
     except KeyboardInterrupt as e:
-        tell(f"interrupted; {in_lines(str(e)) or 'the same command goes on from here'}")
+        tell(f"interrupted; {in_lines(str(e)) or 'the same command continues from here'}")
         code = 130
     except Exception as e:  # noqa: BLE001 - an internal error, whatever it is
         if trouble := disks.disk_trouble(e):

@@ -547,7 +547,7 @@ def test_interrupted_while_fetching_ends_soon_and_goes_on(bench: Bench) -> None:
     process.send_signal(signal.SIGINT)
     _, log_text = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert "the same command goes on from here" in log_text
+    assert "the same command continues from here" in log_text
     assert "Traceback" not in log_text
     assert part.stat().st_size > 200_000
     assert bench.run("plain_set").failures == []

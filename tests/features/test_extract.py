@@ -265,7 +265,7 @@ def test_clips_whose_volume_has_gone_away_end_the_run(
     with pytest.raises(UserError, match="2 of the 6 clips") as caught:
         done.report(len(wanted))
     assert f"{absent[0]}: cannot be read: no such file" in str(caught.value)
-    assert "the same command goes on" in str(caught.value)
+    assert "the same command continues" in str(caught.value)
     assert str(caught.value).endswith("python combine_all_datasets.py, with the flags you combine with")
 
 

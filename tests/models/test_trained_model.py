@@ -87,7 +87,7 @@ def test_a_training_that_was_interrupted_is_told_from_no_training(tmp_path: Path
 
 def test_a_file_of_another_kind_is_there_but_not_supported(models: Path, tmp_path: Path) -> None:
     shutil.copy(models / "gru" / "best_model.keras", tmp_path / "best_model.h5")
-    with pytest.raises(UserError, match=r"best_model\.h5 is not supported as a model: a \.h5 may"):
+    with pytest.raises(UserError, match=r"best_model\.h5 is not supported as a model: only \.keras and"):
         trained_model.load(tmp_path / "best_model.h5")
     with pytest.raises(UserError, match=r"Other files there are not used in its place: best_model\.h5"):
         trained_model.load(tmp_path)

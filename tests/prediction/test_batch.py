@@ -257,7 +257,7 @@ def test_an_interrupt_prints_what_is_judged_and_how_to_go_on(place: Place, outpu
     out, said = process.communicate(timeout=20)
     assert process.returncode == 130
     assert [v["p_violent"] for v in json.loads(out)["videos"]] == [0.9, 0.8]
-    goes_on = b"the same command goes on from here" in said
+    goes_on = b"the same command continues from here" in said
     assert goes_on == bool(output)
     assert goes_on or b"With --output FILE" in said
     assert b"Traceback" not in said
@@ -380,10 +380,10 @@ def test_what_could_not_be_judged_is_named_where_a_folder_is_judged_again(place:
     ("arguments", "said"),
     [
         ((), "give videos to judge, or --rejudge PATH"),
-        (("videos", "--rejudge", "night"), "give videos to judge, or --rejudge PATH"),
+        (("videos", "--rejudge", "night"), "--rejudge and videos to judge exclude each other"),
         (("videos", "--format", "srt"), "--format srt needs a place"),
         (("videos", "--format", "vtt", "--output", "o.json"), "no format 'vtt'"),
-        (("videos", "--offset", "0.7"), "offset must be from 0 to the threshold"),
+        (("videos", "--offset", "0.7"), "offset (--offset) must be from 0 to the threshold"),
         (("videos", "--clips", "model/config.json"), "is a file. Name a folder"),
         (("videos", "--learn", "marks.json"), "--learn goes with --rejudge PATH"),
         (("videos", "--profile", "camera.json"), "no camera profile at camera.json"),

@@ -180,6 +180,7 @@ def test_cameras_may_have_what_is_of_cameras_and_files_may_not() -> None:
     argv = ["any", "--stall-s", "3", "--mqtt", "mqtt://b", "--mqtt-prefix", "door"]
     _check(argv, cameras=True)
     with pytest.raises(
-        UserError, match=r"^--stall-s, --mqtt, --mqtt-prefix would do nothing: for cameras only"
+        UserError,
+        match=r"^--stall-s, --mqtt, --mqtt-prefix would do nothing: this run judges files, not cameras",
     ):
         _check(argv)

@@ -216,7 +216,7 @@ def test_stopped_it_says_whether_what_was_judged_is_kept(
         test_violence_model.main(given)
     with pytest.raises(KeyboardInterrupt) as kept:
         test_violence_model.main([*given, "--output", str(tmp_path / "kept.json")])
-    assert not str(kept.value), "the script says that the same command goes on"
+    assert not str(kept.value), "the script says that the same command continues"
 
 
 def test_without_footage_there_is_no_threshold() -> None:

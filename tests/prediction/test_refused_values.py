@@ -31,9 +31,9 @@ def _verdict(path: Path | str = "v.mp4", duration_s: float = 3.0) -> Verdict:
 def test_an_offset_is_held_to_the_threshold_once_that_is_known() -> None:
     config = PredictConfig(operating_point="low-false-alarm", offset=0.6)
     assert config.at(0.85).offset == 0.6
-    with pytest.raises(UserError, match="offset must be from 0 to the threshold"):
+    with pytest.raises(UserError, match=r"offset \(--offset\) must be from 0 to the threshold"):
         config.at(0.5)
-    with pytest.raises(UserError, match="offset must be from 0 to the threshold"):
+    with pytest.raises(UserError, match=r"offset \(--offset\) must be from 0 to the threshold"):
         PredictConfig(offset=0.6)
     assert PredictConfig(profile=Path("p.json"), offset=0.6).offset == 0.6
 

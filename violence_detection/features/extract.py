@@ -83,9 +83,9 @@ class Extraction:
         if len(not_given) > max(1, wanted * _NOT_GIVEN_SHARE):
             raise UserError(
                 f"the system cannot read {len(not_given)} of the {wanted} clips. First: {not_given[0]['path']}: "
-                f"{not_given[0]['reason']}. Check that their volume is mounted and responds; the same command goes on "
-                "with them. To take out clips that are gone for good, run: python combine_all_datasets.py, with the "
-                "flags you combine with"
+                f"{not_given[0]['reason']}. Check that their volume is mounted and responds; the same command "
+                "continues with them. To take out clips that are gone for good, run: python combine_all_datasets.py, "
+                "with the flags you combine with"
             )
 
 

@@ -155,8 +155,8 @@ def _check_there(file: Path, asked: Path) -> None:
         return
     if file.is_file():
         raise UserError(
-            f"{file} is not supported as a model: a {file.suffix or 'file of that kind'} may contain code that runs "
-            f"when it is loaded. {how}"
+            f"{file} is not supported as a model: only .keras and .safetensors files are loaded, because others may "
+            f"contain code that runs when they are loaded. {how}"
         )
     kinds = (".h5", ".hdf5", ".pb", *known)
     others = sorted(p for p in asked.iterdir() if p.suffix in kinds) if asked.is_dir() else []

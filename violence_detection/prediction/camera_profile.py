@@ -173,7 +173,7 @@ def check_place(path: Path, flag: str) -> None:
 
     `flag` names the path in the message. Meant to be called before the work whose result is written there.
     """
-    remedy = f"{flag} takes a .json file"
+    remedy = f"Name another file for {flag}, with the suffix .json"
     if path.suffix.lower() in video_files.VIDEO_SUFFIXES:
         raise UserError(f"{flag} {path} has the name of a video. {remedy}")
     own_files.check_file(

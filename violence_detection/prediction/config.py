@@ -39,7 +39,7 @@ class EventConfig(BaseConfig):
     )
     min_duration_s: float = option(0.0, "leave out events shorter than this many seconds")
     merge_gap_s: float = option(
-        2.5, "an event that begins within this many seconds of the end of the one before goes on with it"
+        2.5, "an event that begins within this many seconds of the end of the previous one continues it"
     )
     padding_s: float = option(0.0, "seconds added to an event at both ends")
     cooldown_s: float = option(0.0, "seconds after an event in which no other begins")
@@ -49,8 +49,8 @@ class EventConfig(BaseConfig):
         super().__post_init__()
         if self.offset is not None and self.has_threshold and self.offset > self.threshold:
             raise UserError(
-                f"offset must be from 0 to the threshold, {self.threshold:g}; above it an event would end where it "
-                f"begins. Received: {self.offset}"
+                f"offset (--offset) must be from 0 to the threshold, {self.threshold:g}; above it an event would end "
+                f"where it begins. Received: {self.offset}"
             )
 
     @property
@@ -100,7 +100,7 @@ class PredictConfig(EventConfig, RuntimeConfig):
     tta: int = option(
         1,
         "views of each window to average (test-time augmentation); 1: the plain window alone, and the closer look if "
-        "the model takes one",
+        "the model has one",
         limits=Limits(least=1, most=1000),
     )
     skip_still: bool = option(

@@ -71,8 +71,8 @@ def check(args: Mapping[str, Any], given: Collection[str], cameras: bool = False
     if not cameras:
         _refuse(
             [name for name in given if name in _LIVE],
-            "for cameras only, and files are judged. Give growing:FILE to judge a recording as a camera; events of "
-            "files are in the summary, and in what --output and --format write",
+            "this run judges files, not cameras. To judge a recording as a camera, give growing:FILE. "
+            "Events of files are in the JSON line, and in what --output and --format write",
         )
     if args["rejudge"]:
         passed_over = _LAYS_WINDOWS if args["explain"] else _JUDGING
@@ -85,4 +85,5 @@ def check(args: Mapping[str, Any], given: Collection[str], cameras: bool = False
 def _refuse(names: Sequence[str], why: str) -> None:
     if names:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-        raise UserError(f"{flags} would do nothing: {why}. Leave out the flags that this run does not obey")
+        leave_out = "Leave this flag out" if len(names) == 1 else "Leave these flags out"
+        raise UserError(f"{flags} would do nothing: {why}. {leave_out}")

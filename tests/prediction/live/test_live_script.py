@@ -155,9 +155,7 @@ def _check_clip(path: Path, end: dict[str, Any]) -> None:
 def test_nobody_is_told_of_events_in_files_and_that_is_said(tmp_path: Path, told: tuple[str, str]) -> None:
     video = tmp_path / "night.mp4"
     video.touch()
-    with pytest.raises(
-        UserError, match=f"{told[0]} would do nothing: for cameras only, and files are judged"
-    ):
+    with pytest.raises(UserError, match=f"{told[0]} would do nothing: this run judges files, not cameras"):
         test_violence_model.main([str(video), *told])
     with pytest.raises(UserError, match=f"{told[0]} would do nothing: --adapt"):
         test_violence_model.main(["--adapt", str(video), "--save-model", str(tmp_path / "to"), *told])

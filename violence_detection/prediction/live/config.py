@@ -36,7 +36,7 @@ class LiveConfig(BaseConfig):
     )
     bridge_cut_s: float = option(
         10.0,
-        "an event goes on across an interruption of up to this many seconds if it is still violent afterwards",
+        "an event continues across an interruption of up to this many seconds if it is still violent afterwards",
         limits=Limits(most=86400),
     )
     clip_max_s: float = option(
@@ -44,13 +44,14 @@ class LiveConfig(BaseConfig):
     )
     on_event: str | None = option(
         None,
-        "command to run for each news of an event (new, changed, ended), with its JSON on stdin. No shell reads it",
+        "command to run for each message about an event (new, changed, ended), with its JSON on stdin. No shell reads "
+        "the command",
     )
     on_event_timeout_s: float = option(
         30.0, "with --on-event: seconds after which the command is killed", limits=Limits(above=0, most=86400)
     )
     webhook: tuple[str, ...] = option(
-        (), "address to post the JSON of each news to. May be given several times",
+        (), "address to post the JSON of each message about an event to. May be given several times",
         many="append", shown_as="URL",
     )  # fmt: skip
     webhook_timeout_s: float = option(
@@ -58,8 +59,8 @@ class LiveConfig(BaseConfig):
     )
     mqtt: str | None = option(
         None,
-        "MQTT broker for each news and the state of each camera: mqtt://[user@]host[:port], or mqtts://. The password "
-        "comes from $MQTT_PASSWORD",
+        "MQTT broker for each message about an event and the state of each camera: mqtt://[user@]host[:port], or "
+        "mqtts://. The password comes from $MQTT_PASSWORD",
     )
     mqtt_ca: Path | None = option(
         None,
