@@ -44,15 +44,15 @@ if TYPE_CHECKING:
     from violence_detection.prediction.live.camera_names import NamedCamera
 
 #: What failed before anything was judged, the paths of all videos, and the verdicts, which come one by one.
-Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | UnreadableVideo]]
+JudgedRun = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | UnreadableVideo]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     cameras = _cameras(args)
-    obeyed_flags.check(vars(args), cli.given(_parser(), argv), bool(cameras))
-    for given, run in ((args.export, _export), (args.calibrate, _calibrate), (args.adapt, _adapt)):
-        if given:
+    obeyed_flags.check(vars(args), cli.flags_given(_parser(), argv), bool(cameras))
+    for value, run in ((args.export, _export), (args.calibrate, _calibrate), (args.adapt, _adapt)):
+        if value:
             try:
                 return run(args)
             except KeyboardInterrupt as e:
@@ -108,22 +108,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args = cli.parse(parser, argv)
-    kinds = {
+    by_flag = {
         "--rejudge": args.rejudge,
         "--export": args.export,
         "--calibrate": args.calibrate,
         "--adapt": args.adapt,
     }
-    given = [flag for flag, value in kinds.items() if value]
-    if len(given) > 1:
-        parser.error(f"{' and '.join(given)} exclude each other: use only one of them")
+    modes = [flag for flag, value in by_flag.items() if value]
+    if len(modes) > 1:
+        parser.error(f"{' and '.join(modes)} exclude each other: use only one of them")
     if args.learn and not (args.rejudge and args.save_profile and args.model):
         parser.error(
             "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
         )
-    if args.videos and given and not args.export:
-        parser.error(f"{given[0]} and videos to judge exclude each other: use only one of them")
-    if not args.videos and not given:
+    if args.videos and modes and not args.export:
+        parser.error(f"{modes[0]} and videos to judge exclude each other: use only one of them")
+    if not args.videos and not modes:
         parser.error(
             "give videos to judge, or --rejudge PATH, --export FORMAT DIR, --calibrate or --adapt FOOTAGE"
         )
@@ -133,7 +133,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--save-profile FILE goes with --calibrate or --learn, which make the profile")
     if bool(args.adapt) != bool(args.save_model):
         parser.error("--adapt FOOTAGE and --save-model DIR, where the adapted model is written, go together")
-    typed = cli.given(_parser(), argv)
+    typed = cli.flags_given(_parser(), argv)
     cli.build(PredictConfig, args).check_one_threshold("threshold" in typed, "operating_point" in typed)
     return args
 
@@ -271,7 +271,7 @@ def _watch(
     return cli.exit_code(summary["failures"])
 
 
-def _judged(args: argparse.Namespace, config: PredictConfig, output: Path | None) -> Given:
+def _judged(args: argparse.Namespace, config: PredictConfig, output: Path | None) -> JudgedRun:
     """The videos of the positional arguments, judged by the model."""
     from violence_detection.prediction import batch, verdict_journal
 
@@ -281,7 +281,7 @@ def _judged(args: argparse.Namespace, config: PredictConfig, output: Path | None
     return [*found.failures], paths, batch.judge_all(found.videos, config, journal)
 
 
-def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
+def _rejudged(args: argparse.Namespace, config: PredictConfig) -> JudgedRun:
     """The windows kept by an earlier run, judged again with the thresholds and event settings of this one."""
     from violence_detection.prediction import batch
 

@@ -73,7 +73,7 @@ class _Watched(threading.Thread):
 
     def __init__(self, seconds: float, stop: threading.Event):
         super().__init__(daemon=True)
-        self._seconds, self._asked = seconds, stop
+        self._seconds, self._stop = seconds, stop
         self.rss_mb: list[float] = []
         self.states: Sequence[Any] = ()
         self.delays_s: list[float] = []
@@ -81,14 +81,14 @@ class _Watched(threading.Thread):
     def run(self) -> None:
         process, until_s = psutil.Process(), time.monotonic() + self._seconds
         seen: dict[str, int] = {}
-        while time.monotonic() < until_s and not self._asked.wait(0.1):
+        while time.monotonic() < until_s and not self._stop.wait(0.1):
             if time.monotonic() >= until_s - self._seconds + len(self.rss_mb) * _EVERY_S:
                 self.rss_mb.append(process.memory_info().rss / 1e6)
             for state in self.states:
                 if state.windows != seen.get(state.name, 0):
                     seen[state.name] = state.windows
                     self.delays_s.append(state.delay_s)
-        self._asked.set()
+        self._stop.set()
 
     def memory(self) -> dict[str, Any]:
         """Medians of the memory over the second and the last quarter, its growth between them, and its peak."""
@@ -108,7 +108,7 @@ def _free_port() -> int:
         return int(s.getsockname()[1])
 
 
-class _Told(Outbox):
+class _EndedEvents(Outbox):
     """Collects the events that have ended, by camera."""
 
     name = "bench"
@@ -179,7 +179,7 @@ def main() -> int:
     args.format, args.annotate = (), None
     seconds = 60 * args.minutes
     detector = Detector(cli.build(PredictConfig, args))
-    model, told = _Measured(detector, args.slow_s), _Told()
+    model, ended_events = _Measured(detector, args.slow_s), _EndedEvents()
     with ExitStack() as stack, stopping.asked_to_stop() as stop:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         video = loopback_camera.prepared(args.video, folder / "camera.mp4", _ROUND_S, args.height)
@@ -194,7 +194,7 @@ def main() -> int:
         watched.start()
         summary = watch.run(
             cameras, model, cli.build(LiveConfig, args), cli.build(OutputConfig, args), stop,
-            on_states=lambda states: setattr(watched, "states", states), others=[told],
+            on_states=lambda states: setattr(watched, "states", states), others=[ended_events],
         )  # fmt: skip
         watched.join()
     found = summary["cameras"]
@@ -205,7 +205,7 @@ def main() -> int:
         "max_delay_s": max(c["max_delay_s"] for c in found), "events": [c["events"] for c in found],
         **{name: sum(c[name] for c in found) for name in ("frames", "windows", "windows_dropped", "reconnections")},
         "memory": watched.memory(),
-        **({"cut": _compared(told.ended, [c.name for c in cameras])} if args.cuts else {}),
+        **({"cut": _compared(ended_events.ended, [c.name for c in cameras])} if args.cuts else {}),
     }  # fmt: skip
     cli.print_summary(measured)
     return 0

@@ -106,7 +106,7 @@ def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Call
         (settings.BaseConfig, "__post_init__"),
     )
     for module, name in before:
-        setattr(module, name, _apart(getattr(module, name), journey, set_up))
+        setattr(module, name, _counted_as_set_up(getattr(module, name), journey, set_up))
     config, how = FeatureConfig(backbone=(backbone,)), ExtractConfig(data_root=root, augment=2)
 
     def work() -> None:
@@ -118,7 +118,7 @@ def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Call
     return journey, set_up
 
 
-def _apart(function: Callable[..., Any], journey: Calls, set_up: Calls) -> Callable[..., Any]:
+def _counted_as_set_up(function: Callable[..., Any], journey: Calls, set_up: Calls) -> Callable[..., Any]:
     """Wrap `function` so that its calls, and all calls that it makes, count as set-up and not as journey."""
 
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -31,7 +31,7 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _made(work: Path, *arguments: str) -> list[list[str]]:
+def _calls(work: Path, *arguments: str) -> list[list[str]]:
     """Run make, and return the arguments of each call of Python."""
     done = subprocess.run(
         ["make", "PY=./stub", *arguments], cwd=work, capture_output=True, text=True, check=False
@@ -96,7 +96,7 @@ def test_the_python_of_an_environment_that_is_there_counts_and_no_other(
 
 
 def test_the_roadmap_takes_a_data_root_with_spaces(work: Path) -> None:
-    calls = _made(work, "roadmap", "DATA_ROOT=/my data")
+    calls = _calls(work, "roadmap", "DATA_ROOT=/my data")
     assert [call[0] for call in calls] == [
         "download_all_violence_datasets.py",
         "find_all_datasets.py",
@@ -113,7 +113,7 @@ def test_the_roadmap_takes_a_data_root_with_spaces(work: Path) -> None:
 def test_files_that_are_named_and_left_out_stop_no_step(work: Path, target: str) -> None:
     left_out = 'case "$1" in find_all*|combine_all*) exit 1;; esac\n'
     (work / "stub").write_text(_STUB + left_out)
-    calls = _made(work, target, "DATA_ROOT=/data")
+    calls = _calls(work, target, "DATA_ROOT=/data")
     assert calls[-1][0] == "test_ensemble.py"
 
 
@@ -121,7 +121,7 @@ def test_files_that_are_named_and_left_out_stop_no_step(work: Path, target: str)
 @pytest.mark.parametrize("target", ["demo", "demo-real"])
 def test_the_demos_take_a_folder_with_spaces(work: Path, target: str, name: str) -> None:
     folder = name if target == "demo" else f"{name}-real"
-    calls = _made(work, target, f"DEMO={name}")
+    calls = _calls(work, target, f"DEMO={name}")
     assert len(calls) == 7
     for call in calls[1:5]:
         assert call[call.index("--data-root") + 1] == f"{folder}/data"
@@ -146,7 +146,7 @@ def test_the_demos_take_a_folder_with_spaces(work: Path, target: str, name: str)
 def test_a_shipped_model_is_made_from_raw_clips_by_one_command(
     work: Path, name: str, backbones: str, members: str
 ) -> None:
-    calls = _made(work, f"ship-{name}", "DATA_ROOT=/my data")
+    calls = _calls(work, f"ship-{name}", "DATA_ROOT=/my data")
     assert [call[0] for call in calls] == [
         "find_all_datasets.py",
         "combine_all_datasets.py",
@@ -173,9 +173,9 @@ def test_the_card_of_a_shipped_model_is_named_where_it_is_written(
 
 
 def test_the_recipe_of_fast_is_trained_and_measured_by_one_command(work: Path) -> None:
-    shipped = _made(work, "ship-fast", "DATA_ROOT=/my data")[2]
+    shipped = _calls(work, "ship-fast", "DATA_ROOT=/my data")[2]
     (work / "stub.words").unlink()
-    calls = _made(work, "retrain-fast", "DATA_ROOT=/my data")
+    calls = _calls(work, "retrain-fast", "DATA_ROOT=/my data")
     assert [call[0] for call in calls] == [
         "find_all_datasets.py",
         "combine_all_datasets.py",

@@ -33,7 +33,7 @@ class Way:
     """A working folder, and what each script wrote to stdout and to stderr."""
 
     folder: Path
-    said: dict[str, Any]
+    summaries: dict[str, Any]
     log: dict[str, str] = field(default_factory=dict)
 
     def goes(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
@@ -42,15 +42,15 @@ class Way:
         done = subprocess.run(
             command, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
         )
-        self.said[name], self.log[name] = _said(done, codes), done.stderr
-        return self.said[name]
+        self.summaries[name], self.log[name] = _summary(done, codes), done.stderr
+        return self.summaries[name]
 
     def script(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
         """Run a script again with other arguments, without recording its output."""
-        return _said(warm_start.run(ROOT / f"{name}.py", *arguments, cwd=self.folder), codes)
+        return _summary(warm_start.run(ROOT / f"{name}.py", *arguments, cwd=self.folder), codes)
 
 
-def _said(done: subprocess.CompletedProcess[str], codes: tuple[int, ...]) -> Any:
+def _summary(done: subprocess.CompletedProcess[str], codes: tuple[int, ...]) -> Any:
     assert done.returncode in codes, f"{done.args}: exit {done.returncode}\n{done.stderr[-3000:]}"
     assert len(done.stdout.splitlines()) == 1
     return json.loads(done.stdout)
@@ -108,20 +108,20 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_combining_says_what_became_of_the_clips(combined: Way) -> None:
-    said = combined.said["combine_all_datasets"]
+    summary = combined.summaries["combine_all_datasets"]
     assert {"train", "val", "duplicates_removed", "near_duplicate_groups", "unlabelled", "unreadable", "by_dataset",
-            "manifest"} <= said.keys()  # fmt: skip
-    assert said["unreadable"] == 1
-    assert said["duplicates_removed"] == 2
+            "manifest"} <= summary.keys()  # fmt: skip
+    assert summary["unreadable"] == 1
+    assert summary["duplicates_removed"] == 2
 
 
 @pytest.mark.slow
 def test_training_says_the_fields_others_rely_on(single: Way) -> None:
-    said = single.said["runpod_train_ultimate"]
+    summary = single.summaries["runpod_train_ultimate"]
     assert {"model", "selection_accuracy", "val_accuracy", "val_accuracy_ci95", "epochs_run",
-            "samples_per_second"} <= said.keys()  # fmt: skip
-    assert said["val_accuracy"] is said["val_accuracy_ci95"] is None, "nobody asked for val"
-    assert said["val_n"] is said["val_by_dataset"] is None
+            "samples_per_second"} <= summary.keys()  # fmt: skip
+    assert summary["val_accuracy"] is summary["val_accuracy_ci95"] is None, "nobody asked for val"
+    assert summary["val_n"] is summary["val_by_dataset"] is None
     assert "Not yet evaluated" in (single.folder / "models_ultimate" / "README.md").read_text()
 
 
@@ -150,7 +150,7 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_extracted(
 
 @pytest.mark.slow
 def test_the_ensemble_says_its_members(trained: Way) -> None:
-    ensemble = trained.said["train_ensemble_models"]
+    ensemble = trained.summaries["train_ensemble_models"]
     assert [m["name"] for m in ensemble["members"]] == [
         "deep_lstm",
         "bilstm",
@@ -162,11 +162,13 @@ def test_the_ensemble_says_its_members(trained: Way) -> None:
 
 @pytest.mark.slow
 def test_training_and_evaluation_agree_on_the_ensembles_accuracy(way: Way) -> None:
-    assert {"accuracy", "ci95", "n", "by_dataset", "members", "report"} <= way.said["test_ensemble"].keys()
-    assert way.said["test_ensemble"]["accuracy"] == pytest.approx(
-        way.said["train_ensemble_models"]["ensemble_val_accuracy"], abs=1e-4
+    assert {"accuracy", "ci95", "n", "by_dataset", "members", "report"} <= way.summaries[
+        "test_ensemble"
+    ].keys()
+    assert way.summaries["test_ensemble"]["accuracy"] == pytest.approx(
+        way.summaries["train_ensemble_models"]["ensemble_val_accuracy"], abs=1e-4
     )
-    assert way.said["test_ensemble"]["n"] == way.said["combine_all_datasets"]["val"]
+    assert way.summaries["test_ensemble"]["n"] == way.summaries["combine_all_datasets"]["val"]
 
 
 @pytest.mark.slow
@@ -190,7 +192,7 @@ def test_the_report_knows_the_looks_at_val_and_the_card_its_figures(way: Way) ->
 @pytest.mark.slow
 def test_a_clip_is_judged_as_it_was_evaluated(way: Way) -> None:
     evaluated = {r["path"]: float(r["p_violent"]) for r in _rows(way.folder / "r" / "predictions.csv")}
-    judged = way.said["test_violence_model"]["videos"]
+    judged = way.summaries["test_violence_model"]["videos"]
     assert len(judged) == len(evaluated)
     for video in judged:
         path = Path(video["path"]).relative_to("data/combined_all").as_posix()
@@ -201,8 +203,8 @@ def test_a_clip_is_judged_as_it_was_evaluated(way: Way) -> None:
 @pytest.mark.slow
 def test_numbers_on_sample_clips_are_marked_wherever_they_appear(way: Way) -> None:
     for script in ("runpod_train_ultimate", "train_ensemble_models", "test_ensemble"):
-        assert way.said[script]["generated_samples"] is True
-    assert way.said["test_violence_model"]["generated_samples"] is True
+        assert way.summaries[script]["generated_samples"] is True
+    assert way.summaries["test_violence_model"]["generated_samples"] is True
     assert "its verdicts say nothing about real videos" in way.log["test_violence_model"]
     for script in ("runpod_train_ultimate", "train_ensemble_models"):
         assert "GENERATED SAMPLE CLIPS" in way.log[script]
@@ -221,12 +223,12 @@ def test_no_source_is_on_both_sides_and_the_ensemble_learnt_something(way: Way) 
     for row in rows:
         sides.setdefault(row["source_group"], set()).add(row["split"])
     assert all(len(split) == 1 for split in sides.values())
-    assert way.said["test_ensemble"]["roc_auc"] > 0.7
+    assert way.summaries["test_ensemble"]["roc_auc"] > 0.7
 
 
 @pytest.mark.slow
 def test_a_second_evaluation_extracts_nothing_and_says_the_same(way: Way) -> None:
-    first = way.said["test_ensemble"]
+    first = way.summaries["test_ensemble"]
     again = way.script(
         "test_ensemble", "--models", "models_ensemble", "--data-root", "data", "--output", "r2"
     )
@@ -240,9 +242,9 @@ def test_a_second_evaluation_extracts_nothing_and_says_the_same(way: Way) -> Non
 
 @pytest.mark.slow
 def test_evaluating_on_train_says_that_it_was_trained_on(way: Way) -> None:
-    said = way.script("test_ensemble", "--models", "models_ultimate", "--data", "data/combined_all/train", "--output",
-                      "rt")  # fmt: skip
-    assert said["clips_trained_on"] == said["n"]
+    summary = way.script("test_ensemble", "--models", "models_ultimate", "--data", "data/combined_all/train",
+                         "--output", "rt")  # fmt: skip
+    assert summary["clips_trained_on"] == summary["n"]
     assert "trained on" in (way.folder / "rt" / "index.html").read_text()
 
 
@@ -251,9 +253,9 @@ def test_an_unreadable_video_is_named_and_the_others_are_judged(way: Way) -> Non
     broken = way.folder / "broken.mp4"
     broken.write_bytes(b"no video at all" * 100)
     good = next((way.folder / "data" / "combined_all" / "val" / "fight").iterdir())
-    said = way.script("test_violence_model", "--model", "models_ultimate", broken, good, codes=(1,))
-    assert [f["path"] for f in said["failures"]] == [str(broken)]
-    assert [v["path"] for v in said["videos"]] == [str(good)]
+    summary = way.script("test_violence_model", "--model", "models_ultimate", broken, good, codes=(1,))
+    assert [f["path"] for f in summary["failures"]] == [str(broken)]
+    assert [v["path"] for v in summary["videos"]] == [str(good)]
 
 
 @pytest.mark.slow
@@ -277,9 +279,9 @@ def test_killed_in_extraction_and_in_training_it_ends_as_if_undisturbed(way: Way
     kill_once("models_ultimate/checkpoint/state.json")
     assert not (again / "models_ultimate" / "result.json").exists()
     done = warm_start.run(ROOT / "runpod_train_ultimate.py", *arguments, cwd=again)
-    said, undisturbed = _said(done, (0,)), way.said["runpod_train_ultimate"]
+    summary, undisturbed = _summary(done, (0,)), way.summaries["runpod_train_ultimate"]
     for key in ("selection_accuracy", "epochs_run"):
-        assert said[key] == undisturbed[key]
+        assert summary[key] == undisturbed[key]
     log_name = "models_ultimate/training_log.csv"
     assert (again / log_name).read_bytes() == (way.folder / log_name).read_bytes()
     for entry in sorted((way.folder / "data" / "features").glob("*/*.npz")):
@@ -290,9 +292,9 @@ def test_killed_in_extraction_and_in_training_it_ends_as_if_undisturbed(way: Way
 
 @pytest.mark.slow
 def test_with_test_time_views_the_same_clips_are_judged_otherwise(way: Way) -> None:
-    said = way.script("test_ensemble", "--models", "models_ensemble", "--data-root", "data", "--tta", "3", "--output",
-                      "rtta")  # fmt: skip
-    assert said["n"] == way.said["test_ensemble"]["n"]
+    summary = way.script("test_ensemble", "--models", "models_ensemble", "--data-root", "data", "--tta", "3",
+                         "--output", "rtta")  # fmt: skip
+    assert summary["n"] == way.summaries["test_ensemble"]["n"]
     p_tta = [r["p_violent"] for r in _rows(way.folder / "rtta" / "predictions.csv")]
     p_plain = [r["p_violent"] for r in _rows(way.folder / "r" / "predictions.csv")]
     assert p_tta != p_plain

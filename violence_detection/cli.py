@@ -196,7 +196,7 @@ def parser(description: str | None, usage: str | None = None) -> argparse.Argume
     return p
 
 
-def given(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> frozenset[str]:
+def flags_given(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> frozenset[str]:
     """The names of the flags that are in the command line, even with their default values.
 
     It removes the parser's defaults, so the parser is of no further use.

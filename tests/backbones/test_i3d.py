@@ -135,7 +135,9 @@ def test_actions_are_the_published_classifier_of_the_same_features(
 def test_movements_are_the_actions_of_smaller_pictures_of_what_moves(tmp_path: Path) -> None:
     backbone = registry.get("i3d_movements")
     assert (
-        backbone.sampling.taken(("rgb",)) == backbone.sampling.taken(("rgb", "crop", "moving")) == ("moving",)
+        backbone.sampling.streams_taken(("rgb",))
+        == backbone.sampling.streams_taken(("rgb", "crop", "moving"))
+        == ("moving",)
     )
     model = backbone.build(seeded_i3d.write(tmp_path / "weights"))
     assert model.input_shape == (None, backbone.input_size, backbone.input_size, 3)

@@ -189,9 +189,9 @@ def test_every_backbone_says_its_licence_size_and_sampling() -> None:
 
 def test_a_backbone_takes_of_the_streams_those_it_knows() -> None:
     image, video = registry.get("efficientnet_lite0").sampling, registry.get("i3d").sampling
-    assert image.taken(("rgb", "motion", "moving")) == ("rgb", "motion", "moving")
-    assert video.taken(("rgb", "motion", "moving")) == ("rgb", "moving")
-    assert video.taken(("motion",)) == ("rgb",)
+    assert image.streams_taken(("rgb", "motion", "moving")) == ("rgb", "motion", "moving")
+    assert video.streams_taken(("rgb", "motion", "moving")) == ("rgb", "moving")
+    assert video.streams_taken(("motion",)) == ("rgb",)
 
 
 def test_frames_that_time_sets_apart_must_fill_their_steps() -> None:

@@ -108,7 +108,7 @@ def test_labels_say_what_names_mean(tmp_path: Path) -> None:
 )
 def test_words_that_make_no_sense_are_refused(word: str, said: str | None) -> None:
     if said is None:
-        assert own_labels.parse([word]).told == {"a": "fight", "b": "fight"}
+        assert own_labels.parse([word]).explained == {"a": "fight", "b": "fight"}
         return
     with pytest.raises(UserError, match=said):
         own_labels.parse([word])

@@ -155,7 +155,7 @@ def _three_sets(pool: Pool, names: Collection[str] = "abc", spent: bool = False)
     return dataclasses.replace(pool, frame=frame[frame.dataset.isin(set(names))])
 
 
-def _made(pool: Pool, output: Path, target: str, **changes: Any) -> ensemble_run.EnsembleRun:
+def _kernel_run(pool: Pool, output: Path, target: str, **changes: Any) -> ensemble_run.EnsembleRun:
     """A run, of kernel heads by default, that measures on the data sets of `target`, one letter each."""
     config = EnsembleConfig(**{"members": ("kernel",), **changes})
     return dataclasses.replace(_run(config, pool, output), target=frozenset(target), overwrite=True)
@@ -165,7 +165,7 @@ def _made(pool: Pool, output: Path, target: str, **changes: Any) -> ensemble_run
 def test_a_look_at_left_out_data_sets_counts_the_clips_of_its_mean(pool: Pool, tmp_path: Path) -> None:
     clips = _three_sets(pool, spent=True)
     calm = clips.frame[(clips.frame.dataset != "c") | (clips.frame.label == "nonfight")]
-    made = _made(
+    made = _kernel_run(
         dataclasses.replace(clips, frame=calm), tmp_path, "abc", leave_one_dataset_out=True, all_clips=True
     )
     figures = made.run()["leave_one_dataset_out"]
@@ -183,14 +183,14 @@ def test_figures_of_left_out_data_sets_belong_to_a_model_of_the_same_clips_alone
     pool: Pool, tmp_path: Path, target: str, added: str, spent: bool, belongs: bool
 ) -> None:
     clips = _three_sets(pool, target + added, spent)
-    _made(clips, tmp_path, target, leave_one_dataset_out=True, all_clips=spent).run()
+    _kernel_run(clips, tmp_path, target, leave_one_dataset_out=True, all_clips=spent).run()
     path = tmp_path / elsewhere.LEFT_OUT_NAME
     for not_noted in ((), ("members", "left_out_clips", "added_datasets")):  # earlier versions lack them
         record = storage.read_json(path)
         for key in not_noted:
             del record["made_with"][key]
         storage.write_json(path, record)
-        _made(_three_sets(pool), tmp_path, "abc").run()
+        _kernel_run(_three_sets(pool), tmp_path, "abc").run()
         found = elsewhere.left_out(tmp_path, trained_model.load(tmp_path))
         assert found is not None
         assert found["belongs"] is belongs
@@ -199,13 +199,13 @@ def test_figures_of_left_out_data_sets_belong_to_a_model_of_the_same_clips_alone
 
 @pytest.mark.slow
 def test_which_data_sets_were_only_added_counts(pool: Pool, tmp_path: Path) -> None:
-    _made(_three_sets(pool), tmp_path, "ab", leave_one_dataset_out=True, cross_validate=2).run()
+    _kernel_run(_three_sets(pool), tmp_path, "ab", leave_one_dataset_out=True, cross_validate=2).run()
     path = tmp_path / elsewhere.LEFT_OUT_NAME
     noted = storage.read_json(path)
     for target, spelt, belongs in (("ab", "noted", True), ("abc", "noted", False), ("ab", "old", None)):
         earlier = {k: v for k, v in noted["made_with"].items() if k != "added_datasets"}
         storage.write_json(path, {**noted, "made_with": earlier} if spelt == "old" else noted)
-        _made(_three_sets(pool), tmp_path, target).run()
+        _kernel_run(_three_sets(pool), tmp_path, target).run()
         found = elsewhere.left_out(tmp_path, trained_model.load(tmp_path))
         assert found is not None
         assert found["belongs"] is belongs
@@ -215,28 +215,28 @@ def test_which_data_sets_were_only_added_counts(pool: Pool, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_final_fit_takes_no_figures_that_were_made_without_val(pool: Pool, tmp_path: Path) -> None:
-    _made(_three_sets(pool), tmp_path, "abc", leave_one_dataset_out=True).run()
+    _kernel_run(_three_sets(pool), tmp_path, "abc", leave_one_dataset_out=True).run()
     everything = _three_sets(pool, spent=True)
-    _made(everything, tmp_path, "abc", final=True, cross_validate=2).run()
+    _kernel_run(everything, tmp_path, "abc", final=True, cross_validate=2).run()
     brought = tmp_path / run_folder.FINAL_FOLDER / elsewhere.LEFT_OUT_NAME
     assert not brought.exists()
     # earlier versions copied the figures into the final fit's folder
     storage.write_json(brought, storage.read_json(tmp_path / elsewhere.LEFT_OUT_NAME))
     assert run_records.read(brought.parent).left_out == {}
-    _made(everything, tmp_path, "abc", leave_one_dataset_out=True, final=True, cross_validate=2).run()
+    _kernel_run(everything, tmp_path, "abc", leave_one_dataset_out=True, final=True, cross_validate=2).run()
     assert run_records.read(brought.parent).left_out["datasets"]
 
 
 @pytest.mark.slow
 def test_folds_that_another_run_has_left_give_the_model_no_figure(pool: Pool, tmp_path: Path) -> None:
     clips = _three_sets(pool)
-    said = _made(clips, tmp_path, "abc", cross_validate=2).run()
+    said = _kernel_run(clips, tmp_path, "abc", cross_validate=2).run()
     card = tmp_path / model_card.CARD_NAME
     accuracy = f"{100 * said['cv_accuracy']:.1f}"
     figure = f"2 folds by source on the same manifest, other models of the same settings: {accuracy} %"
-    _made(clips, tmp_path, "abc").run()
+    _kernel_run(clips, tmp_path, "abc").run()
     assert figure in card.read_text()
-    harder = _made(clips, tmp_path, "abc")
+    harder = _kernel_run(clips, tmp_path, "abc")
     settings = dataclasses.replace(harder.settings, head=dataclasses.replace(SETTINGS.head, kernel_c=9.0))
     longer = dataclasses.replace(
         harder.settings, train=dataclasses.replace(SETTINGS.train, learning_rate=0.5)
@@ -244,30 +244,30 @@ def test_folds_that_another_run_has_left_give_the_model_no_figure(pool: Pool, tm
     for run, other in (
         (dataclasses.replace(harder, settings=settings), ("head",)),
         (dataclasses.replace(harder, settings=longer), ("training settings",)),
-        (_made(clips, tmp_path, "abc", members=("kernel", "average")), ("members",)),
-        (_made(_three_sets(pool, "ab"), tmp_path, "ab"), ("clips",)),
+        (_kernel_run(clips, tmp_path, "abc", members=("kernel", "average")), ("members",)),
+        (_kernel_run(_three_sets(pool, "ab"), tmp_path, "ab"), ("clips",)),
     ):
         run.run()
         found = run_records.read(tmp_path)
         assert (found.other_folds, found.cross_validation) == (other, {})
         assert f"folds of other settings than this model (other {other[0]})" in card.read_text()
         assert "95 % interval" not in card.read_text()
-    _made(clips, tmp_path, "abc").run()
+    _kernel_run(clips, tmp_path, "abc").run()
     assert figure in card.read_text()
-    _made(_three_sets(pool, spent=True), tmp_path, "abc", cross_validate=2, all_clips=True).run()
+    _kernel_run(_three_sets(pool, spent=True), tmp_path, "abc", cross_validate=2, all_clips=True).run()
     assert run_records.read(tmp_path).other_folds == ("clips",), "folds of val too"
 
 
 @pytest.mark.slow
 def test_folds_that_average_otherwise_give_the_model_no_figure(pool: Pool, tmp_path: Path) -> None:
     clips, members = _three_sets(pool), ("kernel", "average")
-    _made(clips, tmp_path, "abc", members=members, cross_validate=2).run()
+    _kernel_run(clips, tmp_path, "abc", members=members, cross_validate=2).run()
     for changes, other in (
         ({}, ()),
         ({"average": "probabilities"}, ("average",)),
         ({"early_exit": "average"}, ("early exit",)),
     ):
-        _made(clips, tmp_path, "abc", members=members, **changes).run()
+        _kernel_run(clips, tmp_path, "abc", members=members, **changes).run()
         assert run_records.read(tmp_path).other_folds == other
 
 
@@ -431,7 +431,7 @@ def test_a_finished_ensemble_stays_while_its_folds_are_trained(
         assert jobs, "something to train"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(member_jobs, "_here", stopped)
+    monkeypatch.setattr(member_jobs, "_in_this_process", stopped)
     with pytest.raises(KeyboardInterrupt):
         _run(dataclasses.replace(alone, cross_validate=2), pool, tmp_path).run()
     assert (tmp_path / "ensemble.json").read_bytes() == before

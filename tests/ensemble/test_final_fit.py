@@ -352,10 +352,12 @@ def test_labels_of_clips_that_are_only_trained_on_count_for_the_folds(two_sets: 
     before = (output / cross_validation.PREDICTIONS_NAME).read_bytes()
     again = run(changed)
     record = storage.read_json(output / cross_validation.RECORD_NAME)
-    assert not again.plan(2, config.members).made(record), "nothing is calibrated on them"
+    assert not again.plan(2, config.members).is_described_by(record), "nothing is calibrated on them"
     dataclasses.replace(again, overwrite=True).run()
     assert (output / cross_validation.PREDICTIONS_NAME).read_bytes() != before
-    assert again.plan(2, config.members).made(storage.read_json(output / cross_validation.RECORD_NAME))
+    assert again.plan(2, config.members).is_described_by(
+        storage.read_json(output / cross_validation.RECORD_NAME)
+    )
 
 
 def test_a_run_that_was_killed_goes_on_with_as_many_folds(

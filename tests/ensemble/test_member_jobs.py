@@ -60,7 +60,7 @@ def test_jobs_on_the_same_clips_get_the_features_of_their_own_pool(
     narrow = dataclasses.replace(job, pool=dataclasses.replace(job.pool, stores=rgb, variants=("v0",)))
     seen = []
     monkeypatch.setattr(member_jobs, "train", lambda job, data, _: seen.append((job, data.train.shapes())))
-    member_jobs._here([narrow, job, other], None)
+    member_jobs._in_this_process([narrow, job, other], None)
     assert [job for job, _ in seen] == [narrow, job, other]
     assert [len(shapes) for _, shapes in seen] == [1, 2, 2]
 

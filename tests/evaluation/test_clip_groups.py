@@ -17,7 +17,7 @@ from violence_detection.evaluation import clip_groups, metrics
 from violence_detection.video.appearance import Appearance
 
 
-def _made() -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     """60 clips of 20 sources: 20 are 720 high, half of them misjudged; of the others none is, and two are 240 high."""
     n = 60
     fight = np.arange(n) % 2 == 0
@@ -36,7 +36,7 @@ def _made() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_groups_have_their_clips_figures_and_the_worst_comes_first() -> None:
-    predictions, rows = _made()
+    predictions, rows = _tables()
     tables = clip_groups.tables(predictions, rows, {}, {}, 0.5)
     assert tables[0]["property"] == "resolution"
     assert [g["group"] for g in tables[0]["groups"]] == ["over 480", "over 240, up to 480", "up to 240"]
@@ -54,7 +54,7 @@ def test_groups_have_their_clips_figures_and_the_worst_comes_first() -> None:
 
 
 def test_what_was_not_measured_is_said_and_clips_without_a_prediction_do_not_count() -> None:
-    predictions, rows = _made()
+    predictions, rows = _tables()
     predictions.loc[0, "p_violent"] = np.nan
     looks = {i: Appearance(0.1 * (k % 9), 0.01) for k, i in enumerate(rows.clip_id[:30])}
     edges = clip_groups.terciles(looks)
@@ -68,7 +68,7 @@ def test_what_was_not_measured_is_said_and_clips_without_a_prediction_do_not_cou
 
 
 def test_without_peaceful_clips_there_is_no_rate_of_false_alarms() -> None:
-    predictions, _ = _made()
+    predictions, _ = _tables()
     fights = predictions[predictions.label == "fight"]
     assert clip_groups.false_alarms(fights, 0.5) == {"false_alarm_rate": None, "false_alarm_ci95": None}
 

@@ -73,7 +73,7 @@ def named_failures(root: Path) -> set[str]:
         return {Path(row["path"]).name for row in csv.DictReader(table)}
 
 
-def assert_told(root: Path, said: dict[str, Any], lost: str, asked: int, logged: str) -> None:
+def assert_reported(root: Path, said: dict[str, Any], lost: str, asked: int, logged: str) -> None:
     """Check that log, JSON line, page and card say that the data set `lost` was not judged and has no figure."""
     assert said["by_dataset"][lost] == {"accuracy": None, "ci95": None, "n": 0}
     assert f"{lost} not judged, 0 of {asked}" in " ".join(logged.split())
@@ -103,7 +103,7 @@ def test_own_clips_none_of_which_is_a_video_are_named_and_cost_the_others_nothin
     assert code == 1
     assert said["n"] == said["by_dataset"]["good"]["n"] == 2
     assert named_failures(root) == {"fight.mp4", "nonfight.mp4"}
-    assert_told(root, said, "junk", 2, logged)
+    assert_reported(root, said, "junk", 2, logged)
 
 
 def test_val_files_of_a_data_set_that_are_no_videos_any_more_are_named(
@@ -118,7 +118,7 @@ def test_val_files_of_a_data_set_that_are_no_videos_any_more_are_named(
     assert code == 1
     assert said["n"] == len(val) - len(lost) > 0
     assert named_failures(root) == {Path(path).name for path in lost.path}
-    assert_told(root, said, "two", len(lost), logged)
+    assert_reported(root, said, "two", len(lost), logged)
     figures = json.loads((root / "report" / "metrics.json").read_text())
     assert figures["by_training"]["in_set"]["datasets"] == ["one"], "the figure rests on no other"
 

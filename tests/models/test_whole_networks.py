@@ -123,7 +123,7 @@ def test_others_see_only_the_windows_of_which_the_first_member_is_not_sure(
 
     def judged(exits: EarlyExit | None) -> tuple[list[Verdict], dict[str, int]]:
         judge.model = replace(judge.model, early_exit=exits)
-        judge._first, judge._others = judge._in_turn()
+        judge._first_runs, judge._other_runs = judge._runs_in_turn()
         for engine in judge._engines:
             engine.images_done = 0
         found = [judge.judge(path) for path in paths]
@@ -163,7 +163,7 @@ def test_at_a_threshold_where_the_first_would_decide_all_see_every_window(
     judged = {"profile": judge.judge(path)}
     for name, threshold in {"threshold": 0.4, "point": 0.5}.items():
         judge.model = judge.model.at("balanced", threshold)
-        judge._first, judge._others = judge._in_turn()
+        judge._first_runs, judge._other_runs = judge._runs_in_turn()
         judged[name] = judge.judge(path)
         assert tuple(judge.watch(open_source(str(path)))) == judged[name].windows
     by_first = judged["point"].p_violent

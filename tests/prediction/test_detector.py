@@ -261,7 +261,7 @@ def test_judging_gives_signs_of_life_at_every_frame(tmp_path: Path, monkeypatch:
     judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
     beats: list[None] = []
     monkeypatch.setattr(processes, "_EVERY_S", 0.0)
-    monkeypatch.setattr(processes._heart, "say", lambda news: beats.append(None))
+    monkeypatch.setattr(processes._watcher, "say", lambda news: beats.append(None))
     verdict = judge.judge(clip)
     assert verdict.duration_s == verdict.judged_s == 5.0
     assert len(beats) > 60

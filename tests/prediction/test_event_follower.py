@@ -110,4 +110,4 @@ def test_memory_does_not_grow() -> None:
     for i, p in enumerate(np.random.default_rng(1).beta(0.5, 0.5, 3000)):
         follower.push(JudgedWindow(i * 2.5, i * 2.5 + 5, float(p)))
     assert len(follower._recent) <= 30
-    assert len(follower._runs.found) + len(follower._told) <= 4
+    assert len(follower._runs.found) + len(follower._reported) <= 4

@@ -74,7 +74,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _check(argv: list[str], cameras: bool = False) -> None:
     parser = test_violence_model._parser()
-    obeyed_flags.check(vars(parser.parse_args(argv)), cli.given(parser, argv), cameras)
+    obeyed_flags.check(vars(parser.parse_args(argv)), cli.flags_given(parser, argv), cameras)
 
 
 @pytest.mark.parametrize(("run", "flag"), [(run, flag) for run, flags in REFUSED.items() for flag in flags])

@@ -90,7 +90,7 @@ def test_pictures_of_a_run_that_was_killed_before_its_clips_do_not_stay_under_th
     config = OutputConfig(clips=tmp_path / "clips", clip_margin_s=0.0)
     show = written_outputs.load_shower(config, {"--clips": {verdict.path: "v"}})
     assert len(show(verdict)) == 2
-    before = _there(tmp_path / "clips")
+    before = _content_of(tmp_path / "clips")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -99,9 +99,9 @@ def test_pictures_of_a_run_that_was_killed_before_its_clips_do_not_stay_under_th
         patched.setattr(event_clips, "_write_clips", killed)
         with pytest.raises(KeyboardInterrupt):
             show(stricter)
-    assert _there(tmp_path / "clips") != before
+    assert _content_of(tmp_path / "clips") != before
     show(verdict)
-    assert _there(tmp_path / "clips") == before
+    assert _content_of(tmp_path / "clips") == before
 
 
 def test_the_record_of_a_folder_is_read_once_for_all_videos(
@@ -138,7 +138,7 @@ def test_clips_that_another_run_has_written_meanwhile_are_known(tmp_path: Path) 
     )
     assert len(event_clips.write(verdict, tmp_path / "clips", "v", 0.0)) == 2
     show(stricter)
-    assert {path.name for path in _there(tmp_path / "clips")} == {"v.event001.jpg", "v.event001.mp4"}
+    assert {path.name for path in _content_of(tmp_path / "clips")} == {"v.event001.jpg", "v.event001.mp4"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -410,7 +410,7 @@ def _judge(config: OutputConfig, verdict: Verdict) -> None:
         written.finish([verdict])
 
 
-def _there(folder: Path) -> dict[Path, bytes]:
+def _content_of(folder: Path) -> dict[Path, bytes]:
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != RECORD_NAME}
 
 
@@ -464,18 +464,21 @@ def test_a_video_of_another_day_takes_nothing_from_one_of_the_same_name(tmp_path
     seen: dict[Path, bytes] = {}
     for verdict in days:
         _judge(config, verdict)
-        now = _there(place)
+        now = _content_of(place)
         assert {p: now.get(p) for p in seen if p.name != "index.html"} == {
             p: content for p, content in seen.items() if p.name != "index.html"
         }
         seen = now
     for verdict in days:
         _judge(config, verdict)
-        assert set(_there(place)) == set(seen), "the same again makes no copies"
+        assert set(_content_of(place)) == set(seen), "the same again makes no copies"
     if flag == "clips":
         assert len(seen) == 2 * 3
         _judge(config, dataclasses.replace(days[0], events_by=EventConfig(0.85, merge_gap_s=0.0)))
-        assert set(seen) - set(_there(place)) == {place / "cam1.event002.jpg", place / "cam1.event002.mp4"}
+        assert set(seen) - set(_content_of(place)) == {
+            place / "cam1.event002.jpg",
+            place / "cam1.event002.mp4",
+        }
 
 
 @pytest.mark.parametrize(
@@ -491,7 +494,7 @@ def test_what_somebody_put_there_under_such_a_name_stays(tmp_path: Path, flag: s
     for _ in range(2):
         _judge(_into(flag, tmp_path / "out"), verdict)
         assert mine.read_bytes() == b"mine"
-        assert {p.name for p in _there(tmp_path / "out") if p.name.startswith("v~")}
+        assert {p.name for p in _content_of(tmp_path / "out") if p.name.startswith("v~")}
 
 
 def test_a_recording_in_the_folder_of_the_page_stays(tmp_path: Path) -> None:

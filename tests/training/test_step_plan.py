@@ -32,5 +32,5 @@ def test_of_several_folds_the_middle_is_taken_the_lower_of_two() -> None:
 
 def test_a_record_says_its_plan_or_counts_epochs() -> None:
     plan = StepPlan(50, 200, 30)
-    assert step_plan.given({"steps": dataclasses.asdict(plan)}) == plan
-    assert step_plan.given({"train": {}}) is None
+    assert step_plan.of_record({"steps": dataclasses.asdict(plan)}) == plan
+    assert step_plan.of_record({"train": {}}) is None

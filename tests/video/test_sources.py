@@ -66,7 +66,9 @@ def test_footage_has_the_same_frames_and_times_whichever_way_it_comes(
 
 def test_rtsp_has_the_frames_and_times_of_the_file(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an RTSP server here, the reader listens and the sender connects to it; the stream itself is the same."""
-    monkeypatch.setitem(demuxed_sources._OPTIONS, "rtsp", {"rtsp_flags": "listen", "listen_timeout": "10"})
+    monkeypatch.setitem(
+        demuxed_sources._SCHEME_OPTIONS, "rtsp", {"rtsp_flags": "listen", "listen_timeout": "10"}
+    )
     url = f"rtsp://127.0.0.1:{streamed.free_port()}/live"
     with subprocess.Popen([sys.executable, streamed.__file__, str(recording), url]) as sender:
         try:

@@ -22,7 +22,7 @@ import numpy as np
 #: 8 bits are slower or less exact.
 _FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 #: Largest relative difference of the sums of magnitudes of one kernel. Only the order of addition causes it.
-_SAME = 1e-6
+_SUM_TOLERANCE = 1e-6
 #: Dense layers are under this key, too: the first files had ranges of convolutions only.
 _KEY = "convolutions"
 
@@ -63,7 +63,7 @@ def quantised(network: Any, ranges: Sequence[ActivationRange]) -> Any:
     Changes `network` and returns it. Raises ValueError for a convolution whose range is not in `ranges`.
     """
     for layer in convolutions(network):
-        found = _known(kernel_of(layer), ranges)
+        found = _ranges_of(kernel_of(layer), ranges)
         if not found:
             own = kernel_sum(kernel_of(layer))
             raise ValueError(
@@ -71,7 +71,7 @@ def quantised(network: Any, ranges: Sequence[ActivationRange]) -> Any:
             )
         _round_inputs(layer, found)
     for layer in dense_layers(network):
-        if found := _known(kernel_of(layer), ranges):
+        if found := _ranges_of(kernel_of(layer), ranges):
             _round_inputs(layer, found)
     return network
 
@@ -107,9 +107,9 @@ def _outputs_first(layer: Any) -> bool:
     return layer.get_type_name() == "Convolution" or layer.get_attributes()["transpose_b"]
 
 
-def _known(kernel: np.ndarray, ranges: Sequence[ActivationRange]) -> list[ActivationRange]:
+def _ranges_of(kernel: np.ndarray, ranges: Sequence[ActivationRange]) -> list[ActivationRange]:
     own = kernel_sum(kernel)
-    return [r for r in ranges if abs(r.kernel_sum - own) <= _SAME * own]
+    return [r for r in ranges if abs(r.kernel_sum - own) <= _SUM_TOLERANCE * own]
 
 
 def _round_inputs(layer: Any, ranges: Sequence[ActivationRange]) -> None:

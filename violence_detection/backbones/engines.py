@@ -262,7 +262,7 @@ def tensorflow_engine(
     policy = "float32" if dtype == "float32" else f"mixed_{dtype}"
     models = []
     for device in devices:
-        with _told_if_full(device), tf.device(device):
+        with _memory_errors(device), tf.device(device):
             models.append(_build(backbone, weights, policy))
 
     def runners(jobs: int) -> list[Runner]:
@@ -327,14 +327,14 @@ def _tensorflow(model: Any, shape: tuple[int, ...], device: str) -> Runner:
         if images.shape != shape:
             raise ValueError(f"the images have the shape {images.shape}, but the backbone takes {shape}")
         # the traced function does not keep its device: without this it would compute on the first GPU
-        with _told_if_full(device), tf.device(device):
+        with _memory_errors(device), tf.device(device):
             return tf.nest.map_structure(lambda values: values.numpy(), traced(tf.constant(images)))
 
     return run
 
 
 @contextlib.contextmanager
-def _told_if_full(device: str) -> Iterator[None]:
+def _memory_errors(device: str) -> Iterator[None]:
     import tensorflow as tf
 
     try:

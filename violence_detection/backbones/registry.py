@@ -66,7 +66,7 @@ class BackboneSampling:
                 f"{self.frames}, not a multiple of that"
             )
 
-    def taken(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+    def streams_taken(self, asked: tuple[str, ...]) -> tuple[str, ...]:
         """The streams that it takes where the settings name the streams `asked`."""
         if not self.streams:
             return asked

@@ -133,13 +133,17 @@ def deduplicate(
     pairs = duplicates.find_pairs([c.scan.fingerprint for c in unique])
     bridges = _join(unique, pairs, groups)
     copies = [p for p in pairs if altered and p.same_clip and unique[p.i].label == unique[p.j].label]
-    stays = _stays(unique, copies, confirm)
-    near = [Dropped(unique[i].source_path, unique[k].source_path, "near") for i, k in stays.items() if i != k]
+    representatives = _representatives(unique, copies, confirm)
+    near = [
+        Dropped(unique[i].source_path, unique[k].source_path, "near")
+        for i, k in representatives.items()
+        if i != k
+    ]
     # a dropped copy is represented by the clip kept instead
-    ends = ((stays[p.i], stays[p.j]) for p in bridges)
+    ends = ((representatives[p.i], representatives[p.j]) for p in bridges)
     sizes = Counter(duplicates.clusters(len(unique), pairs))
     return Deduplicated(
-        kept=_renamed((unique[i] for i, k in stays.items() if i == k), groups),
+        kept=_renamed((unique[i] for i, k in representatives.items() if i == k), groups),
         dropped=sorted(dropped + near),
         conflicts=conflicts,
         n_near_groups=sum(size > 1 for size in sizes.values()),
@@ -171,7 +175,9 @@ def _join(unique: Sequence[ScannedClip], pairs: Sequence[Pair], groups: Disjoint
     return bridges
 
 
-def _stays(unique: Sequence[ScannedClip], pairs: Sequence[Pair], confirm: Confirm | None) -> dict[int, int]:
+def _representatives(
+    unique: Sequence[ScannedClip], pairs: Sequence[Pair], confirm: Confirm | None
+) -> dict[int, int]:
     """Map each clip's position to that of the clip to keep: itself, or the clip that it is an altered copy of.
 
     In a large set of copies, each clip is paired with only some of the others, so several clips of one chain may remain
@@ -180,26 +186,26 @@ def _stays(unique: Sequence[ScannedClip], pairs: Sequence[Pair], confirm: Confir
     """
     prints = [clip.scan.fingerprint for clip in unique]
     copies: list[Pair] = []
-    asked: set[tuple[int, int]] = set()
+    compared: set[tuple[int, int]] = set()
     ends = [(p.i, p.j) for p in pairs]
-    stays = _originals(unique, copies)
+    representatives = _originals(unique, copies)
     while ends:
-        asked.update(ends)
+        compared.update(ends)
         sure = (
             confirm([(unique[p.i], unique[p.j]) for p in pairs]) if confirm and pairs else [True] * len(pairs)
         )
         copies += itertools.compress(pairs, sure)
-        stays = _originals(unique, copies)
-        ends = _not_compared(unique, copies, stays, asked)
+        representatives = _originals(unique, copies)
+        ends = _not_compared(unique, copies, representatives, compared)
         pairs = [p for p in duplicates.compare_pairs(prints, ends) if p.same_clip]
-    return stays
+    return representatives
 
 
 def _not_compared(
     unique: Sequence[ScannedClip],
     copies: Sequence[Pair],
-    stays: Mapping[int, int],
-    asked: Collection[tuple[int, int]],
+    representatives: Mapping[int, int],
+    compared: Collection[tuple[int, int]],
 ) -> list[tuple[int, int]]:
     """For each chain of copies, pair its best kept clip that has uncompared partners with these partners.
 
@@ -207,14 +213,14 @@ def _not_compared(
     """
     chains: dict[int, list[int]] = defaultdict(list)
     for position, chain in enumerate(duplicates.clusters(len(unique), copies)):
-        if stays[position] == position:
+        if representatives[position] == position:
             chains[chain].append(position)
     found: list[tuple[int, int]] = []
     for staying in chains.values():
         staying.sort(key=lambda i: unique[i].preference())
         for k, best in enumerate(staying):
             ends = ((min(best, other), max(best, other)) for other in staying[k + 1 :])
-            if new := [pair for pair in ends if pair not in asked]:
+            if new := [pair for pair in ends if pair not in compared]:
                 found += new
                 break
     return sorted(found)
@@ -229,11 +235,11 @@ def _originals(unique: Sequence[ScannedClip], pairs: Sequence[Pair]) -> dict[int
     for pair in pairs:
         copies[pair.i].append(pair.j)
         copies[pair.j].append(pair.i)
-    stays: dict[int, int] = {}
+    representatives: dict[int, int] = {}
     for position in sorted(range(len(unique)), key=lambda i: unique[i].preference()):
-        originals = [i for i in copies[position] if stays.get(i) == i]
-        stays[position] = min(originals, key=lambda i: unique[i].preference(), default=position)
-    return stays
+        originals = [i for i in copies[position] if representatives.get(i) == i]
+        representatives[position] = min(originals, key=lambda i: unique[i].preference(), default=position)
+    return representatives
 
 
 def _exact(

@@ -37,17 +37,20 @@ _ITEM = re.compile(r"(?:\\.|[^,\\])+")
 
 @dataclass(frozen=True)
 class Labels:
-    """The names that are accepted by themselves, and those that --labels explains: `told`, comparable name -> class."""
+    """The names that are accepted by themselves, and those that --labels explains.
 
-    told: Mapping[str, str] = field(default_factory=dict)
+    `explained`: comparable name -> class.
+    """
+
+    explained: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> str | None:
         """The class of a name: fight, nonfight, or None if it is neither accepted nor explained."""
-        return ACCEPTED.get(_plain(name)) or self.told.get(_plain(name))
+        return ACCEPTED.get(_plain(name)) or self.explained.get(_plain(name))
 
     def unused(self, names: Iterable[str]) -> list[str]:
         """The names that --labels explains but that are not among `names`."""
-        return sorted(set(self.told) - {_plain(name) for name in names})
+        return sorted(set(self.explained) - {_plain(name) for name in names})
 
 
 def parse(words: Sequence[str]) -> Labels:
@@ -55,7 +58,7 @@ def parse(words: Sequence[str]) -> Labels:
 
     Raises UserError for a word of another form, and for a name that would mean both classes.
     """
-    told: dict[str, str] = {}
+    explained: dict[str, str] = {}
     for word in words:
         label, equals, names = word.partition("=")
         if label == WHICH:
@@ -70,19 +73,19 @@ def parse(words: Sequence[str]) -> Labels:
         for item in items:
             if item == WHICH.casefold():
                 raise UserError(f"--labels: put the name of a folder in place of {WHICH}. Received: {word!r}")
-            if (before := ACCEPTED.get(item) or told.get(item, label)) != label:
+            if (before := ACCEPTED.get(item) or explained.get(item, label)) != label:
                 raise UserError(
                     f"--labels calls {item!r} {label}, but it means {before}. A name can mean only one class: "
                     "rename the folder or label, or leave that name out"
                 )
-            told[item] = label
-    return Labels(told)
+            explained[item] = label
+    return Labels(explained)
 
 
 def telling(names: Iterable[str]) -> dict[str, str]:
     """The names whose class is clear to a reader, with that class; for suggested commands."""
-    told = {name: _TELLING.get(_plain(name).replace(" ", "_")) for name in names}
-    return {name: label for name, label in told.items() if label}
+    explained = {name: _TELLING.get(_plain(name).replace(" ", "_")) for name in names}
+    return {name: label for name, label in explained.items() if label}
 
 
 def as_words(meaning: Mapping[str, str]) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ class CrossValidation:
     def keys(self) -> list[str]:
         return [job.key for job in self.jobs()]
 
-    def made(self, record: Mapping[str, Any]) -> bool:
+    def is_described_by(self, record: Mapping[str, Any]) -> bool:
         """Whether `record` describes these jobs, on clips with the same labels, data sets and source groups as now.
 
         Records of earlier versions have no hash of the labels; theirs count as the same.
@@ -186,7 +186,7 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut
 
     count = len(plan.members)
     judged = [_judge(plan, fold, trained[i * count : (i + 1) * count]) for i, fold in enumerate(plan.folds)]
-    own = _told_by_the_others(plan, judged) if plan.averaged.in_logits else None
+    own = _temperatures_of_other_folds(plan, judged) if plan.averaged.in_logits else None
     predicted, everyone, chose_weights, temperatures = [], [], [], []
     for i, (fold, found) in enumerate(zip(plan.folds, judged, strict=True)):
         folder, model, each_view = plan.folder / fold.name, found.model, found.each_view
@@ -250,7 +250,7 @@ def _judge(plan: CrossValidation, fold: Fold, trained: Sequence[Trained]) -> _Ju
     return _Judged(parts, weights, selection.rows, model, held_out.rows, each_view)
 
 
-def _told_by_the_others(plan: CrossValidation, judged: Sequence[_Judged]) -> list[dict[str, float]]:
+def _temperatures_of_other_folds(plan: CrossValidation, judged: Sequence[_Judged]) -> list[dict[str, float]]:
     """For each fold its members' own temperatures, fitted to the predictions that the other folds made out of fold.
 
     So the label of a held-out clip has no influence on how that clip is judged.

@@ -91,7 +91,7 @@ def _judged(plan: CrossValidation, record: Mapping[str, Any]) -> HeldOut | None:
     ensembles = [plan.folder / fold.name / run_folder.ENSEMBLE_NAME for fold in plan.folds]
     if not all(file.is_file() for file in ensembles):
         return None
-    same = "jobs" in record and plan.made(record) and record.get("views") == plan.views
+    same = "jobs" in record and plan.is_described_by(record) and record.get("views") == plan.views
     if (
         not same
         or record.get(averaging.CLOSER_LOOK_KEY, False) != plan.closer_look
@@ -171,7 +171,7 @@ def out_of_fold(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValida
     record = run_folder.read_object(folder / RECORD_NAME)
     try:
         wanted = plan(len(record["folds"]), tuple(record["members"]))
-        made = wanted.made(record)
+        made = wanted.is_described_by(record)
     except (KeyError, TypeError) as e:
         why = f"missing key: {e}" if isinstance(e, KeyError) else str(e)
         raise run_folder.damaged(folder / RECORD_NAME, why) from e

@@ -112,7 +112,7 @@ class EnsembleRun:
             )
             judged = known[1]
         elif asked:
-            judged = cross_validation.finish(asked, of_folds, self._saw)
+            judged = cross_validation.finish(asked, of_folds, self._note_held_out)
         if official:
             fields = self._write_ensemble(
                 trained[: len(official)], self._calibration_basis() if asked else basis
@@ -121,7 +121,7 @@ class EnsembleRun:
         if elsewhere:
             in_set = fields["cv_by_dataset"] if asked else None
             fields |= leave_one_out.finish(
-                elsewhere, of_left_out, in_set, self.output, self._saw, known_left_out
+                elsewhere, of_left_out, in_set, self.output, self._note_held_out, known_left_out
             )
         if config.fine_tune_hard:
             fields["fine_tuned"] = self._fine_tune(
@@ -137,7 +137,7 @@ class EnsembleRun:
         elif config.final and asked:
             there = known[0] if known else earlier_folds.held_out_before(asked)
             fields |= self._fit_finally(FinalFit(asked, of_folds, self.final_folder, there))
-        return {**fields, **self._written_up(), "generated_samples": self.pool.generated}
+        return {**fields, **self._write_cards(), "generated_samples": self.pool.generated}
 
     def _discard(self, official: Sequence[TrainingJob], plans: Sequence[CrossValidation]) -> None:
         """Remove the records, each written last, of what this run will make again.
@@ -154,7 +154,7 @@ class EnsembleRun:
         if any(plan.by_dataset for plan in plans):
             (self.output / leave_one_out.FIGURES_NAME).unlink(missing_ok=True)
 
-    def _written_up(self) -> dict[str, Any]:
+    def _write_cards(self) -> dict[str, Any]:
         """Write the model cards, and ship the final fit if asked to; return the field `shipped` if so."""
         for folder in (self.output, self.output / hard.FOLDER, self.output / "folds", self.final_folder):
             if not (folder / run_folder.ENSEMBLE_NAME).is_file():
@@ -325,7 +325,9 @@ class EnsembleRun:
         self._note("training", [self.output], held_out, seen)
         return val
 
-    def _saw(self, plans: Sequence[CrossValidation], purpose: str, figures: Mapping[str, Any]) -> None:
+    def _note_held_out(
+        self, plans: Sequence[CrossValidation], purpose: str, figures: Mapping[str, Any]
+    ) -> None:
         """Note a look in the ledger if val's clips were among those held out."""
         if self.config.spends_val:
             val = set(val_ledger.val_of(self._combined))

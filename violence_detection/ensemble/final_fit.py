@@ -171,7 +171,7 @@ def _steps_made(config: TrainConfig, fold: Trained) -> StepPlan:
     """The steps of a fold's member up to the epoch that was kept; those of its record if the record fixes them."""
     record = run_folder.read_object(fold.folder / run_folder.CONFIG_NAME)
     # fixed steps do not depend on the number of clips
-    if fixed := step_plan.given(record):
+    if fixed := step_plan.of_record(record):
         return fixed
     clips = record["clips"]["train"]
     return step_plan.of_epochs(config, step_plan.steps_an_epoch(config, clips), fold.best_epoch)

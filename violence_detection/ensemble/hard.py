@@ -175,7 +175,10 @@ def _compare(folder: Path, samples: Samples, selection: Samples) -> dict[str, An
     stored with the original ensemble may come from folds, which have none for tuned members.
     """
     right = []
-    for model in (_told_by(trained_model.load(folder), selection), trained_model.load(folder / FOLDER)):
+    for model in (
+        _with_fitted_temperatures(trained_model.load(folder), selection),
+        trained_model.load(folder / FOLDER),
+    ):
         p = model.average(scoring.judge_view(model, samples))
         scoring.require_finite(p, samples.rows, str(model.folder))
         right.append((p >= model.threshold) == (samples.labels == 1))
@@ -183,7 +186,7 @@ def _compare(folder: Path, samples: Samples, selection: Samples) -> dict[str, An
     return compared(before, after, samples.rows.source_group.astype(str).to_numpy())
 
 
-def _told_by(model: TrainedModel, selection: Samples) -> TrainedModel:
+def _with_fitted_temperatures(model: TrainedModel, selection: Samples) -> TrainedModel:
     """The model with its members' own temperatures, if it averages logits, fitted to the selection part."""
     if not model.averaged.in_logits:
         return model

@@ -189,7 +189,7 @@ def run(
         _over_ray(todo, ray, before)
     elif is_here:
         before()
-        _here(todo, strategy)
+        _in_this_process(todo, strategy)
     else:
         member_processes.run(todo, at_once, before)
     done = [finished(job) for job in jobs]
@@ -313,7 +313,7 @@ def train(job: TrainingJob, data: Data, strategy: Any) -> None:
     )
 
 
-def _here(jobs: Sequence[TrainingJob], strategy: Any) -> None:
+def _in_this_process(jobs: Sequence[TrainingJob], strategy: Any) -> None:
     for _, same_clips in itertools.groupby(jobs, key=lambda job: (id(job.pool), job.fold)):
         data = None
         for job in same_clips:

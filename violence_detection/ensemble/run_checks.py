@@ -76,7 +76,7 @@ def check_all(
 def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) -> None:
     """Raise UserError for members, or settings of their heads, that cannot work; needs no data."""
     check(config)
-    _check_taken(config.members, head, HeadConfig(), head.taken)
+    _check_taken(config.members, head, HeadConfig(), head.used_fields)
     _check_taken(config.members, train, TrainConfig(), settings_of)
     check_patience(train)
     if train.seed + config.seeds - 1 > settings.MOST_SEED:

@@ -195,7 +195,7 @@ def _with_temperature(is_fight: np.ndarray, p: np.ndarray, rests_on: Mapping[str
     return Calibration(found, rests_on, why_not=why_not)
 
 
-def _of_what_is_left(
+def _fit_to_remaining(
     is_fight: np.ndarray, p: np.ndarray, groups: np.ndarray, rests_on: Mapping[str, Any]
 ) -> Calibration:
     """Fit the temperature to the clips that the early exit leaves; too few sources: none, and `why_not` says why."""
@@ -214,10 +214,10 @@ def _fit_exiting(
     rests_on: Mapping[str, Any],
     seed: int,
 ) -> Calibration:
-    others = ~exiting.settled
-    fitted = _of_what_is_left(is_fight[others], p[others], groups[others], rests_on)
+    remaining = ~exiting.settled
+    fitted = _fit_to_remaining(is_fight[remaining], p[remaining], groups[remaining], rests_on)
     without = _with_temperature(is_fight, exiting.p_by_all, rests_on)
-    p = np.where(others, fitted.apply(p), p)
+    p = np.where(remaining, fitted.apply(p), p)
     points = operating_points.choose(is_fight, p, groups, np.asarray, seed)
     if any(exiting.exits.decides_at(point["threshold"]) for point in points.values()):
         by_all = operating_points.choose(is_fight, exiting.p_by_all, groups, without.apply, seed)

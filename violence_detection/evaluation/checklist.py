@@ -115,7 +115,7 @@ def _clips(facts: Facts) -> Box:
         sides = facts.used.split.value_counts()
         found = f"{n:,} clips: " + ", ".join(f"{sides.get(s, 0):,} {s}" for s in manifests.SPLITS)
         evidence = f"{_manifest(facts)}: rows of the data sets in {run_folder.CLIPS_NAME}"
-        return Box(name, wanted, _state(enough), _said(facts, found), evidence)
+        return Box(name, wanted, _state(enough), _with_sample_label(facts, found), evidence)
     n = len(facts.run.clips)
     if not n:
         return Box(name, wanted, MISSING, "not known", f"{run_folder.CLIPS_NAME}: not there")
@@ -124,7 +124,7 @@ def _clips(facts: Facts) -> Box:
         found += "; how many val had is not known here"
     enough = n >= CLIPS * (1 - _CLIPS_TOLERANCE)
     state = DONE if enough else DIFFERS if facts.run.final_fit else MISSING
-    return Box(name, wanted, state, _said(facts, found), f"{run_folder.CLIPS_NAME}: rows")
+    return Box(name, wanted, state, _with_sample_label(facts, found), f"{run_folder.CLIPS_NAME}: rows")
 
 
 def _datasets(facts: Facts) -> Box:
@@ -141,7 +141,7 @@ def _datasets(facts: Facts) -> Box:
     found = f"{len(there)}: {', '.join(sorted(there))}"
     if lacking:
         found += f". Not among them: {', '.join(lacking)}"
-    return Box(name, wanted, _state(not lacking), _said(facts, found), evidence)
+    return Box(name, wanted, _state(not lacking), _with_sample_label(facts, found), evidence)
 
 
 def _split(facts: Facts) -> Box:
@@ -320,7 +320,7 @@ def _state(is_so: bool) -> str:
     return DONE if is_so else DIFFERS
 
 
-def _said(facts: Facts, found: str) -> str:
+def _with_sample_label(facts: Facts, found: str) -> str:
     return f"{found} ({facts.sample_label})" if facts.sample_label else found
 
 

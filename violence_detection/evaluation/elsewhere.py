@@ -15,7 +15,7 @@ from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_groups, held_out_table, intervals, training_overlap
 from violence_detection.models import made_alike
-from violence_detection.models.made_alike import JudgedApart, Made
+from violence_detection.models.made_alike import HeldOutProvenance, Provenance
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
 from violence_detection.system.figures import is_share, number
 from violence_detection.training import run_folder, step_plan
@@ -173,13 +173,13 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
     found = run_folder.read_object(path)
     if not _is_whole(found):
         raise _no_record(path)
-    belongs, whose = _whose(found, model, path)
+    belongs, whose = _ownership(found, model, path)
     kept = {k: v for k, v in found.items() if k not in _NO_FIGURES}
     if belongs:  # not recorded by earlier versions
         kept.setdefault("generated_samples", model.trained_on_samples)
     return {
         **kept,
-        "selected_by": left_out_epoch(map(str, found["members"]), _said(found, model, belongs)),
+        "selected_by": left_out_epoch(map(str, found["members"]), _epoch_choice(found, model, belongs)),
         "mean": mean_of_left_out(kept["datasets"]),
         "file": str(path),
         "belongs": belongs,
@@ -188,7 +188,7 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
     }
 
 
-def _said(found: Mapping[str, Any], model: TrainedModel, belongs: bool | None) -> str:
+def _epoch_choice(found: Mapping[str, Any], model: TrainedModel, belongs: bool | None) -> str:
     """What chose the epoch, according to the record.
 
     Earlier versions recorded a choice even for the last epoch, which nothing chooses.
@@ -243,31 +243,31 @@ def _is_interval(value: Any, figure: Any) -> bool:
     return is_share(figure) and low - _ROUNDED <= figure <= high + _ROUNDED
 
 
-def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[bool | None, str]:
+def _ownership(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[bool | None, str]:
     again = "run the same train_ensemble_models.py command again: it records that, and trains nothing"
     if not isinstance(found.get("made_with"), dict):
         return None, f"made by an earlier version, which did not record the clips and settings; {again}"
     try:
-        apart = JudgedApart.left_out(found)
-    except made_alike.ODD as e:
+        held_out = HeldOutProvenance.left_out(found)
+    except made_alike.MALFORMED as e:
         raise _no_record(path) from e
-    made = _made(model)
-    if other := made_alike.differences(made, apart):
+    provenance = _provenance(model)
+    if other := made_alike.differences(provenance, held_out):
         return False, f"made by other models than this one (other {', '.join(other)}): {path}"
-    if why := made_alike.unknown(made, apart):
+    if why := made_alike.unknown(provenance, held_out):
         return None, f"made with its settings and members, but perhaps with other clips: {why}; {again}"
     return True, "made with the clips, settings and members of this model, by train_ensemble_models.py"
 
 
-def _made(model: TrainedModel) -> Made:
+def _provenance(model: TrainedModel) -> Provenance:
     """How the model was made, to be compared with how the models of left-out data sets were."""
     files = (folder / run_folder.ENSEMBLE_NAME for folder in model.folders)
     ensemble = next((run_folder.read_object(file) for file in files if file.is_file()), {})
     clips, lost = training_overlap.known_clips(model)
-    made = Made.of(model.records, clips.iloc[:0] if lost else clips, ensemble)
+    provenance = Provenance.of(model.records, clips.iloc[:0] if lost else clips, ensemble)
     exits = model.early_exit.record() if model.early_exit else None
     in_logits = all(member.temperature is not None for member in model.members)
-    return replace(made, in_logits=in_logits, early_exit=exits)
+    return replace(provenance, in_logits=in_logits, early_exit=exits)
 
 
 def _no_record(path: Path) -> UserError:

@@ -83,7 +83,7 @@ def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
     from scipy import stats
 
     if figure.halves:
-        return _of_halves(figure.halves, groups)
+        return _interval_of_halves(figure.halves, groups)
     sources = _Sources(figure.weight, groups, figure.classes)
     effective_n, freedom = _effective_n(figure, sources)
     if sources.all_single and _is_share(figure):
@@ -188,7 +188,7 @@ def sharing(shares: Sequence[float]) -> np.ndarray:
     return alike
 
 
-def _of_halves(halves: tuple[Figure, Figure], groups: np.ndarray) -> tuple[float, float]:
+def _interval_of_halves(halves: tuple[Figure, Figure], groups: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean of two figures that share no clip, from the interval of each.
 
     The correlation of their errors is estimated from the sources with clips of both, and shrunk to 0 if these are few.

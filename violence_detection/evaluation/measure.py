@@ -137,25 +137,25 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     combined = clips.base if clips.manifest_sha256 else config.data_root / "combined_all"
     if combined_folders.has_manifest(combined):
         val_ledger.check(combined)  # raises now, not after the work, if a look cannot be noted
-    look = _Looking(combined, command, uuid.uuid4().hex)
+    look = _ValLook(combined, command, uuid.uuid4().hex)
     measured, samples, stores = _judge(model, clips, config, path, look, earlier)
     shortcuts = shortcut_audit.run(measured, samples, stores, config)
     leaks = leakage.run(measured, samples, stores, config)
     suspects = None if doubted is None else label_audit.run(doubted, stores)
     del samples
     sets, lost = {}, []
-    for name, one in further.items():
+    for name, clips_elsewhere in further.items():
         log.info("elsewhere: measuring %s", name)
         try:
-            sets[name], *_ = _judge(model, one, config, path, look)
+            sets[name], *_ = _judge(model, clips_elsewhere, config, path, look)
         except UserError as e:  # the other sets and the look at val must not be lost with it
             log.error("elsewhere: %s was not measured: %s", name, e)
             reason = f"--elsewhere {name} was not measured: {e}"
-            lost += [*one.failures, {"path": one.split, "reason": reason}]
+            lost += [*clips_elsewhere.failures, {"path": clips_elsewhere.split, "reason": reason}]
     return replace(
         measured,
         n_failures=len(measured.failures),
-        failures=[*(f for one in (measured, *sets.values()) for f in one.failures), *lost],
+        failures=[*(f for evaluation in (measured, *sets.values()) for f in evaluation.failures), *lost],
         elsewhere=sets,
         groups=clip_groups.of_sets({clips.name: measured, **sets}, config.workers),
         audits={
@@ -170,7 +170,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
 
 
 @dataclass(frozen=True)
-class _Looking:
+class _ValLook:
     """An evaluation that may look at the val of the folder `combined`. `run` is its id: it counts as one look."""
 
     combined: Path
@@ -183,7 +183,7 @@ def _judge(
     clips: ClipSet,
     config: EvaluationConfig,
     path: Path,
-    look: _Looking,
+    look: _ValLook,
     earlier: Sequence[comparisons.EarlierReport] = (),
 ) -> tuple[Evaluation, Samples, Mapping[str, FeatureStore]]:
     """Evaluate one set; also return the samples and feature stores used. Clips of val in it are noted as a look."""
@@ -233,7 +233,7 @@ def _judge(
 
 
 def _note_val(
-    is_val: bool, judged: Collection[str], look: _Looking, path: Path, result: Mapping[str, Any]
+    is_val: bool, judged: Collection[str], look: _ValLook, path: Path, result: Mapping[str, Any]
 ) -> tuple[val_ledger.Looks | None, dict[str, Any]]:
     """Note a look if any judged clip is val by its content, in whatever folder it is.
 

@@ -216,7 +216,7 @@ def check_taken(config: FeatureConfig) -> None:
     """
     samplings = [registry.get(name).sampling for name in config.backbone]
     passed_over = ["frames"] if all(s.frames for s in samplings) else []
-    if not any("motion" in s.taken(config.streams) for s in samplings):
+    if not any("motion" in s.streams_taken(config.streams) for s in samplings):
         passed_over += ["motion_spacing_s", "motion_gain"]
     for name in passed_over:
         if getattr(config, name) != getattr(FeatureConfig, name):

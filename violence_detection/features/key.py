@@ -36,7 +36,7 @@ def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
     return replace(
         config,
         backbone=(name,),
-        streams=sampling.taken(config.streams),
+        streams=sampling.streams_taken(config.streams),
         frames=sampling.frames or config.frames,
         burst=sampling.burst,
         burst_spacing_s=sampling.spacing_s or 0.0,

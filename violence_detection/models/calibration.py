@@ -33,7 +33,7 @@ TEMPERATURE_FROM = "temperature_from"
 _WITHOUT_EXIT = "without_exit"
 #: What is stored under _WITHOUT_EXIT.
 _WITHOUT_EXIT_KEYS = ("temperature", "why_not")
-_BEFORE = (
+_NOT_CALIBRATED = (
     "it was made before models were calibrated; the command that trained it, run again, adds the calibration without "
     "training again"
 )
@@ -88,8 +88,8 @@ class Calibration:
         found = self.operating_points.get(key_of(point))
         if found is None:
             raise UserError(
-                f"the model has no threshold for the operating point {point}: {self.why_not or _BEFORE}. Use the "
-                f"operating point {BALANCED}, which every model has"
+                f"the model has no threshold for the operating point {point}: {self.why_not or _NOT_CALIBRATED}. Use "
+                f"the operating point {BALANCED}, which every model has"
             )
         return float(found["threshold"])
 
@@ -202,7 +202,7 @@ def _parse(path: Path) -> Calibration:
     record = run_folder.read_object(path)
     stored = record.get(run_folder.CALIBRATION_KEY)
     if stored is None:
-        return Calibration(None, why_not=_OF_MEMBER if run_folder.JOB_KEY in record else _BEFORE)
+        return Calibration(None, why_not=_OF_MEMBER if run_folder.JOB_KEY in record else _NOT_CALIBRATED)
     if not _is_calibration(stored):
         raise run_folder.damaged(
             path, f"its {run_folder.CALIBRATION_KEY} has no valid temperature and thresholds"

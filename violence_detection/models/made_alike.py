@@ -27,11 +27,11 @@ _CLIPS_KEY = "left_out_clips"
 #: Key in `made_with`: the data sets that were trained on but never left out.
 _ADDED_KEY = "added_datasets"
 #: Exceptions that a malformed record raises when it is read; records may come from anybody.
-ODD = (LookupError, TypeError, ValueError, AttributeError)
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
-class Made:
+class Provenance:
     """How a model was made.
 
     `records`: config.json of each member. `clips`: the rows of trained_on.csv. `measured`: the data sets that it
@@ -49,7 +49,7 @@ class Made:
     @classmethod
     def of(
         cls, records: Sequence[Mapping[str, Any]], clips: pd.DataFrame, ensemble: Mapping[str, Any]
-    ) -> Made:
+    ) -> Provenance:
         """How a model was made, from its members' records, its clips, and ensemble.json (empty for a single model)."""
         members = ensemble.get("members")
         own = [m.get(averaging.TEMPERATURE_KEY) for m in members or () if isinstance(m, Mapping)]
@@ -64,7 +64,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class JudgedApart:
+class HeldOutProvenance:
     """How models were made that together judged each clip of some data sets while it was held out.
 
     `members`: their architectures. `made_with`: by architecture, what the function `made_with` gives for one or several
@@ -82,8 +82,8 @@ class JudgedApart:
     closer_look: bool
 
     @classmethod
-    def left_out(cls, found: Mapping[str, Any]) -> JudgedApart:
-        """How the models of leave_one_dataset_out.json were made, by its content. Raises one of `ODD` if malformed."""
+    def left_out(cls, found: Mapping[str, Any]) -> HeldOutProvenance:
+        """How the models of leave_one_dataset_out.json were made, by its content. Raises one of `MALFORMED`."""
         noted = found["made_with"]
         members = [str(name) for name in found["members"]]
         added = noted.get(_ADDED_KEY)
@@ -130,61 +130,61 @@ def noted(
     }
 
 
-def differences(made: Made, apart: JudgedApart) -> list[str]:
+def differences(provenance: Provenance, held_out: HeldOutProvenance) -> list[str]:
     """What differs between the two, sorted: parts of `made_with`, clips, members, average, early exit, closer look.
 
     The average is compared only if the members are the same, the early exit only if the average is the same too.
     """
     other = [
         name
-        for record in made.records
-        for parts in apart.made_with.get(str(record.get("architecture")), ())
+        for record in provenance.records
+        for parts in held_out.made_with.get(str(record.get("architecture")), ())
         for name, value in made_with(record).items()
         if parts.get(name) != value
     ]
-    if _has_other_clips(made, apart):
+    if _has_other_clips(provenance, held_out):
         other.append("clips")
-    if sorted(apart.members) != sorted(str(record.get("architecture")) for record in made.records):
+    if sorted(held_out.members) != sorted(str(record.get("architecture")) for record in provenance.records):
         other.append("members")
-    elif made.in_logits != apart.in_logits:
+    elif provenance.in_logits != held_out.in_logits:
         other.append("average")
-    elif made.early_exit != apart.early_exit:
+    elif provenance.early_exit != held_out.early_exit:
         other.append("early exit")
-    if made.closer_look != apart.closer_look:
+    if provenance.closer_look != held_out.closer_look:
         other.append("closer look")
     return sorted(set(other))
 
 
-def unknown(made: Made, apart: JudgedApart) -> str:
+def unknown(provenance: Provenance, held_out: HeldOutProvenance) -> str:
     """Why it is not known whether the clips are the same; empty if it is."""
-    if made.clips.empty or (made.clips.dataset == "").any():
+    if provenance.clips.empty or (provenance.clips.dataset == "").any():
         return f"the model has no {trained_clips.CLIPS_NAME} that names its clips and their data sets"
-    if apart.added is None and (others := sorted(set(made.clips.dataset) - set(apart.clips))):
+    if held_out.added is None and (others := sorted(set(provenance.clips.dataset) - set(held_out.clips))):
         return (
             f"an earlier version did not record whether those models were trained on {', '.join(others)} too"
         )
     return ""
 
 
-def _has_other_clips(made: Made, apart: JudgedApart) -> bool:
+def _has_other_clips(provenance: Provenance, held_out: HeldOutProvenance) -> bool:
     """Whether the clips are known to differ from those of the model.
 
     Added data sets are compared by name alone: their clips that share a source with a held-out clip are not trained on,
     so the clips themselves may differ.
     """
-    if made.clips.empty or (made.clips.dataset == "").any():
+    if provenance.clips.empty or (provenance.clips.dataset == "").any():
         return False
-    kept = set(apart.clips)
-    if made.measured is not None and made.measured != kept:
+    kept = set(held_out.clips)
+    if provenance.measured is not None and provenance.measured != kept:
         return True
-    if not set(made.clips.dataset[made.clips.role.isin(_SELECTING)]) <= kept:
+    if not set(provenance.clips.dataset[provenance.clips.role.isin(_SELECTING)]) <= kept:
         return True
-    ours = made.clips[made.clips.dataset.isin(kept)].drop_duplicates("clip_id")
-    if ours.dataset.value_counts().to_dict() != {name: n for name, n in apart.clips.items() if n}:
+    ours = provenance.clips[provenance.clips.dataset.isin(kept)].drop_duplicates("clip_id")
+    if ours.dataset.value_counts().to_dict() != {name: n for name, n in held_out.clips.items() if n}:
         return True
-    if apart.clips_sha256 is not None and _ids_sha256(ours.clip_id) != apart.clips_sha256:
+    if held_out.clips_sha256 is not None and _ids_sha256(ours.clip_id) != held_out.clips_sha256:
         return True
-    return apart.added is not None and set(made.clips.dataset) - kept != apart.added
+    return held_out.added is not None and set(provenance.clips.dataset) - kept != held_out.added
 
 
 def _ids_sha256(clip_ids: Collection[str]) -> str:

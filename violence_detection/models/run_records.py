@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from violence_detection.errors import UserError
 from violence_detection.models import averaging, made_alike, model_files
-from violence_detection.models.made_alike import JudgedApart, Made
+from violence_detection.models.made_alike import HeldOutProvenance, Provenance
 from violence_detection.system.figures import percentage
 from violence_detection.training import run_folder, step_plan, trained_clips
 from violence_detection.training.config import KERNEL, settings_of
@@ -52,7 +52,7 @@ class MemberRecord:
         return self.in_epochs and self.of("train", "keep") != "last"
 
     @property
-    def taken(self) -> list[tuple[str, str, str]]:
+    def input_streams(self) -> list[tuple[str, str, str]]:
         """Backbone, stream and number of frames of each input, as text.
 
         They come from the records of its features if there are any: a backbone with its own sampling takes other frames
@@ -115,13 +115,13 @@ class RunRecords:
     @property
     def streams(self) -> str:
         """The streams that the members' backbones take, sorted, as text."""
-        return ", ".join(sorted({stream for member in self.members for _, stream, _ in member.taken}))
+        return ", ".join(sorted({stream for member in self.members for _, stream, _ in member.input_streams}))
 
     @property
     def frames(self) -> str:
         """How many frames of a clip the backbones take, as text; with the backbones' names if the numbers differ."""
         takers: dict[str, set[str]] = {}
-        for backbone, _, frames in (taken for member in self.members for taken in member.taken):
+        for backbone, _, frames in (stream for member in self.members for stream in member.input_streams):
             takers.setdefault(frames, set()).add(backbone)
         if len(takers) == 1:
             return next(iter(takers))
@@ -196,8 +196,8 @@ def read(path: Path) -> RunRecords:
     every = pd.concat([empty, *there], ignore_index=True).drop_duplicates("clip_id")
     is_footage = every.role == trained_clips.ADAPTED
     clips = every[~is_footage]
-    made = Made.of([m.config for m in members], clips, _object(folder / run_folder.ENSEMBLE_NAME))
-    folds = _Folds(final_fit["cross_validation"]) if final_fit else _cross_validation(folder, made)
+    provenance = Provenance.of([m.config for m in members], clips, _object(folder / run_folder.ENSEMBLE_NAME))
+    folds = _Folds(final_fit["cross_validation"]) if final_fit else _cross_validation(folder, provenance)
     return RunRecords(
         folder=folder,
         members=tuple(members),
@@ -208,7 +208,7 @@ def read(path: Path) -> RunRecords:
         cross_validation=folds.record,
         no_cross_validation=folds.why_not,
         final_fit=final_fit,
-        left_out=_left_out(folder, made) if final_fit else {},
+        left_out=_left_out(folder, provenance) if final_fit else {},
         other_folds=folds.other,
         adapted_to=int(is_footage.sum()),
         trained_on_all=bool(
@@ -235,17 +235,21 @@ def _final_fit(folder: Path) -> Mapping[str, Any]:
     return found if isinstance(folds, list) and folds else {}
 
 
-def _left_out(folder: Path, made: Made) -> Mapping[str, Any]:
+def _left_out(folder: Path, provenance: Provenance) -> Mapping[str, Any]:
     """The figures on left-out data sets; empty unless they are known to be of models made like this one."""
     record = _object(folder / run_folder.LEFT_OUT_NAME)
     try:
-        apart = JudgedApart.left_out(record)
-    except made_alike.ODD:
+        held_out = HeldOutProvenance.left_out(record)
+    except made_alike.MALFORMED:
         return {}
-    return {} if made_alike.differences(made, apart) or made_alike.unknown(made, apart) else record
+    return (
+        {}
+        if made_alike.differences(provenance, held_out) or made_alike.unknown(provenance, held_out)
+        else record
+    )
 
 
-def _cross_validation(folder: Path, made: Made) -> _Folds:
+def _cross_validation(folder: Path, provenance: Provenance) -> _Folds:
     """The folds in the folder, or in the one above it, if their models were made like this one.
 
     The folder above is searched only if this one has tuned members or is the ensemble of all folds.
@@ -261,23 +265,25 @@ def _cross_validation(folder: Path, made: Made) -> _Folds:
     if not isinstance(record.get("folds"), list) or not record["folds"]:
         return _Folds(why_not=f"{path} lists no folds")
     try:
-        apart = _judged_apart(path.parent, record, all_together=folder.name == "folds")
-    except (*made_alike.ODD, UserError):
+        held_out = _held_out_provenance(path.parent, record, all_together=folder.name == "folds")
+    except (*made_alike.MALFORMED, UserError):
         return _Folds(why_not=f"{path} does not say which members and data sets its folds had")
-    if apart is None:
+    if held_out is None:
         return _Folds(
             why_not=f"{path} is there, but not the models of its folds, which record how they were made"
         )
-    if other := made_alike.differences(made, apart):
+    if other := made_alike.differences(provenance, held_out):
         return _Folds(
             why_not=f"folds of other settings (other {', '.join(other)}): {path}", other=tuple(other)
         )
-    if why := made_alike.unknown(made, apart):
+    if why := made_alike.unknown(provenance, held_out):
         return _Folds(why_not=f"{path} may be of other clips than the model: {why}")
     return _Folds(record)
 
 
-def _judged_apart(folder: Path, record: Mapping[str, Any], all_together: bool) -> JudgedApart | None:
+def _held_out_provenance(
+    folder: Path, record: Mapping[str, Any], all_together: bool
+) -> HeldOutProvenance | None:
     """How the models of the folds below `folder` were made; None if one of them is missing.
 
     `all_together`: the model that they are compared with is an ensemble of them all.
@@ -294,7 +300,7 @@ def _judged_apart(folder: Path, record: Mapping[str, Any], all_together: bool) -
                 return None
             configs.setdefault(str(config.get("architecture")), []).append(config)
             tables.append(trained_clips.read(below))
-    return JudgedApart(
+    return HeldOutProvenance(
         members=members * len(numbers) if all_together else members,
         made_with={name: [made_alike.made_with(c) for c in found] for name, found in configs.items()},
         clips=clips,

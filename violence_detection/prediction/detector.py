@@ -43,7 +43,7 @@ _AHEAD = 2
 
 
 @dataclass(frozen=True)
-class _WindowAtWork:
+class _PendingWindow:
     """A window whose features are being made.
 
     `jobs`: the features by run of backbones (its index), view and stream. `seen`: the window's frames, until all runs
@@ -116,20 +116,20 @@ class Detector:
             )
             for run in self.runs
         ]
-        self._first, self._others = self._in_turn()
-        self._heads = threading.Lock()
+        self._first_runs, self._other_runs = self._runs_in_turn()
+        self._heads_lock = threading.Lock()
 
-    def _in_turn(self) -> tuple[list[int], list[int]]:
+    def _runs_in_turn(self) -> tuple[list[int], list[int]]:
         """Indices of the runs of backbones that see every window, and of those for windows that the early exit leaves.
 
         Without an early exit the second list is empty.
         """
-        asked = {name for member in self.model.first for name in self.model.inputs_of(member)}
+        first_inputs = {name for member in self.model.first for name in self.model.inputs_of(member)}
         every = list(range(len(self.runs)))
         first = [
             n
             for n in every
-            if asked & {i for s in self.runs[n].config.streams for i in self.runs[n].inputs(s)}
+            if first_inputs & {i for s in self.runs[n].config.streams for i in self.runs[n].inputs(s)}
         ]
         return (first, [n for n in every if n not in first]) if first else (every, [])
 
@@ -167,19 +167,19 @@ class Detector:
         keep: Callable[[Inputs, np.ndarray], T],
     ) -> tuple[list[T], str]:
         info = decode.info_of(found)
-        every, windows = self._laid(path, found)
+        every, windows = self._place_windows(path, found)
         kept: list[T] = []
         seen = iter(self._seen(path, found, windows))
-        while some := list(itertools.islice(seen, _WINDOWS_AT_ONCE)):
-            inputs = self.features(some)
+        while batch := list(itertools.islice(seen, _WINDOWS_AT_ONCE)):
+            inputs = self.features(batch)
             _check_finite(str(path), inputs)
-            with self._heads:
+            with self._heads_lock:
                 p = self.model.average(self.model.average_views(inputs))
             _check_finite(str(path), {"P(violent)": p})
             kept.append(keep(inputs, p))
         return kept, self._warning(info, every, windows)
 
-    def _laid(
+    def _place_windows(
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming
     ) -> tuple[list[sampling.Window], list[sampling.Window]]:
         """Return all windows of a file, and those with enough different frames to judge.
@@ -219,15 +219,15 @@ class Detector:
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming, begun: Sequence[JudgedWindow]
     ) -> Verdict:
         info = decode.info_of(found)
-        every, windows = self._laid(path, found)
+        every, windows = self._place_windows(path, found)
         judged = [self.profiled(window) for window in _judged_before(info, windows, begun)]
         if judged:
             processes.tell(JudgingNews(tuple(judged), judged[-1].end_s, info.duration_s, before=True))
-        for some in self._at_work(self._seen(path, found, windows[len(judged) :])):
-            probabilities = self._probabilities(str(path), some)
+        for batch in self._batches(self._seen(path, found, windows[len(judged) :])):
+            probabilities = self._probabilities(str(path), batch)
             new = [
-                self.profiled(_judged(info, at_work.window, p))
-                for at_work, p in zip(some, probabilities, strict=True)
+                self.profiled(_judged(info, pending.window, p))
+                for pending, p in zip(batch, probabilities, strict=True)
             ]
             judged += new
             processes.tell(JudgingNews(tuple(new), new[-1].end_s, info.duration_s))
@@ -284,7 +284,7 @@ class Detector:
         Raises UnreadableVideo, naming `name`, if a feature or P(violent) is not a finite number.
         """
         for window in seen:
-            (p,) = self._probabilities(name, [self._go_on(self._begin(window))])
+            (p,) = self._probabilities(name, [self._submit_others(self._begin(window))])
             yield window.window, p
 
     def profiled(self, window: JudgedWindow) -> JudgedWindow:
@@ -296,9 +296,9 @@ class Detector:
 
         The windows may have been changed, as for an explanation.
         """
-        return self._features([self._given(window, self._others) for window in seen])
+        return self._features([self._submit_first(window, self._other_runs) for window in seen])
 
-    def _probabilities(self, name: str, windows: Sequence[_WindowAtWork]) -> list[float | None]:
+    def _probabilities(self, name: str, windows: Sequence[_PendingWindow]) -> list[float | None]:
         """Return P(violent) of each window, None for still ones, without the camera profile.
 
         Raises UnreadableVideo, naming `name`, if a feature or P(violent) is not a finite number.
@@ -310,7 +310,7 @@ class Detector:
                 continue
             inputs = self._features([windows[row] for row in rows])
             _check_finite(name, inputs)
-            with self._heads:
+            with self._heads_lock:
                 if sure:
                     (p[rows],) = self.model.average_views(inputs, self.model.first).values()
                 else:
@@ -319,46 +319,46 @@ class Detector:
         _check_finite(name, {"P(violent)": p[moves]})
         return [float(value) if moved else None for value, moved in zip(p, moves, strict=True)]
 
-    def _at_work(self, seen: Iterable[SeenWindow]) -> Iterator[Sequence[_WindowAtWork]]:
+    def _batches(self, seen: Iterable[SeenWindow]) -> Iterator[Sequence[_PendingWindow]]:
         """Yield batches of windows that all their backbones have been given, and start on the next ones meanwhile."""
-        begun: deque[_WindowAtWork] = deque()
-        ready: deque[_WindowAtWork] = deque()
+        begun: deque[_PendingWindow] = deque()
+        ready: deque[_PendingWindow] = deque()
         for window in seen:
             begun.append(self._begin(window))
             if len(begun) > _AHEAD:
-                ready.append(self._go_on(begun.popleft()))
+                ready.append(self._submit_others(begun.popleft()))
             if len(ready) == _WINDOWS_AT_ONCE:
                 yield [ready.popleft() for _ in range(_WINDOWS_AT_ONCE)]
-        ready.extend(map(self._go_on, begun))
+        ready.extend(map(self._submit_others, begun))
         while ready:
             yield [ready.popleft() for _ in range(min(_WINDOWS_AT_ONCE, len(ready)))]
 
-    def _begin(self, seen: SeenWindow) -> _WindowAtWork:
+    def _begin(self, seen: SeenWindow) -> _PendingWindow:
         """Give a window to the runs of backbones that see every window, unless it is still and skip_still is set."""
         if self.config.skip_still:
             from violence_detection.video import stillness  # most runs skip no windows
 
             if stillness.is_still(seen.whole_frames()):
                 processes.beat()
-                return _WindowAtWork(seen.window, None, {}, still=True)
-        return self._given(seen)
+                return _PendingWindow(seen.window, None, {}, still=True)
+        return self._submit_first(seen)
 
-    def _given(self, seen: SeenWindow, and_to: Sequence[int] = ()) -> _WindowAtWork:
-        """Give a window to the runs of backbones that see every window, and to the runs `and_to`."""
-        return _WindowAtWork(seen.window, seen, self._submit(seen, [*self._first, *and_to]))
+    def _submit_first(self, seen: SeenWindow, further_runs: Sequence[int] = ()) -> _PendingWindow:
+        """Give a window to the runs of backbones that see every window, and to the runs `further_runs`."""
+        return _PendingWindow(seen.window, seen, self._submit(seen, [*self._first_runs, *further_runs]))
 
-    def _go_on(self, begun: _WindowAtWork) -> _WindowAtWork:
+    def _submit_others(self, begun: _PendingWindow) -> _PendingWindow:
         """Give the window to the other runs of backbones as well, unless the first member is sure or it is still."""
         seen, exits = begun.seen, self.model.exits
-        if not self._others or begun.still:
+        if not self._other_runs or begun.still:
             return replace(begun, seen=None)
         assert exits
         assert seen
-        with self._heads:
+        with self._heads_lock:
             (p,) = self.model.average_views(self._features([begun]), self.model.first).values()
         if exits.is_sure(p)[0]:
             return replace(begun, seen=None, sure=True)
-        return replace(begun, seen=None, jobs={**begun.jobs, **self._submit(seen, self._others)})
+        return replace(begun, seen=None, jobs={**begun.jobs, **self._submit(seen, self._other_runs)})
 
     def _submit(self, seen: SeenWindow, runs: Sequence[int]) -> dict[tuple[int, str, str], Future[Any]]:
         """Give a window to runs of backbones, one view after another, so that few pictures are in memory at a time."""
@@ -377,7 +377,7 @@ class Detector:
                     processes.beat()
         return jobs
 
-    def _features(self, windows: Sequence[_WindowAtWork]) -> Inputs:
+    def _features(self, windows: Sequence[_PendingWindow]) -> Inputs:
         """Return the features of windows that the same runs of backbones see, input name -> (N, V, T, C).
 
         float16 as in the feature cache; float32 from a run that gives P(fight) itself, a network used whole.

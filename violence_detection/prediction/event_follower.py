@@ -26,7 +26,7 @@ class EventNews:
 
 
 @dataclass
-class _Told:
+class _ReportedEvent:
     """An open event that was reported: its first run, by which it is recognised, and the event as last reported."""
 
     run: WindowRun
@@ -47,10 +47,10 @@ class EventFollower:
         #: Windows that smoothing or a neighbour's stretch may still need, each with the seconds lost before it.
         self._recent: list[tuple[JudgedWindow, float]] = []
         #: How many of them, from the first, have been added to the runs.
-        self._taken = 0
+        self._n_added = 0
         self._count = 0
         self._begin_s = 0.0
-        self._told: list[_Told] = []
+        self._reported: list[_ReportedEvent] = []
 
     def push(self, window: JudgedWindow, lost_s: float = 0.0) -> list[EventNews]:
         """Add the next window and return the news.
@@ -72,7 +72,7 @@ class EventFollower:
         if not self._count or time_s < self._recent[-1][0].end_s:
             return []
         self._take(time_s)
-        if self._taken == len(self._recent):
+        if self._n_added == len(self._recent):
             self._runs.end_by(time_s)
             return self._news(time_s, ends_are_known=True)
         return self._news(self._next_begins_s(), ends_are_known=True)
@@ -93,32 +93,32 @@ class EventFollower:
         spans = events.stretches(windows)
         values = events.smoothed(windows, self._settings.smoothing_s)
         run = self._runs.run
-        if run is not None and self._taken and run.last is windows[self._taken - 1]:
-            run.end_s = spans[self._taken - 1][1]
-        for number in range(self._taken, len(windows)):
+        if run is not None and self._n_added and run.last is windows[self._n_added - 1]:
+            run.end_s = spans[self._n_added - 1][1]
+        for number in range(self._n_added, len(windows)):
             if middle_s is not None and not events.is_settled(
                 windows[number], middle_s, self._settings.smoothing_s
             ):
                 break
             self._runs.add(windows[number], *spans[number], values[number], self._recent[number][1])
-            self._taken += 1
+            self._n_added += 1
         self._forget()
 
     def _forget(self) -> None:
         """Drop the windows that neither smoothing nor the stretch of the next window needs."""
-        waiting = self._recent[min(self._taken, len(self._recent) - 1)][0]
+        waiting = self._recent[min(self._n_added, len(self._recent) - 1)][0]
         needed = [
             number
-            for number, (window, _) in enumerate(self._recent[: max(self._taken - 1, 0)])
+            for number, (window, _) in enumerate(self._recent[: max(self._n_added - 1, 0)])
             if not events.is_settled(window, waiting.middle_s, self._settings.smoothing_s)
         ]
-        first = needed[0] if needed else max(self._taken - 1, 0)
+        first = needed[0] if needed else max(self._n_added - 1, 0)
         del self._recent[:first]
-        self._taken -= first
+        self._n_added -= first
 
     def _next_begins_s(self) -> float:
         """A time, in seconds, before which no stretch begins that has yet to be added to the runs."""
-        return self._recent[self._taken - 1][0].middle_s if self._taken else self._begin_s
+        return self._recent[self._n_added - 1][0].middle_s if self._n_added else self._begin_s
 
     def _news(self, next_s: float | None, ends_are_known: bool) -> list[EventNews]:
         """Compare the events as known now with what was reported, and return the news.
@@ -147,18 +147,18 @@ class EventFollower:
         return run.is_long_enough(self._settings)
 
     def _news_of(self, run: WindowRun, event: Event) -> list[EventNews]:
-        told = next((t for t in self._told if t.run is run), None)
-        if told is None:
-            told = _Told(run, self._name_event(event), event)
-            self._told.append(told)
-            return [EventNews(NEW, told.event_id, event)]
-        if told.event == event:
+        reported = next((t for t in self._reported if t.run is run), None)
+        if reported is None:
+            reported = _ReportedEvent(run, self._name_event(event), event)
+            self._reported.append(reported)
+            return [EventNews(NEW, reported.event_id, event)]
+        if reported.event == event:
             return []
-        told.event = event
-        return [EventNews(UPDATE, told.event_id, event)]
+        reported.event = event
+        return [EventNews(UPDATE, reported.event_id, event)]
 
     def _ended(self, group: list[WindowRun]) -> EventNews:
-        told = next(t for t in self._told if t.run is group[0])
-        self._told.remove(told)
+        reported = next(t for t in self._reported if t.run is group[0])
+        self._reported.remove(reported)
         self._runs.found = [run for run in self._runs.found if all(run is not g for g in group)]
-        return EventNews(END, told.event_id, told.event)
+        return EventNews(END, reported.event_id, reported.event)

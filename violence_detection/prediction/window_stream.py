@@ -135,7 +135,7 @@ class WindowStream:
             self._latest.append((time_s, kept))
             while time_s - self._latest[0][0] > _LEARN_RATE_S:
                 self._latest.popleft()
-            if self._comes_faster(time_s) and self._go_faster():
+            if self._comes_faster(time_s) and self._raise_rate():
                 return
         self._place(time_s, kept)
 
@@ -147,7 +147,7 @@ class WindowStream:
         second = sum(now_s - time_s < _LEARN_RATE_S / 2 for time_s, _ in self._latest)
         return min(second, len(self._latest) - second) > enough / 2
 
-    def _go_faster(self) -> bool:
+    def _raise_rate(self) -> bool:
         """Renumber the kept frames at the rate of the latest ones; return False if that rate is no higher."""
         fps = decode.rate_of(np.array([time_s for time_s, _ in self._latest]), self._stated_fps)
         if fps <= self._info.fps:

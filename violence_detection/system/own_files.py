@@ -57,7 +57,7 @@ class WrittenFiles:
                     self._begin(stat.st_ino)
                 lines.seek(self._read_bytes)
                 for key, entry in storage.journal_entries(self._whole(lines), _FIELDS).items():
-                    self._know(key, str(entry["file"]), str(entry["source"]))
+                    self._remember(key, str(entry["file"]), str(entry["source"]))
 
     def _whole(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """The lines up to one that another run has written only partly so far; that one is read next time."""
@@ -67,7 +67,7 @@ class WrittenFiles:
             self._read_bytes += len(line)
             yield line
 
-    def _know(self, key: str, name: str, source: str) -> None:
+    def _remember(self, key: str, name: str, source: str) -> None:
         self._sources[key] = source
         self._names.setdefault(source, set()).add(name)
         self._all_names.add(name.casefold())
@@ -173,7 +173,7 @@ class WrittenFiles:
         with self._recording:
             with storage.appending_journal(self._record, sync=True) as record:
                 record(key, {"file": name, "source": source})
-            self._know(key, name, source)
+            self._remember(key, name, source)
 
 
 def _is_file(path: Path) -> bool:

@@ -196,7 +196,7 @@ def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-class _Heart:
+class _Watcher:
     """Where signs of life are sent: `say` is None if nobody watches."""
 
     def __init__(self) -> None:
@@ -204,21 +204,21 @@ class _Heart:
         self.last_s = 0.0
 
 
-_heart = _Heart()
+_watcher = _Watcher()
 
 
 def beat() -> None:
     """Report progress, such as a decoded frame or a judged window. Passed on at most once a second; cheap otherwise."""
-    if _heart.say is not None and (now_s := time.monotonic()) - _heart.last_s >= _EVERY_S:
-        _heart.last_s = now_s
-        _heart.say(None)
+    if _watcher.say is not None and (now_s := time.monotonic()) - _watcher.last_s >= _EVERY_S:
+        _watcher.last_s = now_s
+        _watcher.say(None)
 
 
 def tell(news: Any) -> None:
     """Report progress with `news`, any value that the watcher understands. Always passed on."""
-    if _heart.say is not None:
-        _heart.last_s = time.monotonic()
-        _heart.say(news)
+    if _watcher.say is not None:
+        _watcher.last_s = time.monotonic()
+        _watcher.say(news)
 
 
 def watch(say: Callable[[Any], None]) -> None:
@@ -226,4 +226,4 @@ def watch(say: Callable[[Any], None]) -> None:
 
     Any thread may call it.
     """
-    _heart.say = say
+    _watcher.say = say

@@ -31,7 +31,7 @@ ATTEMPTS = 4
 #: Packages whose version may change the results.
 _DECIDING = ("numpy", "opencv-python-headless", "av", "openvino", "tensorflow", "keras")
 #: The name of this package.
-_OURS = __name__.partition(".")[0]
+_PACKAGE = __name__.partition(".")[0]
 _INSTALL = "pip install -r requirements.txt"
 #: After this long without a result, check whether the cluster still has a machine that is big enough.
 _LOOK_AGAIN_S = 300.0
@@ -157,7 +157,7 @@ def map_unordered(
                 try:
                     result = ray.get(done[0])
                 except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as e:
-                    raise _told(e, f"{what} {index} ({_short(todo[index])})") from e
+                    raise _task_error(e, f"{what} {index} ({_short(todo[index])})") from e
                 except _lost(ray) as e:
                     if attempts[index] == ATTEMPTS:
                         raise UserError(
@@ -175,7 +175,7 @@ def map_unordered(
                 ray.cancel(reference, force=True)
 
 
-def _told(error: Any, item: str) -> Exception:
+def _task_error(error: Any, item: str) -> Exception:
     """The error to raise for a task that failed.
 
     The UserError that the task raised, a UserError for a machine that lacks a package or cannot be prepared, or else a
@@ -188,7 +188,7 @@ def _told(error: Any, item: str) -> Exception:
         return error.cause
     # modules are also imported while the task is unpickled, and Ray then wraps the error
     cause = getattr(error.cause, "client_exc", error.cause)
-    if isinstance(cause, ImportError) and (cause.name or "").partition(".")[0] != _OURS:
+    if isinstance(cause, ImportError) and (cause.name or "").partition(".")[0] != _PACKAGE:
         found = re.search(r"\bip=([^\s,)]+)", str(error))
         machine = f"the machine {found[1]}" if found else "a machine"
         return UserError(f"{machine} of the cluster lacks a package ({cause}). Run there: {_INSTALL}")
@@ -211,14 +211,14 @@ def _check_versions(asked_by: str, versions: Mapping[str, str]) -> None:
     """Raise UserError if packages here differ from `versions`, those of the machine `asked_by` that sent the work."""
     here = _versions()
     if other := [package for package in _DECIDING if here[package] != versions[package]]:
-        told = ", ".join(
+        differing = ", ".join(
             f"{package} {here[package] or 'none'} where {asked_by} has {versions[package] or 'none'}"
             for package in other
         )
         same = " ".join(f"{package}=={versions[package]}" for package in other if versions[package])
         raise UserError(
-            f"{platform.node()} has {told}: the results of the two could differ, and would be mixed. Install the same "
-            f"versions on all machines{f', on the one named first with: pip install {same}' if same else ''}"
+            f"{platform.node()} has {differing}: the results of the two could differ, and would be mixed. Install the "
+            f"same versions on all machines{f', on the one named first with: pip install {same}' if same else ''}"
         )
 
 

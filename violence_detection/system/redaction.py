@@ -68,7 +68,7 @@ def split(url: str, shown: str = "") -> SplitResult:
     # Raised outside the handler: urlsplit's error may contain the password and would be chained.
     if parts is not None and "@" not in parts.path + parts.query + parts.fragment:
         raise UserError(
-            f"the port of {shown or redact(_in_one(url))} is invalid: ports are numbers from 1 to 65535"
+            f"the port of {shown or redact(_quoted(url))} is invalid: ports are numbers from 1 to 65535"
         )
     scheme, _, behind = alone(url).partition("://")
     shown = shown or redact(f"{scheme}://{behind.rpartition('@')[2]}")
@@ -92,10 +92,10 @@ def alone(address: str) -> str:
 
     They are percent-encoded. A text without `://`, such as a path, is taken as it is.
     """
-    return without_secrets(_in_one(address) if "://" in address else address)
+    return without_secrets(_quoted(address) if "://" in address else address)
 
 
-def _in_one(address: str) -> str:
+def _quoted(address: str) -> str:
     return END.sub(lambda found: quote(found[0]), address)
 
 

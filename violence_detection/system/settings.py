@@ -114,9 +114,9 @@ class BaseConfig:
                 continue
             name = f"{field.name} ({flag_of(field)})"
             if typing.get_origin(kind) is tuple:
-                value = _several(name, value, typing.get_args(kind)[0])
+                value = _checked_tuple(name, value, typing.get_args(kind)[0])
             elif kind in _KINDS:
-                value = _one(name, value, kind)
+                value = _checked(name, value, kind)
             if kind in (int, float) and field.metadata:
                 field.metadata["limits"].check(name, value)
             object.__setattr__(self, field.name, value)
@@ -129,21 +129,21 @@ def plain_type(hint: Any) -> Any:
     return hint
 
 
-def _several(name: str, value: Any, kind: type) -> tuple[Any, ...]:
+def _checked_tuple(name: str, value: Any, kind: type) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         example = f", {(value,)}" if isinstance(value, str | os.PathLike) else ""
         raise UserError(f"{name} takes several values: pass a tuple{example}. Received: {value!r}")
-    return tuple(_one(name, item, kind) for item in value)
+    return tuple(_checked(name, item, kind) for item in value)
 
 
-def _one(name: str, value: Any, kind: type) -> Any:
-    taken = _taken(value, kind)
-    if taken is None:
+def _checked(name: str, value: Any, kind: type) -> Any:
+    converted = _converted(value, kind)
+    if converted is None:
         raise UserError(f"{name} must be {_KINDS[kind]}. Received: {value!r}")
-    return taken
+    return converted
 
 
-def _taken(value: Any, kind: type) -> Any:
+def _converted(value: Any, kind: type) -> Any:
     """The value converted to `kind`, one of _KINDS, or None if its type does not fit. Integers stay int for float."""
     if kind is Path:
         return expanded(value) if isinstance(value, str | os.PathLike) else None

@@ -67,7 +67,7 @@ class SupervisedWorker(Generic[T, R]):
         self._load, self._silence_s, self._on_news = load, silence_s, on_news
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
-        self._taken = False  # whether the process has confirmed that it received the item
+        self._is_received = False  # whether the process has confirmed that it received the item
 
     def __enter__(self) -> SupervisedWorker[T, R]:
         return self
@@ -104,14 +104,14 @@ class SupervisedWorker(Generic[T, R]):
         try:
             return self._ask(item)
         except WorkerLost as e:
-            if self._taken or e.silent:
+            if self._is_received or e.silent:
                 raise
         return self._ask(item)
 
     def _ask(self, item: T) -> R:
         self.ready()
         assert self._pipe is not None
-        self._taken = False
+        self._is_received = False
         try:
             self._pipe.send(item)
         except OSError:
@@ -134,7 +134,7 @@ class SupervisedWorker(Generic[T, R]):
 
     def _answer(self, silence_s: float) -> Any:
         try:
-            kind, value = self._said_last(silence_s)
+            kind, value = self._receive(silence_s)
         except BaseException:
             self.close()  # or its late answer would be taken for the next item's
             raise
@@ -142,7 +142,7 @@ class SupervisedWorker(Generic[T, R]):
             raise value
         return value
 
-    def _said_last(self, silence_s: float) -> tuple[str, Any]:
+    def _receive(self, silence_s: float) -> tuple[str, Any]:
         assert self._pipe is not None
         assert self._process is not None
         slices = math.ceil(silence_s / _SLICE_S)
@@ -152,17 +152,17 @@ class SupervisedWorker(Generic[T, R]):
                 silent += 1
                 continue
             try:
-                said: tuple[str, Any] | None = self._pipe.recv() if self._pipe.poll() else None
+                message: tuple[str, Any] | None = self._pipe.recv() if self._pipe.poll() else None
             except (EOFError, OSError):
-                said = None
-            if said is None:
+                message = None
+            if message is None:
                 raise self._ended()
-            kind, value = said
+            kind, value = message
             if kind in (_DONE, _RAISED):
                 return kind, value
             if kind == _LIFE and value is not None:
                 self._on_news(value)
-            self._taken |= kind == _TAKEN
+            self._is_received |= kind == _TAKEN
             silent = 0
         raise WorkerLost(f"gave no sign of life for {silence_s:.0f} s", silent=True)
 

@@ -28,7 +28,7 @@ _ADMITTED = {
 }  # fmt: skip
 #: Our own layers: registered name -> class name. Their modules have moved between versions. Keras finds the class by
 #: its registered name and does not import the module, so any module of this package is accepted.
-_OWN = {
+_OWN_LAYERS = {
     f"violence_detection>{name}": name
     for name in (
         "LandmarkSimilarity",
@@ -85,7 +85,7 @@ def _check_node(path: Path, node: dict[str, Any]) -> None:
         named = (module, name, registered)
         if not all(part is None or isinstance(part, str) for part in named):
             raise refused(path, "a name of a class or module in its config is not text")
-        is_own = isinstance(registered, str) and _OWN.get(registered) == name
+        is_own = isinstance(registered, str) and _OWN_LAYERS.get(registered) == name
         if not (is_own and str(module).startswith("violence_detection.")) and named not in _ADMITTED:
             raise refused(path, f"its config names {module}.{name} ({registered})"[:300])
     elif "module" in node or "registered_name" in node:

@@ -41,19 +41,19 @@ def sound_strategy(
     """
     if strategy.num_replicas_in_sync == 1:
         return strategy
-    one, moved = trial(tf.distribute.get_strategy(), build, batches, steps)
-    if not moved or not all(map(math.isfinite, one)):
+    single, moved = trial(tf.distribute.get_strategy(), build, batches, steps)
+    if not moved or not all(map(math.isfinite, single)):
         # not the fault of mirroring, since one device fails too: training will stop and say why
         return strategy
     mirrored, mirrored_moved = trial(strategy, build, batches, steps)
     mixed = keras.mixed_precision.dtype_policy().name != "float32"
-    if mirrored_moved and agree(one, mirrored, _TOLERANCE_MIXED if mixed else _TOLERANCE):
+    if mirrored_moved and agree(single, mirrored, _TOLERANCE_MIXED if mixed else _TOLERANCE):
         log.info("mirrored training checked: %d steps give the losses of one device", steps)
         return strategy
     log.error(
         "MIRRORED TRAINING IS NOT SOUND HERE: the same %d steps gave the losses %s on one device and %s on %d%s. "
         "GOING ON WITH ONE DEVICE",
-        steps, _shown(one), _shown(mirrored), strategy.num_replicas_in_sync,
+        steps, _shown(single), _shown(mirrored), strategy.num_replicas_in_sync,
         "" if mirrored_moved else ", where no weight changed",
     )  # fmt: skip
     return tf.distribute.get_strategy()
@@ -85,9 +85,9 @@ def trial(
     return found, moved
 
 
-def agree(one: list[float], other: list[float], tolerance: float) -> bool:
-    """Whether every loss in `other` is finite and differs from that in `one` by at most `tolerance` of the latter."""
-    pairs = list(zip(one, other, strict=True))
+def agree(single: list[float], mirrored: list[float], tolerance: float) -> bool:
+    """Whether every loss of `mirrored` is finite and differs from that of `single` by at most this fraction of it."""
+    pairs = list(zip(single, mirrored, strict=True))
     return all(math.isfinite(b) and abs(a - b) <= tolerance * abs(a) for a, b in pairs)
 
 

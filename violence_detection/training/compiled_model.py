@@ -21,7 +21,7 @@ def build(record: Mapping[str, Any], steps: int) -> keras.Model:
     c = TrainConfig(**record["train"])
     keras.utils.set_random_seed(c.seed)
     model = heads.of_record(record)
-    plan = step_plan.given(record) or step_plan.of_epochs(c, steps)
+    plan = step_plan.of_record(record) or step_plan.of_epochs(c, steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if plan.warmup else c.learning_rate,
         decay_steps=max(1, plan.horizon - plan.warmup),

@@ -101,7 +101,7 @@ class HeadConfig(BaseConfig):
             return {k: v for k, v in values.items() if k in tuned | {"dropout"}}
         return {k: v for k, v in values.items() if k not in kernel | tuned}
 
-    def taken(self, architecture: str) -> frozenset[str]:
+    def used_fields(self, architecture: str) -> frozenset[str]:
         """The settings that affect an architecture. Its records may contain more, for earlier versions' sake."""
         return frozenset(self.recorded(architecture)) - ({"units"} if architecture == "average" else set())
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12",
                   "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9",
                   "libnvrtc.so.12", "libnccl.so.2")  # fmt: skip
-_CHOICE = "CUDA_VISIBLE_DEVICES"
+_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 _PACKAGES = ("tensorflow", "keras", "tensorboard", "numpy", "opencv-python-headless", "openvino", "isal")
 #: Variants of clips (both streams) extracted per hour, a rough rate for machines on which none was measured.
 _ROUGH_VARIANTS_PER_HOUR = {"GPU": 40_000, "CPU": 3_000}
@@ -87,50 +87,54 @@ def devices() -> dict[str, Any]:
     """Count the GPUs that the machine has, and those that TensorFlow sees."""
     usable = len(tensorflow_start.gpus())
     driver = machine.gpus()
-    there = _there(driver)
+    n_gpus = _gpu_count(driver)
     for gpu in driver:
         log.info("GPU: %s, %.1f of %.1f GB in use, %.0f %% busy", gpu.name, gpu.memory_used_mb / 1024,
                  gpu.memory_mb / 1024, gpu.use_percent)  # fmt: skip
-    log.info("TensorFlow sees %d of %d GPU(s)", usable, there)
-    return {"gpus": there, "gpus_usable": usable}
+    log.info("TensorFlow sees %d of %d GPU(s)", usable, n_gpus)
+    return {"gpus": n_gpus, "gpus_usable": usable}
 
 
-def _there(driver: Sequence[machine.Gpu]) -> int:
+def _gpu_count(driver: Sequence[machine.Gpu]) -> int:
     """The number of GPUs in the machine: those that the driver reports, or the device files if these are more."""
     return max(len(driver), len(sorted(Path("/dev").glob("nvidia[0-9]*"))))
 
 
-def _chosen(there: int) -> int:
+def _chosen(n_gpus: int) -> int:
     """How many of the machine's GPUs CUDA_VISIBLE_DEVICES selects: those before the first entry that names none, as -1.
 
     All of them if it is not set.
     """
-    named = os.environ.get(_CHOICE)
+    named = os.environ.get(_VISIBLE_DEVICES)
     if named is None:
-        return there
-    return min(there, len(list(takewhile(re.compile(r"\s*(\d|GPU|MIG)").match, named.split(",")))))
+        return n_gpus
+    return min(n_gpus, len(list(takewhile(re.compile(r"\s*(\d|GPU|MIG)").match, named.split(",")))))
 
 
 def warn_of_unseen_gpus(usable: int) -> None:
     """Log a warning if TensorFlow sees `usable` GPUs although it should see more."""
     if not tensorflow_start.may_have_gpus():
         return
-    if text := unseen_gpus(_there(machine.gpus()), usable):
+    if text := unseen_gpus(_gpu_count(machine.gpus()), usable):
         log.warning("%s", text)
 
 
-def unseen_gpus(there: int, usable: int) -> str | None:
-    """Why TensorFlow sees only `usable` of the machine's `there` GPUs, and the remedy; None if it sees all it should.
+def unseen_gpus(n_gpus: int, usable: int) -> str | None:
+    """Why TensorFlow sees only `usable` of the machine's `n_gpus` GPUs, and the remedy; None if it sees all it should.
 
     Where CUDA_VISIBLE_DEVICES selects some of them, it should see only these.
     """
     import tensorflow as tf
 
-    chosen = _chosen(there)
+    chosen = _chosen(n_gpus)
     if usable >= chosen:
         return None
-    some = f", of which {_CHOICE}={os.environ[_CHOICE]} selects {chosen}," if chosen < there else ""
-    text = f"the machine has {there} GPU(s){some} but TensorFlow sees {usable}"
+    some = (
+        f", of which {_VISIBLE_DEVICES}={os.environ[_VISIBLE_DEVICES]} selects {chosen},"
+        if chosen < n_gpus
+        else ""
+    )
+    text = f"the machine has {n_gpus} GPU(s){some} but TensorFlow sees {usable}"
     missing = missing_libraries()
     if not tf.test.is_built_with_cuda():
         return f'{text}: this TensorFlow is built without CUDA. Run: pip install "tensorflow[and-cuda]"'
@@ -139,7 +143,7 @@ def unseen_gpus(there: int, usable: int) -> str | None:
     if missing:
         return f'{text}: missing {", ".join(missing)}. Run: pip install "tensorflow[and-cuda]"'
     return (
-        f"{text}, although no CUDA library is missing. Check {_CHOICE}, and what TensorFlow logs "
+        f"{text}, although no CUDA library is missing. Check {_VISIBLE_DEVICES}, and what TensorFlow logs "
         "with TF_CPP_MIN_LOG_LEVEL=0; the driver may be too old for this TensorFlow (nvidia-smi shows its version)"
     )
 

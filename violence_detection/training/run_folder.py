@@ -245,15 +245,15 @@ def refusal(folder: Path, record: Mapping[str, Any] | None = None) -> UserError:
     )
 
 
-def _differences(there: Mapping[str, Any], asked: Mapping[str, Any], within: str = "") -> list[str]:
+def _differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], within: str = "") -> list[str]:
     """Text such as `train.epochs 40 there, 60 asked for`, for each value that decides the outcome and differs."""
     found = []
-    for name in sorted({*there, *asked} - ({*_NO_OUTCOME} if not within else set())):
-        one, other, full = there.get(name), asked.get(name), f"{within}{name}"
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += _differences(one, other, f"{full}.")
-        elif storage.as_json(one) != storage.as_json(other):
-            found.append(f"{full} {_short(one)} there, {_short(other)} asked for")
+    for name in sorted({*recorded, *wanted} - ({*_NO_OUTCOME} if not within else set())):
+        recorded_value, wanted_value, full = recorded.get(name), wanted.get(name), f"{within}{name}"
+        if isinstance(recorded_value, Mapping) and isinstance(wanted_value, Mapping):
+            found += _differences(recorded_value, wanted_value, f"{full}.")
+        elif storage.as_json(recorded_value) != storage.as_json(wanted_value):
+            found.append(f"{full} {_short(recorded_value)} there, {_short(wanted_value)} asked for")
     return found
 
 

@@ -40,7 +40,7 @@ _POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
 #: Data types that weights may be stored in. Half precision is enough to judge with.
 _FLOATS = {"F32": np.float32, "F16": np.float16}
 #: A weight may also be stored as whole numbers of one byte.
-_WHOLE = "I8"
+_INT8 = "I8"
 #: The tensor with the step of each of its columns has the weight's name and this suffix.
 _STEP = ".step"
 #: The fewest bytes that a number is stored in.
@@ -239,7 +239,7 @@ def _fill(model: keras.Model, stored: Any, file: Path, made: Mapping[str, np.nda
             _check_finite(file, name, values[-1])
             continue
         found = stored.get_slice(name)
-        kinds = (*_FLOATS, _WHOLE) if name + _STEP in stored.keys() else _FLOATS  # noqa: SIM118 - not a dict
+        kinds = (*_FLOATS, _INT8) if name + _STEP in stored.keys() else _FLOATS  # noqa: SIM118 - not a dict
         if found.get_dtype() not in kinds or tuple(found.get_shape()) != tuple(variable.shape):
             raise refused(
                 file,
@@ -258,7 +258,7 @@ def _without_steps(stored: Any) -> set[str]:
 
 
 def _is_whole(stored: Any, name: str, names: Collection[str]) -> bool:
-    return name in names and stored.get_slice(name).get_dtype() == _WHOLE
+    return name in names and stored.get_slice(name).get_dtype() == _INT8
 
 
 def _tensor(stored: Any, name: str, file: Path) -> np.ndarray:

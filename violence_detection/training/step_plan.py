@@ -39,7 +39,7 @@ def of_epochs(config: TrainConfig, steps_an_epoch: int, epochs: int | None = Non
     return StepPlan(made * steps_an_epoch, horizon * steps_an_epoch, warmup * steps_an_epoch)
 
 
-def given(record: Mapping[str, Any]) -> StepPlan | None:
+def of_record(record: Mapping[str, Any]) -> StepPlan | None:
     """The plan in a run's record (config.json); None if the run counts epochs."""
     return StepPlan(**record[RECORD_KEY]) if RECORD_KEY in record else None
 

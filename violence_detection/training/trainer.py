@@ -161,9 +161,9 @@ def _trained(
     other = not wrong and run_folder.holds_another(folder, record)
     if other and not overwrite:
         raise run_folder.refusal(folder, record)
-    anew = wrong or other or not run_folder.finished(folder)
+    is_to_train = wrong or other or not run_folder.finished(folder)
     # before an earlier run in the folder is removed
-    weights = _weights_it_takes(record, folder, backbone_weights) if anew else None
+    weights = _weights_it_takes(record, folder, backbone_weights) if is_to_train else None
     if wrong:
         log.warning("%s. With --overwrite, training begins again in the same folder", wrong)
         run_folder.clear(folder)

@@ -71,7 +71,7 @@ class TrainingRun:
         self.batch_size = min(self.config.batch_size, len(data.train))
         self.strategy = _sharing_evenly(strategy, self.batch_size)
         self.steps = step_plan.steps_an_epoch(self.config, len(data.train))
-        self.plan = step_plan.given(record)
+        self.plan = step_plan.of_record(record)
         assert self.plan or len(data.selection), "nothing would end training"
         self.state = TrainingState(parts=self._parts(self.config.accumulate))
         self.predict_batch = heads.predict_batch(data.train.shapes())

@@ -25,7 +25,7 @@ import numpy as np
 VERSION_KEY, BASE_KEY, VERSION = "difference", "difference_from", "1"
 CODES, STEPS, OFFSETS = NAMES = ("difference.codes", "difference.steps", "difference.offsets")
 #: Largest magnitude of a stored number.
-_MOST = 127
+_INT8_MAX = 127
 #: A kernel with this many weights has the step that `encode` is given.
 _FULL_SIZE = 1.2e6
 #: Another kernel's step is multiplied by its share of that number, raised to this power.
@@ -65,7 +65,9 @@ def _step_sizes(change: np.ndarray, step: float) -> np.ndarray:
     `step`: in standard deviations of the channel's differences.
     """
     axes = tuple(range(change.ndim - 1))
-    size = np.maximum(step * change.std(axis=axes), np.abs(change).max(axis=axes) / _MOST).astype(np.float32)
+    size = np.maximum(step * change.std(axis=axes), np.abs(change).max(axis=axes) / _INT8_MAX).astype(
+        np.float32
+    )
     return np.where(size > 0, size, np.float32(1))
 
 
@@ -78,7 +80,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     carried = np.zeros(channels)
     for row, codes in zip(in_order.reshape(-1, channels), found.reshape(-1, channels), strict=True):
         wanted = row + carried
-        rounded = np.clip(np.rint(wanted), -_MOST, _MOST)
+        rounded = np.clip(np.rint(wanted), -_INT8_MAX, _INT8_MAX)
         codes[:] = rounded
         carried = wanted - rounded
     return np.ascontiguousarray(found.swapaxes(0, 1)).reshape(*places, inputs, channels)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 #: Largest magnitude of a stored number.
-_MOST = 127
+_INT8_MAX = 127
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
     """Round vectors (N, C) to the grid: (N, C) float32. A dimension's step is 1/127 of its largest magnitude."""
-    step = np.abs(values).max(axis=0).astype(np.float32) / np.float32(_MOST)
+    step = np.abs(values).max(axis=0).astype(np.float32) / np.float32(_INT8_MAX)
     step[step == 0] = 1
     return joined(np.rint(values / step), step)
 
@@ -24,7 +24,7 @@ def split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
     They are found for values that `rounded` has returned.
     """
-    nearest = np.abs(values).max(axis=0).astype(np.float32) / np.float32(_MOST)
+    nearest = np.abs(values).max(axis=0).astype(np.float32) / np.float32(_INT8_MAX)
     nearest[~(nearest > 0)] = 1
     steps = nearest.copy()
     found = np.zeros(len(steps), bool)

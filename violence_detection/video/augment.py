@@ -199,7 +199,7 @@ class Augmenter:
         warped = self._warp(packed)
         cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=out)
         cv2.transform(out, self._light, dst=out)
-        self._spoil(out, [number] * 3)
+        self._degrade(out, [number] * 3)
 
     def grey(self, frames: Sequence[np.ndarray], numbers: Sequence[int]) -> np.ndarray:
         """Alter four grey uint8 frames (S, S) in one pass; returns them as the channels of one image, (S, S, 4).
@@ -211,7 +211,7 @@ class Augmenter:
             return packed
         warped = self._warp(packed)
         cv2.addWeighted(warped, self._draw.contrast, warped, 0, self._grey_offset, dst=warped)
-        self._spoil(warped, numbers)
+        self._degrade(warped, numbers)
         return warped
 
     def _warp(self, image: np.ndarray) -> np.ndarray:
@@ -220,7 +220,7 @@ class Augmenter:
             image, *self._maps, cv2.INTER_LINEAR, dst=self._warped, borderMode=cv2.BORDER_REPLICATE
         )
 
-    def _spoil(self, image: np.ndarray, numbers: Sequence[int]) -> None:
+    def _degrade(self, image: np.ndarray, numbers: Sequence[int]) -> None:
         """Blur, add noise and erase, in place. `numbers`: the frame number of each channel of the image (S, S, K)."""
         if self._draw.blur_sigma:
             cv2.GaussianBlur(image, _BLUR_SIDES, self._draw.blur_sigma, dst=image)

@@ -381,7 +381,7 @@ class _Reader:
         self._other_videos: dict[int, tuple[int, deque[int], Span]] = {}
         self._jumped_s = 0.0  # seconds by which the stamps jump ahead in all where another recording begins
         self._damaged = False
-        self._fell_out = False  # whether a packet did not decode
+        self._packet_failed = False  # whether a packet did not decode
 
     @classmethod
     @contextmanager
@@ -393,7 +393,7 @@ class _Reader:
             container = av.open(f"file:{path}", metadata_errors="ignore")
         except av.FFmpegError as e:
             _check_disk(path)  # FFmpeg reports an index that the disk cannot deliver as one that is missing
-            raise UnreadableVideo(path, f"not a video that FFmpeg can open ({_said(e)})") from e
+            raise UnreadableVideo(path, f"not a video that FFmpeg can open ({_error_text(e)})") from e
         with container:
             stream = video_track(path, container)
             stream.thread_type = "SLICE" if threads == 1 else "AUTO"
@@ -434,7 +434,7 @@ class _Reader:
             yield from self.frames()
             return
         for number, frame in enumerate(self.frames()):
-            if self._fell_out or not expected.fits(number, self.stamps[-1]):
+            if self._packet_failed or not expected.fits(number, self.stamps[-1]):
                 raise DecodesOtherwise
             yield frame
         if not expected.agrees(self.found()):
@@ -447,7 +447,7 @@ class _Reader:
             return []
         except av.FFmpegError as e:
             self._note_damage(e)
-            self._fell_out = True
+            self._packet_failed = True
             return []
         for frame in frames[:1]:
             self._rgb.look_at(frame)
@@ -685,8 +685,8 @@ class _Reader:
             gaps = before + gaps
         end = float(seconds[-1]) + 1 / fps
         if (missing_s := self._missing_tail_s(end, fps)) > 0:
-            stands_to = end + self._stands_on_s(fps)
-            gaps.append((stands_to, stands_to + missing_s))
+            shown_until_s = end + self._last_frame_stays_s(fps)
+            gaps.append((shown_until_s, shown_until_s + missing_s))
         most = min(_REPORTED_S, _REPORTED_SHARE * (end - float(seconds[0])))
         if not self._damaged and sum(b - a for a, b in gaps) <= most:
             gaps = []
@@ -700,7 +700,7 @@ class _Reader:
         The time for which the last frame is said to stay is not missing.
         """
         # Stated lengths reach to the last stamp, whether the container states them or FFmpeg derives them from stamps.
-        stated_s = self._stated_s() - self._jumped_s - self._stands_on_s(fps)
+        stated_s = self._stated_s() - self._jumped_s - self._last_frame_stays_s(fps)
         others_last_s = self._others_end_s - (self._container.start_time or 0) / av.time_base
         if self._stream.duration is None and others_last_s >= stated_s - _REPORTED_S:
             stated_s = 0.0  # the stated length is that of the sound, which is complete
@@ -711,7 +711,7 @@ class _Reader:
             by_count -= self._left_out_s(fps)
         return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, _length_s(self._later()))
 
-    def _stands_on_s(self, fps: float) -> float:
+    def _last_frame_stays_s(self, fps: float) -> float:
         """Seconds by which the last frame is said to stay longer than others, as at the end of a screen recording."""
         stamp, duration = self._last
         if stamp not in self.stamps[-_REORDERED:]:
@@ -858,7 +858,7 @@ def _check_disk(path: Path) -> None:
             processes.beat()
 
 
-def _said(error: av.FFmpegError) -> str:
+def _error_text(error: av.FFmpegError) -> str:
     return (error.strerror or "no reason given").lower()
 
 

@@ -21,14 +21,14 @@ from violence_detection.video.sources import TimedFrame
 
 #: FFmpeg options that cameras need, by the scheme of the address. RTSP tries TCP first, since UDP loses packets behind
 #: most routers.
-_OPTIONS = {
+_SCHEME_OPTIONS = {
     "rtsp": {"rtsp_flags": "prefer_tcp"},
     "rtsps": {"rtsp_flags": "prefer_tcp"},
     "udp": {"overrun_nonfatal": "1"},
 }
 #: If the sender of a transport stream renumbers its tracks (its settings were changed), this makes the stream go on in
 #: the tracks that are already there, also in the segments of HLS. PyAV would drop the packets of new tracks.
-_ALWAYS = {"merge_pmt_versions": "1", "seg_format_options": "merge_pmt_versions=1"}
+_COMMON_OPTIONS = {"merge_pmt_versions": "1", "seg_format_options": "merge_pmt_versions=1"}
 #: FFmpeg's flag AVFMT_NOTIMESTAMPS, of formats without times: a webcam's pictures, a Raspberry Pi's raw H.264.
 _NO_TIMES = 0x80
 #: A stream begins with a burst of frames that arrived while FFmpeg looked at it. The burst is over at the first frame
@@ -38,7 +38,7 @@ _BURST_WAIT_S = 5e-3
 _BURST_S = 0.5
 _LONGEST_BURST_S = 10.0
 #: Factor on the time limit for pictures where they come but do not decode: some cameras send a key frame every 20 s.
-_UNDECODED = 3.0
+_UNDECODED_FACTOR = 3.0
 #: FFmpeg's names of the formats that are lists of segments, and what the addresses of such lists contain.
 _PLAYLISTS = ("hls", "dash")
 _PLAYLIST_NAMES = (".m3u8", ".mpd")
@@ -53,7 +53,7 @@ _LEAST_STEP_S = 1e-3
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class _DecodedFrame:
     """A frame, with the time at which its packet came (monotonic clock) and how long that packet was waited for."""
 
     frame: av.VideoFrame
@@ -74,7 +74,7 @@ class DemuxedSource:
 
     def _broken(self, error: av.FFmpegError) -> SourceError:
         """The SourceError that tells of an error while frames are read."""
-        return SourceError(self.name, f"broke off: {_said(error)}")
+        return SourceError(self.name, f"broke off: {_error_text(error)}")
 
     def _nothing_came(self) -> SourceError:
         return SourceError(self.name, f"nothing arrived for {self._picture_limit_s:g} s")
@@ -102,11 +102,11 @@ class DemuxedSource:
             )
             rgb = decode.RgbFrames()
             decoded = self._decoded(arrivals, stream)
-            for one in _without_burst(decoded) if by_arrival else decoded:
-                stamp_s = one.came_s if by_arrival else _stamp_s(one.frame, stream)
-                time_s = clock.time_s(stamp_s, one.came_s if comes_as_it_is_seen else None)
+            for decoded_frame in _without_burst(decoded) if by_arrival else decoded:
+                stamp_s = decoded_frame.came_s if by_arrival else _stamp_s(decoded_frame.frame, stream)
+                time_s = clock.time_s(stamp_s, decoded_frame.came_s if comes_as_it_is_seen else None)
                 try:
-                    picture = rgb.picture(one.frame)
+                    picture = rgb.picture(decoded_frame.frame)
                 except (av.FFmpegError, ValueError) as e:
                     raise SourceError(self.name, f"a frame cannot be shown ({e})") from e
                 yield TimedFrame(time_s, picture, decode.pixel_shape(stream, rgb.turn))
@@ -119,7 +119,7 @@ class DemuxedSource:
 
     def _decoded(
         self, arrivals: Iterator[packet_reader.Arrival], stream: av.VideoStream
-    ) -> Iterator[_Decoded]:
+    ) -> Iterator[_DecodedFrame]:
         """Yield the frames of a track. Packets that do not decode are skipped, as after a loss on the network.
 
         The packets of all tracks are read, and those of other tracks dropped here and not in PyAV. Otherwise a live
@@ -154,7 +154,7 @@ class DemuxedSource:
             with contextlib.suppress(av.FFmpegError):
                 frames = stream.codec_context.decode(packet if packet is not None and packet.size else None)
             for frame in frames:
-                yield _Decoded(frame, came_s, arrival.waited_s)
+                yield _DecodedFrame(frame, came_s, arrival.waited_s)
             if packet is None or not packet.size:  # the decoder has delivered its last frames
                 break
             packet_s = time.monotonic()
@@ -174,7 +174,7 @@ class DemuxedSource:
             raise SourceError(
                 self.name, f"no picture for {packet_ago_s:.0f} s, though it sends sound or other data"
             )
-        if frame_ago_s > _UNDECODED * self._picture_limit_s:
+        if frame_ago_s > _UNDECODED_FACTOR * self._picture_limit_s:
             raise SourceError(self.name, f"no picture that can be decoded for {frame_ago_s:.0f} s")
 
     def close(self) -> None:
@@ -202,21 +202,21 @@ class NetworkSource(DemuxedSource):
         self._read_limit_s = self._picture_limit_s = limit_s
 
     def _open(self) -> av.container.InputContainer:
-        container = self._opened()
+        container = self._open_container()
         limit_s = self._one_limit_s * (_PLAYLIST_PATIENCE if _is_playlist(container) else 1)
         if limit_s > self._read_limit_s:  # the limit of an open container cannot be changed
             container.close()
             self._set_read_limit(limit_s)
-            container = self._opened()
+            container = self._open_container()
         self.live = not (self._scheme.startswith("http") and container.duration)
         return container
 
-    def _opened(self) -> av.container.InputContainer:
+    def _open_container(self) -> av.container.InputContainer:
         # PyAV's errors quote the address with its password, so none of them may be kept as the cause ("from None").
         try:
             return av.open(
                 self._url,
-                options=_ALWAYS | _OPTIONS.get(self._scheme, {}),
+                options=_COMMON_OPTIONS | _SCHEME_OPTIONS.get(self._scheme, {}),
                 timeout=(self._open_limit_s, self._read_limit_s),
                 metadata_errors="ignore",
             )
@@ -235,7 +235,9 @@ class NetworkSource(DemuxedSource):
                 "udp://:5000 as the address",
             ) from None
         except (av.FFmpegError, OSError, ValueError) as e:
-            raise SourceError(self.name, f"cannot be opened: {self._unknown_host(e) or _said(e)}") from None
+            raise SourceError(
+                self.name, f"cannot be opened: {self._unknown_host(e) or _error_text(e)}"
+            ) from None
 
     def _unknown_host(self, error: Exception) -> str:
         """The reason of an `input/output error` of FFmpeg whose real cause is a host that is not found; else empty."""
@@ -244,7 +246,7 @@ class NetworkSource(DemuxedSource):
             try:
                 socket.getaddrinfo(host, None)
             except (OSError, UnicodeError) as e:  # UnicodeError: a part of the name is too long
-                return f"unknown host {host} ({_said(e)})"
+                return f"unknown host {host} ({_error_text(e)})"
         return ""
 
     def _arrivals(
@@ -288,7 +290,9 @@ class GrowingSource(DemuxedSource):
         except (av.FFmpegError, OSError, ValueError) as e:
             if not self._path.is_file():
                 raise SourceError(self.name, f"no such file appeared within {self._still_s:g} s") from e
-            raise SourceError(self.name, f"not a video that can be read while it grows ({_said(e)})") from e
+            raise SourceError(
+                self.name, f"not a video that can be read while it grows ({_error_text(e)})"
+            ) from e
 
 
 class StreamClock:
@@ -351,18 +355,19 @@ def _has_no_times(container: av.container.InputContainer) -> bool:
     return bool(container.format.flags & _NO_TIMES) or container.format.name.endswith("pipe")
 
 
-def _without_burst(decoded: Iterator[_Decoded]) -> Iterator[_Decoded]:
+def _without_burst(decoded: Iterator[_DecodedFrame]) -> Iterator[_DecodedFrame]:
     """Drop the burst of frames at the beginning but its last one: nobody knows when they arrived."""
     begun_s = time.monotonic()
-    last: _Decoded | None = None
-    for one in decoded:
-        since_s = one.came_s - begun_s
-        if (one.waited_s > _BURST_WAIT_S and since_s > _BURST_S) or since_s > _LONGEST_BURST_S:
+    last: _DecodedFrame | None = None
+    after_burst: _DecodedFrame | None = None
+    for decoded_frame in decoded:
+        since_s = decoded_frame.came_s - begun_s
+        is_over = decoded_frame.waited_s > _BURST_WAIT_S and since_s > _BURST_S
+        if is_over or since_s > _LONGEST_BURST_S:
+            after_burst = decoded_frame
             break
-        last = one
-    else:
-        one = None
-    yield from (each for each in (last, one) if each is not None)
+        last = decoded_frame
+    yield from (frame for frame in (last, after_burst) if frame is not None)
     yield from decoded
 
 
@@ -371,6 +376,6 @@ def _stamp_s(frame: av.VideoFrame, stream: av.VideoStream) -> float | None:
     return None if stamp is None or base is None else float(stamp * base)
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """The text of an error without the address, which may contain a password."""
     return redaction.redact(str(getattr(error, "strerror", None) or type(error).__name__)).lower()

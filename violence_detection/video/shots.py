@@ -26,7 +26,7 @@ SPACING_S = 0.08
 #: Pixels along a side of the pictures that are compared.
 _SIDE = 32
 #: A picture that differs from the last one by no more than this, in mean grey levels, repeats it.
-_ALIKE = 0.5
+_REPEAT_LIMIT = 0.5
 #: A cut changes a pixel by more than this, in mean grey levels ...
 _LEAST_CHANGE = 8.0
 #: ... which is more than this many times the changes beside it ...
@@ -35,7 +35,7 @@ _LEAST_RATIO = 2.0
 _LEAST_PRODUCT = 5.0
 #: How many changes on each side a change is compared with. The second largest of them counts, since two cuts may be
 #: near each other.
-_BESIDE = 3
+_N_NEIGHBOURS = 3
 #: What is added to the changes beside it, in grey levels and as a share of the colours, so that footage in which hardly
 #: anything changes does not give large ratios.
 _SOME_GREY = 2.0
@@ -78,28 +78,28 @@ def _spacing(numbers: np.ndarray) -> float:
     return float((numbers[-1] - numbers[0]) / (len(numbers) - 1)) if len(numbers) > 1 else np.inf
 
 
-def cuts(smalls: Sequence[np.ndarray]) -> list[int]:
-    """The indices of the pictures before which there is a cut. `smalls`: (32, 32, 3) uint8, in order of time."""
-    if len(smalls) < 2:
+def cuts(thumbnails: Sequence[np.ndarray]) -> list[int]:
+    """The indices of the pictures before which there is a cut. `thumbnails`: (32, 32, 3) uint8, in order of time."""
+    if len(thumbnails) < 2:
         return []
-    shown = _different(np.stack(smalls).astype(np.float32))
-    pictures = np.stack([smalls[i] for i in shown]).astype(np.float32)
+    shown = _different(np.stack(thumbnails).astype(np.float32))
+    pictures = np.stack([thumbnails[i] for i in shown]).astype(np.float32)
     grey = _changes(pictures)
-    ratio = grey / (_beside(grey) + _SOME_GREY)
+    ratio = grey / (_neighbour_changes(grey) + _SOME_GREY)
     large = (grey > _LEAST_CHANGE) & (ratio > _LEAST_RATIO)
     if not large.any():
         return []
     colours = _colour_change(pictures)
-    both = ratio * colours / (_beside(colours) + _SOME_COLOURS)
+    both = ratio * colours / (_neighbour_changes(colours) + _SOME_COLOURS)
     numbers = np.flatnonzero(large & (both > _LEAST_PRODUCT)).tolist()
-    return [shown[i + 1] for i in numbers if _stays(pictures, i, float(grey[i]))]
+    return [shown[i + 1] for i in numbers if _is_lasting(pictures, i, float(grey[i]))]
 
 
 def _different(pictures: np.ndarray) -> list[int]:
     """The indices of the first picture and of each that differs from the last one kept: a slow camera repeats some."""
     shown = [0]
     for i in range(1, len(pictures)):
-        if np.abs(pictures[i] - pictures[shown[-1]]).mean() > _ALIKE:
+        if np.abs(pictures[i] - pictures[shown[-1]]).mean() > _REPEAT_LIMIT:
             shown.append(i)
     return shown
 
@@ -123,15 +123,15 @@ def _colour_change(pictures: np.ndarray) -> np.ndarray:
     return np.asarray(1 - np.minimum(shares[1:], shares[:-1]).sum(axis=1))
 
 
-def _beside(changes: np.ndarray) -> np.ndarray:
-    """For each change the second largest of the _BESIDE changes on either side; those beyond the ends count as 0."""
-    padded = np.pad(changes, _BESIDE)
+def _neighbour_changes(changes: np.ndarray) -> np.ndarray:
+    """For each change the second largest of the _N_NEIGHBOURS changes on either side; beyond the ends they are 0."""
+    padded = np.pad(changes, _N_NEIGHBOURS)
     n = len(changes)
-    around = [padded[i : i + n] for i in range(2 * _BESIDE + 1) if i != _BESIDE]
+    around = [padded[i : i + n] for i in range(2 * _N_NEIGHBOURS + 1) if i != _N_NEIGHBOURS]
     return np.asarray(np.sort(np.stack(around), axis=0)[-2])
 
 
-def _stays(pictures: np.ndarray, number: int, change: float) -> bool:
+def _is_lasting(pictures: np.ndarray, number: int, change: float) -> bool:
     """Whether the pictures after `number` keep differing from those up to it.
 
     They must differ by more than half of `change` also if one or two more pictures are skipped on either side.
@@ -144,14 +144,14 @@ def _stays(pictures: np.ndarray, number: int, change: float) -> bool:
 
 
 def middle_shot(
-    numbers: Sequence[int], smalls: Sequence[np.ndarray], window: Window
+    numbers: Sequence[int], thumbnails: Sequence[np.ndarray], window: Window
 ) -> tuple[int, int] | None:
     """The shot with the most frames in the middle half of a window: its first frame, and the one after its last.
 
-    `numbers`: frame numbers of the pictures `smalls`, ascending. The first shot begins at frame 0, and the last has no
-    end. None if there is no cut, or if fewer than MIN_FRAMES of the pictures are of that shot.
+    `numbers`: frame numbers of the pictures `thumbnails`, ascending. The first shot begins at frame 0, and the last has
+    no end. None if there is no cut, or if fewer than MIN_FRAMES of the pictures are of that shot.
     """
-    found = cuts(smalls)
+    found = cuts(thumbnails)
     if not found:
         return None
     quarter = window.length / 4

@@ -29,7 +29,7 @@ def expanded(given: Sequence[str]) -> list[str]:
     wrong: list[UserError] = []
     for item in given:
         try:
-            found |= dict.fromkeys(_meant(item))
+            found |= dict.fromkeys(_expand(item))
         except UserError as e:
             wrong.append(e)
     if len(wrong) == 1:
@@ -58,7 +58,7 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def _meant(text: str) -> Iterator[str]:
+def _expand(text: str) -> Iterator[str]:
     path = Path(text)
     if is_there(path):
         yield from _listed(path) if path.is_file() and path.suffix.lower() in LIST_SUFFIXES else [text]
@@ -67,7 +67,7 @@ def _meant(text: str) -> Iterator[str]:
     elif text.startswith("@"):
         yield from _listed(Path(text[1:]))
     elif glob.has_magic(text):
-        found = _like(text)
+        found = _glob(text)
         if not found:
             raise UserError(f"no file or folder matches {redaction.mistyped(text)}")
         yield from found
@@ -104,10 +104,10 @@ def _listed(file: Path) -> Iterator[str]:
             )
         path = file.parent / settings.expanded(Path(entry))
         if means_stream and not is_there(path):
-            yield f"{name}={_from(file, meant)}" if name else _from(file, meant)
+            yield f"{name}={_relative_to_list(file, meant)}" if name else _relative_to_list(file, meant)
         elif is_there(path):
             yield str(path)
-        elif glob.has_magic(entry) and (found := _like(entry, file.parent)):
+        elif glob.has_magic(entry) and (found := _glob(entry, file.parent)):
             yield from found
         else:
             # show the entry and not the path, in which `://` has become `:/`, so that a login would not be recognised
@@ -117,13 +117,13 @@ def _listed(file: Path) -> Iterator[str]:
             )
 
 
-def _from(file: Path, stream: str) -> str:
+def _relative_to_list(file: Path, stream: str) -> str:
     """A stream of a list; the path of a growing file is taken as relative to the list's folder."""
     behind = stream.removeprefix(GROWING)
     return stream if behind == stream else f"{GROWING}{file.parent / settings.expanded(Path(behind))}"
 
 
-def _like(pattern: str, folder: Path = Path()) -> list[str]:
+def _glob(pattern: str, folder: Path = Path()) -> list[str]:
     """What a pattern matches below a folder, sorted; `**` is any number of folders, each real one entered once."""
     return sorted({str(path) for path in _matches(Path(pattern), folder)})
 

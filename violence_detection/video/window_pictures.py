@@ -151,8 +151,8 @@ class WindowPlan:
         from violence_detection.video import shots
 
         plainest = _plainest(self.viewers)
-        smalls = [shots.small(pictures.whole_of(frames[n][plainest])) for n in self._compared]
-        shot = shots.middle_shot(self._compared, smalls, self.window)
+        thumbnails = [shots.small(pictures.whole_of(frames[n][plainest])) for n in self._compared]
+        shot = shots.middle_shot(self._compared, thumbnails, self.window)
         if shot is None:
             return SeenWindow(self, frames)
         of_shot = copy.copy(self)

@@ -261,7 +261,9 @@ def test_what_cannot_be_read_of_the_videos_counts_and_costs_the_others_nothing(
 
 def _compared(here: float, there: float, *logits: tuple[float, float]) -> parity.ComparedWindow:
     of_package, of_export = zip(*logits, strict=True)
-    return parity.ComparedWindow("a clip", runtimes.Said(here, of_package), runtimes.Said(there, of_export))
+    return parity.ComparedWindow(
+        "a clip", runtimes.ModelOutput(here, of_package), runtimes.ModelOutput(there, of_export)
+    )
 
 
 def test_a_format_that_differs_is_a_failure_with_its_figure() -> None:

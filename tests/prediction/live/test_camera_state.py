@@ -36,10 +36,10 @@ def test_windows_that_two_threads_drop_all_count() -> None:
 def test_a_camera_that_is_lost_meanwhile_is_not_called_stalled() -> None:
     """The thread that looks for stalled cameras may have seen it live before the thread that reads it lost it."""
     camera = CameraState("yard", "")
-    camera.be(camera_state.LIVE)
-    camera.be(camera_state.LOST, "broke off")
-    camera.be(camera_state.STALLED, "no frame for 10 s", only_from=camera_state.LIVE)
+    camera.set_state(camera_state.LIVE)
+    camera.set_state(camera_state.LOST, "broke off")
+    camera.set_state(camera_state.STALLED, "no frame for 10 s", only_from=camera_state.LIVE)
     assert (camera.state, camera.reason) == (camera_state.LOST, "broke off")
-    camera.be(camera_state.LIVE)
-    camera.be(camera_state.STALLED, "no frame for 10 s", only_from=camera_state.LIVE)
+    camera.set_state(camera_state.LIVE)
+    camera.set_state(camera_state.STALLED, "no frame for 10 s", only_from=camera_state.LIVE)
     assert camera.state == camera_state.STALLED

@@ -26,7 +26,7 @@ from violence_detection.system import storage
 from violence_detection.system.own_files import WrittenFiles
 
 
-class _Told(Outbox):
+class _RecordingOutbox(Outbox):
     """Keeps each message, and whether the files that it names were there."""
 
     name = "told"
@@ -70,23 +70,23 @@ def _publish(publisher: EventPublisher, camera: CameraState, footage: RecentFoot
 
 def test_judging_waits_for_no_disk_and_news_for_their_files(tmp_path: Path, answers: threading.Event) -> None:
     """Judging once waited for the disk, and windows of all cameras were dropped meanwhile."""
-    told, camera, footage = _Told(), CameraState("front", "rtsp://host/s"), _footage()
-    publisher = EventPublisher([told], 0.5, tmp_path, 1.0, 60.0, 1.0)
+    recorder, camera, footage = _RecordingOutbox(), CameraState("front", "rtsp://host/s"), _footage()
+    publisher = EventPublisher([recorder], 0.5, tmp_path, 1.0, 60.0, 1.0)
     began_s = time.monotonic()
     _publish(publisher, camera, footage, NEW, UPDATE, UPDATE, END)
     assert time.monotonic() - began_s < 10
     assert camera.events == 1
-    assert not told.messages
+    assert not recorder.messages
     answers.set()
     publisher.wait(threading.Event())
     publisher.close(5)
-    told.close(5)
-    kinds = [message.news.kind for message, _ in told.messages]
+    recorder.close(5)
+    kinds = [message.news.kind for message, _ in recorder.messages]
     assert (kinds[0], kinds[-1]) == (NEW, END)
-    assert all(are_there for _, are_there in told.messages)
+    assert all(are_there for _, are_there in recorder.messages)
     snapshot, clip = tmp_path / "front-1.jpg", tmp_path / "front-1.mp4"
-    assert all(message.snapshot == snapshot for message, _ in told.messages)
-    assert told.messages[-1][0].clip == clip
+    assert all(message.snapshot == snapshot for message, _ in recorder.messages)
+    assert recorder.messages[-1][0].clip == clip
     shown = footage.nearest(7.0)
     assert shown is not None
     assert snapshot.read_bytes() == shown.jpeg, "the last picture was of the most violent moment"
@@ -95,12 +95,12 @@ def test_judging_waits_for_no_disk_and_news_for_their_files(tmp_path: Path, answ
 def test_a_disk_that_does_not_answer_keeps_nobody_from_ending(
     tmp_path: Path, answers: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told, publisher = _Told(), EventPublisher([], 0.5, tmp_path, 1.0, 60.0, 1.0)
+    recorder, publisher = _RecordingOutbox(), EventPublisher([], 0.5, tmp_path, 1.0, 60.0, 1.0)
     for name in ("front", "back"):
         _publish(publisher, CameraState(name, "rtsp://host/s"), _footage(), NEW, END)
     began_s = time.monotonic()
     publisher.close(2.0)
-    told.close(1)
+    recorder.close(1)
     assert time.monotonic() - began_s < 10
     assert "clips: 4 messages were not sent in time" in caplog.text
 
@@ -116,15 +116,15 @@ def test_news_that_wait_too_long_for_a_disk_go_without_their_files(
     tmp_path: Path, answers: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were once given up, first of all the ends of events already told as begun: `ON` stayed on the broker."""
-    monkeypatch.setattr(outbox, "_MOST", 6)
-    told, footage = _Told(), _footage()
-    publisher = EventPublisher([told], 0.5, tmp_path, 1.0, 60.0, 1.0)
+    monkeypatch.setattr(outbox, "_MOST_WAITING", 6)
+    recorder, footage = _RecordingOutbox(), _footage()
+    publisher = EventPublisher([recorder], 0.5, tmp_path, 1.0, 60.0, 1.0)
 
     def publish(name: str, *kinds: str) -> None:
         _publish(publisher, CameraState(name, "rtsp://host/s"), footage, *kinds)
 
     def said() -> list[tuple[str, str]]:
-        return [(message.camera, message.news.kind) for message, _ in told.messages]
+        return [(message.camera, message.news.kind) for message, _ in recorder.messages]
 
     answers.set()
     publish("front", NEW)
@@ -139,18 +139,18 @@ def test_news_that_wait_too_long_for_a_disk_go_without_their_files(
     others = [f"other{number}" for number in range(4)]
     for name in others:
         publish(name, NEW, END)
-    assert _soon(lambda: len(told.messages) == 5)
+    assert _soon(lambda: len(recorder.messages) == 5)
     assert said()[1:] == [("front", END), *itertools.product(others[:1], (NEW, END)), ("other1", NEW)]
-    assert told.messages[1][0].snapshot == tmp_path / "front-1.jpg"
-    assert told.messages[1][0].clip is None
+    assert recorder.messages[1][0].snapshot == tmp_path / "front-1.jpg"
+    assert recorder.messages[1][0].clip is None
     answers.set()
     publisher.wait(threading.Event())
     publisher.close(5)
-    told.close(5)
+    recorder.close(5)
     names = ["front", "back", *others]
     assert sorted(said()) == sorted(itertools.product(names, (NEW, END)))
     assert all(said().index((name, NEW)) < said().index((name, END)) for name in names)
-    assert all(are_there for _, are_there in told.messages)
+    assert all(are_there for _, are_there in recorder.messages)
     assert (files.failed, files._open, files._footage) == (0, {}, {})
     assert {path.name for path in tmp_path.glob("*.mp4")} == {
         f"{name}-1.mp4" for name in ("front", "back", "other2", "other3")
@@ -160,8 +160,8 @@ def test_news_that_wait_too_long_for_a_disk_go_without_their_files(
 def test_a_folder_that_cannot_be_looked_at_costs_no_news(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told, camera = _Told(), CameraState("front", "rtsp://host/s")
-    publisher = EventPublisher([told], 0.5, tmp_path / "clips", 1.0, 60.0, 1.0)
+    recorder, camera = _RecordingOutbox(), CameraState("front", "rtsp://host/s")
+    publisher = EventPublisher([recorder], 0.5, tmp_path / "clips", 1.0, 60.0, 1.0)
 
     def is_away(*about: object) -> bool:
         raise OSError("the share is away")
@@ -170,8 +170,8 @@ def test_a_folder_that_cannot_be_looked_at_costs_no_news(
     _publish(publisher, camera, _footage(), NEW, END)
     publisher.wait(threading.Event())
     publisher.close(5)
-    told.close(5)
-    assert [(m.news.kind, m.snapshot, m.clip) for m, _ in told.messages] == [
+    recorder.close(5)
+    assert [(m.news.kind, m.snapshot, m.clip) for m, _ in recorder.messages] == [
         (NEW, None, None),
         (END, None, None),
     ]
@@ -180,14 +180,14 @@ def test_a_folder_that_cannot_be_looked_at_costs_no_news(
 
 def _judged_in(folder: Path, address: str, footage: RecentFootage) -> list[str]:
     """Publish an event of a recording; return the names of all the files that the folder then has for its clips."""
-    told, camera = _Told(), CameraState("night", address)
-    publisher = EventPublisher([told], 0.5, folder, 1.0, 60.0, 1.0)
+    recorder, camera = _RecordingOutbox(), CameraState("night", address)
+    publisher = EventPublisher([recorder], 0.5, folder, 1.0, 60.0, 1.0)
     for kind in (NEW, END):
         publisher.publish(camera, footage, False, EventNews(kind, "night-1", Event(3.0, 5.0, 0.8, 4.0)))
     footage.end()
     publisher.wait(threading.Event())
     publisher.close(5)
-    told.close(5)
+    recorder.close(5)
     return sorted(path.name for path in folder.glob("night*"))
 
 

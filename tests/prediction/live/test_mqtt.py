@@ -70,7 +70,7 @@ def test_a_broker_that_comes_late_gets_what_holds_now_and_no_outdated_update() -
             output.send(live_parts.news("yard", kind))
         for kind in ("new", "update", "update"):
             output.send(live_parts.news("gate", kind))
-        camera.be("live")
+        camera.set_state("live")
         output.tell_state(camera)
         assert (output.sent, output.failed) == (0, 0)
         with (
@@ -128,7 +128,7 @@ def test_who_comes_late_finds_what_holds_and_that_the_watch_is_offline_once_it_i
         output, camera = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch"), CameraState("yard", "a")
         try:
             with mqtt_broker.subscribed(broker, "watch/#") as early:
-                camera.be("live")
+                camera.set_state("live")
                 output.tell_state(camera)
                 _wait_until(output.is_ready)
                 output.send(replace(live_parts.news("yard", "new"), jpeg=b"picture"))
@@ -179,7 +179,7 @@ def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer()
         link = mqtt_broker.Link(broker)
         output, camera = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch"), CameraState("yard", "a")
         try:
-            camera.be("live")
+            camera.set_state("live")
             output.tell_state(camera)
             _wait_until(lambda: len(heard) == 3)
             link.swallow()
@@ -187,7 +187,7 @@ def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer()
             time.sleep(0.3)
             link.cut()
             _wait_until(lambda: not output.is_ready())
-            camera.be("lost")
+            camera.set_state("lost")
             output.tell_state(camera)
             output.send(live_parts.news("yard", "end"))
             before = len(heard)

@@ -13,7 +13,7 @@ from violence_detection.prediction.live.outputs import outbox
 from violence_detection.prediction.live.outputs.outbox import Outbox
 
 
-class _Held(Outbox):
+class _HeldOutbox(Outbox):
     """Keeps each message that it gets, and delivers none until `go_on` is set."""
 
     name = "held"
@@ -29,19 +29,19 @@ class _Held(Outbox):
         self.go_on.wait(5)
 
 
-def _held_with(news: list[EventMessage]) -> _Held:
+def _held_with(news: list[EventMessage]) -> _HeldOutbox:
     """Return an outbox that has delivered `news`, all of which had to wait behind a message of the camera `first`."""
-    held = _Held()
+    held = _HeldOutbox()
     held.send(live_parts.news("first", "new"))
     assert held.has_one.wait(5)
-    for one in news:
-        held.send(one)
+    for message in news:
+        held.send(message)
     held.go_on.set()
     held.close(5)
     return held
 
 
-def _told(held: _Held) -> list[tuple[str, str, float]]:
+def _delivered(held: _HeldOutbox) -> list[tuple[str, str, float]]:
     return [(m.camera, m.news.kind, m.news.event.p_violent) for m in held.got[1:]]
 
 
@@ -58,7 +58,7 @@ def test_what_is_newer_of_an_event_stands_for_an_update_that_waits(caplog: pytes
             live_parts.news("gate", "end"),
         ]
     )
-    assert _told(held) == [
+    assert _delivered(held) == [
         ("yard", "new", 0.9),
         ("front", "new", 0.5),
         ("front", "update", 299),
@@ -73,7 +73,7 @@ def test_what_is_newer_of_an_event_stands_for_an_update_that_waits(caplog: pytes
 def test_where_too_many_wait_updates_are_given_up_before_beginnings_and_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(outbox, "_MOST", 3)
+    monkeypatch.setattr(outbox, "_MOST_WAITING", 3)
     held = _held_with(
         [
             live_parts.news("yard", "new"),
@@ -90,7 +90,7 @@ def test_where_too_many_wait_updates_are_given_up_before_beginnings_and_ends(
             live_parts.news("door", "end"),
         ]
     )
-    assert _told(held) == [("yard", "end", 0.9), ("door", "new", 0.9), ("door", "end", 0.9)]
+    assert _delivered(held) == [("yard", "end", 0.9), ("door", "new", 0.9), ("door", "end", 0.9)]
     assert (held.sent, held.failed) == (4, 4)
     said = ["update of front-1", "update of gate-1", "update of front-1", "new of yard-1"]
     assert [r.getMessage() for r in caplog.records] == [
@@ -110,8 +110,8 @@ def test_every_message_that_is_given_up_counts_whichever_thread_had_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The thread that judges sends messages, and the one that writes clips sends those that waited for a clip."""
-    monkeypatch.setattr(outbox, "_MOST", 1)
-    held = _Held()
+    monkeypatch.setattr(outbox, "_MOST_WAITING", 1)
+    held = _HeldOutbox()
     held.send(live_parts.news("yard", "new"))
     assert held.has_one.wait(5)
     held.failed = _SlowCount(0)

@@ -366,8 +366,8 @@ class _LookedAt(CameraState):
     reader: CameraReader[Any] | None = None
     seen: tuple[str, ...] = ()
 
-    def be(self, state: str, reason: str = "", only_from: str | None = None) -> None:
-        super().be(state, reason, only_from)
+    def set_state(self, state: str, reason: str = "", only_from: str | None = None) -> None:
+        super().set_state(state, reason, only_from)
         if state == camera_state.LIVE and self.reader is not None:
             self.reader.look()
             self.seen += (self.state,)
@@ -557,7 +557,7 @@ def test_an_event_goes_on_where_its_camera_is_away_again_and_again(monkeypatch: 
 def test_windows_that_wait_end_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """The frames that are read are far ahead of the windows that are judged."""
     monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(handover, "_MOST", 30)
+    monkeypatch.setattr(handover, "_MOST_WAITING", 30)
     collected, model = Collected(), live_parts.BrightnessModel(takes_s=0.03)
     cameras = camera_names.named(["night=growing:night.ts"])
     watch.run(

@@ -48,7 +48,7 @@ def _run(folder: Path) -> tuple[Path, Path]:
     return model, folder / "kept"
 
 
-def _said(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+def _summary(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
     assert test_violence_model.main([str(a) for a in arguments]) == 0
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
     return said
@@ -70,14 +70,14 @@ def test_what_is_learnt_changes_later_verdicts(
         profile,
     )
     with caplog.at_level(logging.INFO, logger="violence_detection"):
-        learned = _said(capsys, *learn)
+        learned = _summary(capsys, *learn)
     assert learned["profile"] == str(profile)
     assert learned["before"] == {"threshold": 0.5, "false_events": 5, "missed_fights": 0}
     assert learned["on_others"] == {"false_events": 0, "missed_fights": 0}
-    later = _said(capsys, "--rejudge", kept, "--model", model, "--profile", profile)
+    later = _summary(capsys, "--rejudge", kept, "--model", model, "--profile", profile)
     assert [len(v["events"]) for v in later["videos"]] == [1] * 5
     assert {v["threshold"] for v in later["videos"]} == {learned["after"]["threshold"]}
-    again = _said(capsys, *learn, "--profile", profile)
+    again = _summary(capsys, *learn, "--profile", profile)
     assert again["profile"] is None
     assert "no other threshold" in again["why_not"]
     with pytest.raises(UserError, match="Name the --model"):

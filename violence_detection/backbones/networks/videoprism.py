@@ -34,7 +34,7 @@ _PUBLISHED: dict[str, Any] = {
     "image_shape": (INPUT_SIZE, INPUT_SIZE, 3),
 }
 #: The sizes in which another network may differ: those that do not change the shape of its features.
-_FREE = ("patch_size", "intermediate_dim", "num_heads", "num_spatial_layers", "num_temporal_layers")
+_SIZE_FIELDS = ("patch_size", "intermediate_dim", "num_heads", "num_spatial_layers", "num_temporal_layers")
 _PACKAGE = '"keras-hub>=0.29,<0.30"'
 
 
@@ -98,8 +98,8 @@ def _sizes(config: Path) -> dict[str, Any]:
         raise UserError(f"{config} is not the config of a keras_hub preset ({e!r})") from e
     found["image_shape"] = tuple(found["image_shape"])
     for name, value in found.items():
-        if name in _FREE and not (type(value) is int and value > 0):
+        if name in _SIZE_FIELDS and not (type(value) is int and value > 0):
             raise UserError(f"{config}: {name} is {value!r}, not a whole number above 0")
-        if name not in _FREE and value != _PUBLISHED[name]:
+        if name not in _SIZE_FIELDS and value != _PUBLISHED[name]:
             raise UserError(f"{config}: {name} is {value!r}; videoprism_b has {_PUBLISHED[name]!r}")
     return found

@@ -122,7 +122,7 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
             "that script needs the folder for clips cut from long videos. Move your files away: "
             + shlex.join(["mv", str(folder), str(folder.absolute().with_name("my_windows"))])
         )
-    done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
+    done = {job: records[key] for job, key in keys.items() if key in records and _is_valid(job, records[key])}
     unknown = {job: key for job, key in keys.items() if key not in records}
     done |= _confirmed(unknown, path, data_root, workers)
     todo = [job for job in jobs if job not in done]
@@ -162,7 +162,7 @@ def _confirmed(
     for job in keys:
         old = (_key(job, data_root, version) for version in _VERSIONS_BEFORE)
         line = next((before[key] for key in old if key in before), None)
-        if line and _stands(job, line):
+        if line and _is_valid(job, line):
             items.append((job, line))
     if not items:
         return {}
@@ -344,7 +344,7 @@ def _key(job: CutJob, data_root: Path, version: str = VERSION) -> str:
     return storage.stable_hash([identity, segments, *stretches, asdict(job.config), version], digits=32)
 
 
-def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
+def _is_valid(job: CutJob, record: Mapping[str, Any]) -> bool:
     """Whether a record still holds.
 
     It does if all its windows exist as written, none of them is too long, and it has no failure that may not occur

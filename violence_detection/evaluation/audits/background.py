@@ -50,7 +50,7 @@ class Backgrounds:
 
         Clips that cannot be read are left out.
         """
-        rows = _some(clips.rows, MOST_LOOKED_AT)
+        rows = _balanced_sample(clips.rows, MOST_LOOKED_AT)
         features = self._features(rows)
         part = replace(clips, rows=rows[rows.clip_id.isin(features.keys())])
         return part, lambda some: np.stack([features[i] for i in some.clip_id])
@@ -110,7 +110,7 @@ def median_picture(path: Path, size: int, config: ClipConfig) -> np.ndarray:
     return np.median(np.stack(list(frames.values())), axis=0).astype(np.uint8)
 
 
-def _some(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+def _balanced_sample(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """Draw at most `most` clips of each data set, as evenly from both classes as possible.
 
     Clip ids are hashes, so the first in their order are a random sample.

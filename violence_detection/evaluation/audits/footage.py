@@ -110,12 +110,12 @@ def compare(
     null_clips, null_sources = index.look_up(b[drawn], null)
     clips, sources = index.look_up(a, judged)
     clips["neighbour"] = train.clip_id.to_numpy()[clips.pop("position")]
-    sticks = {d: _yardstick(null_clips, d, CLIP_LIMIT, FEWEST_CLIPS) for d in sorted(set(judged.dataset))}
-    clips = _against(clips, sticks)
+    yardsticks = {d: _yardstick(null_clips, d, CLIP_LIMIT, FEWEST_CLIPS) for d in sorted(set(judged.dataset))}
+    clips = _with_limits(clips, yardsticks)
     if len(null_sources) < FEWEST_SOURCES:
-        return Lookalikes(clips, _against(sources.iloc[:0], {}), sticks)
-    of_sources = {d: _yardstick(null_sources, d, SOURCE_LIMIT, FEWEST_SOURCES) for d in sticks}
-    return Lookalikes(clips, _against(sources, of_sources), sticks)
+        return Lookalikes(clips, _with_limits(sources.iloc[:0], {}), yardsticks)
+    of_sources = {d: _yardstick(null_sources, d, SOURCE_LIMIT, FEWEST_SOURCES) for d in yardsticks}
+    return Lookalikes(clips, _with_limits(sources, of_sources), yardsticks)
 
 
 def whitened(descriptors: np.ndarray) -> np.ndarray:
@@ -242,8 +242,8 @@ def _yardstick(null: pd.DataFrame, dataset: str, deviations: float, fewest: int)
     return Yardstick(min(float(limit), HIGHEST), float(np.tanh(median)), len(used), of)
 
 
-def _against(found: pd.DataFrame, sticks: dict[str, Yardstick]) -> pd.DataFrame:
-    limits = [sticks[d].limit for d in found.dataset]
+def _with_limits(found: pd.DataFrame, yardsticks: dict[str, Yardstick]) -> pd.DataFrame:
+    limits = [yardsticks[d].limit for d in found.dataset]
     return found.assign(limit=limits, beyond=found.similarity.to_numpy(float) >= np.array(limits, float))
 
 

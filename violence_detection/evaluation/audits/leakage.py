@@ -211,14 +211,14 @@ def _feature_record(
             {
                 "dataset": name,
                 "clips": int((alike.clips.dataset == name).sum()),
-                "typical": stick.typical,
-                "limit": stick.limit,
+                "typical": yardstick.typical,
+                "limit": yardstick.limit,
                 "highest": float(alike.clips.similarity[alike.clips.dataset == name].max()),
                 "beyond": int(alike.clips.beyond[alike.clips.dataset == name].sum()),
-                "measured_on": stick.of,
-                "measured": stick.measured,
+                "measured_on": yardstick.of,
+                "measured": yardstick.measured,
             }
-            for name, stick in alike.yardsticks.items()
+            for name, yardstick in alike.yardsticks.items()
         ],
         "sources_compared": len(alike.sources),
         "sources": beyond.drop(columns="beyond").to_dict("records"),
@@ -228,11 +228,13 @@ def _feature_record(
 def _not_told(alike: footage.Lookalikes, absent: int, n_known: int) -> list[str]:
     """What the comparison by feature leaves open, in words."""
     whys = [f"the features of {absent} of {n_known} training clips are not in the cache"] if absent else []
-    if blunt := [name for name, stick in alike.yardsticks.items() if stick.limit >= footage.HIGHEST]:
+    if uninformative := [
+        name for name, yardstick in alike.yardsticks.items() if yardstick.limit >= footage.HIGHEST
+    ]:
         what = (
             "training sources are too few, or vary too much in how alike they are, to find more than copies"
         )
-        whys.append(f"for {', '.join(blunt)}, {what}")
+        whys.append(f"for {', '.join(uninformative)}, {what}")
     return whys
 
 

@@ -92,7 +92,7 @@ def audit(
         "single_frame": single_frame(clips, stores),
         "background": _not_done("not asked for: --audit shortcuts looks at the pictures")
         if background is None
-        else _with(clips, background),
+        else _probed_background(clips, background),
     }
     return {
         "rule": {"alpha": ALPHA, "lowest_auc": WORTH_AN_ALARM, "draws": source_permutation.DRAWS},
@@ -164,7 +164,7 @@ def _middle_frames(store: FeatureStore, clip_ids: Sequence[str]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _with(
+def _probed_background(
     clips: AuditedClips, background: Callable[[AuditedClips], tuple[AuditedClips, Values]]
 ) -> dict[str, Any]:
     try:
@@ -252,8 +252,8 @@ def _cross_fitted(
 ) -> np.ndarray:
     """P(fight) of all clips, (n,): those of each half by a probe that is fitted on the other half."""
     p_fight = np.empty(len(values))
-    for asked, fitted in (halves, halves[::-1]):
-        p_fight[asked] = probe().fit(values[fitted], is_fight[fitted]).predict_proba(values[asked])[:, 1]
+    for judged, fitted in (halves, halves[::-1]):
+        p_fight[judged] = probe().fit(values[fitted], is_fight[fitted]).predict_proba(values[judged])[:, 1]
     return p_fight
 
 
@@ -297,7 +297,7 @@ def order_of_frames(predictions: pd.DataFrame, model: TrainedModel, samples: Sam
         "ci95_reordered": list(intervals.interval(reordered, groups)),
         "loss": loss,
         "loss_ci95": list(lost) if lost else None,
-        "verdict": _said_of_order(lost if len(np.unique(groups)) >= FEWEST_SOURCES else None),
+        "verdict": _order_verdict(lost if len(np.unique(groups)) >= FEWEST_SOURCES else None),
     }
 
 
@@ -306,7 +306,7 @@ def _is_pictures(input_name: str) -> bool:
     return key.backbone_of(input_name) in PICTURES_OF.values()
 
 
-def _said_of_order(lost: tuple[float, float] | None) -> str:
+def _order_verdict(lost: tuple[float, float] | None) -> str:
     if lost is None:
         return TOO_FEW
     if lost[0] > 0:

@@ -37,7 +37,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
     from violence_detection.evaluation.report import report as report_page
 
     records, run = scored.model.records, run_records.read(scored.path)
-    seen_s, bars_note = _seen(scored)
+    seen_s, bars_note = _shown_span(scored)
     context = report_page.ReportContext(
         command=command,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -46,17 +46,17 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
             ("backbone", ", ".join(scored.model.features.backbone)),
             ("streams", run.streams),
             ("frames a clip", run.frames),
-            ("variants a training clip", _each(records, lambda r: r["augment"])),
+            ("variants a training clip", _by_member(records, lambda r: r["augment"])),
             ("views averaged here", f"{scored.views}{', and a closer look' * scored.model.closer_look}"),
             ("probabilities", scored.result["calibration"]["said"]),
             ("operating point", scored.result["operating_point"]),
-            ("clips trained on", _each(records, _trained_on)),
+            ("clips trained on", _by_member(records, _trained_on)),
             (
                 "selection clips (papers: validation)",
-                _each(records, lambda r: r["clips"]["selection"]),
+                _by_member(records, lambda r: r["clips"]["selection"]),
             ),
-            ("manifest it was trained on", _each(records, lambda r: r["manifest_sha256"][:12])),
-            ("version", _each(records, lambda r: r["version"])),
+            ("manifest it was trained on", _by_member(records, lambda r: r["manifest_sha256"][:12])),
+            ("version", _by_member(records, lambda r: r["version"])),
         ],
         seeds=sorted({r["train"]["seed"] for r in records}),
         sample_label=scored.sample_label,
@@ -88,7 +88,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
     return report_page.write_report(folder, scored.result, scored.predictions, context)
 
 
-def _seen(scored: Evaluation) -> tuple[float, str]:
+def _shown_span(scored: Evaluation) -> tuple[float, str]:
     """The seconds in the middle of a clip to show frames of, and a note for the attention drawn below them, or "".
 
     Without attention the whole window is shown. With it only what the backbones see is shown, as bars below frames that
@@ -167,7 +167,7 @@ def _trained_on(record: Mapping[str, Any]) -> int:
     return int(record.get(run_folder.DISTINCT_KEY, record["clips"]["train"]))
 
 
-def _each(records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], Any]) -> str:
+def _by_member(records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], Any]) -> str:
     """The value in each member's record, in words; only once if all members have the same."""
     values = list(dict.fromkeys(str(value(record)) for record in records))
     return values[0] if len(values) == 1 else f"{', '.join(values)} (by member)"

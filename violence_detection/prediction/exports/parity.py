@@ -13,7 +13,7 @@ import numpy as np
 from violence_detection.backbones import engines
 from violence_detection.errors import UnreadableVideo
 from violence_detection.models import averaging
-from violence_detection.prediction.exports.runtimes import ExportedModel, Said
+from violence_detection.prediction.exports.runtimes import ExportedModel, ModelOutput
 from violence_detection.prediction.exports.whole_graph import PictureInput
 from violence_detection.video import augment, decode, pictures, sampling, window_pictures
 from violence_detection.video.window_pictures import Viewer
@@ -27,7 +27,7 @@ LIMIT = 1e-3
 #: strict as LIMIT.
 LOGIT_LIMIT = 4e-3
 #: Logits farther from 0 than this are not compared: in float32, P so near 1 has too few digits left to tell them apart.
-TELLING = 9.0
+LARGEST_LOGIT = 9.0
 #: How many made-up windows are compared.
 MADE_WINDOWS = 4
 #: How many windows of each video are compared, at most.
@@ -46,18 +46,18 @@ class ComparedWindow:
     """What this package and the exported model say of one window. `source`: where its pictures came from."""
 
     source: str
-    package: Said
-    export: Said
+    package: ModelOutput
+    export: ModelOutput
 
     @property
     def difference(self) -> float:
         """The absolute difference of P(violent); infinite if either is not finite."""
-        return _apart(self.package.p, self.export.p)
+        return _difference(self.package.p, self.export.p)
 
     def logit_difference(self, member: int) -> float | None:
         """The absolute difference of a member's logits; None if the package's is beyond TELLING and not compared."""
-        here, there = self.package.logits[member], self.export.logits[member]
-        return None if abs(here) > TELLING else _apart(here, there)
+        of_package, of_export = self.package.logits[member], self.export.logits[member]
+        return None if abs(of_package) > LARGEST_LOGIT else _difference(of_package, of_export)
 
     def record(self) -> dict[str, Any]:
         """Return the record of this window in parity.json."""
@@ -71,8 +71,8 @@ class ComparedWindow:
         }
 
 
-def _apart(here: float, there: float) -> float:
-    return abs(here - there) if np.isfinite([here, there]).all() else float("inf")
+def _difference(of_package: float, of_export: float) -> float:
+    return abs(of_package - of_export) if np.isfinite([of_package, of_export]).all() else float("inf")
 
 
 class Reference:
@@ -96,7 +96,7 @@ class Reference:
         """The names of the engines that run the backbones, sorted."""
         return sorted({engine.name for engine in self._engines})
 
-    def __call__(self, window: Window, inputs: Sequence[PictureInput]) -> Said:
+    def __call__(self, window: Window, inputs: Sequence[PictureInput]) -> ModelOutput:
         """Return P(violent) and the members' logits for the pictures of one window."""
         features: dict[str, np.ndarray] = {}
         for run, engine in zip(self._runs, self._engines, strict=True):
@@ -107,17 +107,19 @@ class Reference:
         views = {name: values.astype(np.float16)[None, None] for name, values in features.items()}
         return self._judged(views)
 
-    def _judged(self, views: Mapping[str, np.ndarray]) -> Said:
+    def _judged(self, views: Mapping[str, np.ndarray]) -> ModelOutput:
         members = self._model.members
         raw = self._model.average_views(dict(views), [replace(m, temperature=None) for m in members])
         own = {m.name: averaging.scaled(raw[m.name], 1 / (m.temperature or 1.0)) for m in members}
         logits = tuple(float(averaging.logit(raw[m.name])[0]) for m in members)
-        return Said(float(self._model.average(own)[0]), logits)
+        return ModelOutput(float(self._model.average(own)[0]), logits)
 
 
-def compare(reference: Sequence[tuple[str, Window, Said]], exported: ExportedModel) -> list[ComparedWindow]:
+def compare(
+    reference: Sequence[tuple[str, Window, ModelOutput]], exported: ExportedModel
+) -> list[ComparedWindow]:
     """Run the exported model on each window. `reference`: source, pictures, and what the package says of them."""
-    return [ComparedWindow(source, said, exported(window)) for source, window, said in reference]
+    return [ComparedWindow(source, output, exported(window)) for source, window, output in reference]
 
 
 def report(compared: Sequence[ComparedWindow], members: Sequence[str]) -> dict[str, Any]:
@@ -156,8 +158,8 @@ def failure(of_format: Mapping[str, Any]) -> str | None:
         )
     for name, of_member in of_format["members"].items():
         if not of_member["windows"]:
-            found.append(f"the logits of {name} are beyond {TELLING:g} in all windows, so it was not compared: give "
-                         "videos of which this member is less sure")  # fmt: skip
+            found.append(f"the logits of {name} are beyond {LARGEST_LOGIT:g} in all windows, so it was not compared: "
+                         "give videos of which this member is less sure")  # fmt: skip
         elif of_member["max_logit_difference"] > LOGIT_LIMIT:
             found.append(
                 f"the logit of {name} differs by {of_member['max_logit_difference']:.3g} (limit {LOGIT_LIMIT:g})"
@@ -169,24 +171,24 @@ def made_windows(inputs: Sequence[PictureInput]) -> Iterator[tuple[str, Window]]
     """Yield windows of made-up pictures: rectangles over a gradient, still in the first, faster in each of the next."""
     for number in range(MADE_WINDOWS):
         rng = np.random.default_rng([0, number])
-        yield f"made {number}", {i.name: _made(rng, i.shape, number) for i in inputs}
+        yield f"made {number}", {i.name: _made_up_pictures(rng, i.shape, number) for i in inputs}
 
 
-def _made(rng: np.random.Generator, shape: tuple[int, int, int, int], speed: int) -> np.ndarray:
+def _made_up_pictures(rng: np.random.Generator, shape: tuple[int, int, int, int], speed: int) -> np.ndarray:
     frames, size = shape[:2]
     ramp = np.linspace(0, 255, size)
     weights = rng.uniform(0, 1, (2, 3))
     ground = ramp[:, None, None] * weights[0] + ramp[None, :, None] * (1 - weights[0]) * weights[1]
-    made = np.empty(shape, np.uint8)
-    made[:] = np.clip(ground, 0, 255)
+    images = np.empty(shape, np.uint8)
+    images[:] = np.clip(ground, 0, 255)
     places, steps = rng.uniform(0, 1, (_SHAPES, 2)), rng.uniform(-1, 1, (_SHAPES, 2))
     colours, sides = rng.integers(0, 256, (_SHAPES, 3)), rng.uniform(0.05, 0.3, (_SHAPES, 2))
-    for t, picture in enumerate(made):
+    for t, picture in enumerate(images):
         for place, step, colour, side in zip(places, steps, colours, sides, strict=True):
             x, y = ((place + t * speed * step / _LARGEST_STEP / frames * 4) % 1 * size).astype(int)
             w, h = np.maximum((side * size).astype(int), 1)
             cv2.rectangle(picture, (int(x), int(y)), (int(x + w), int(y + h)), colour.tolist(), cv2.FILLED)
-    return made
+    return images
 
 
 def windows_of_video(

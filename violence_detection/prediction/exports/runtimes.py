@@ -11,7 +11,7 @@ import numpy as np
 from violence_detection.prediction.exports.whole_graph import LOGITS, OUTPUT
 
 
-class Said(NamedTuple):
+class ModelOutput(NamedTuple):
     """The result for one window: P(violent), and each member's logit before any temperature."""
 
     p: float
@@ -19,7 +19,7 @@ class Said(NamedTuple):
 
 
 #: Takes pictures by input name.
-ExportedModel = Callable[[Mapping[str, np.ndarray]], Said]
+ExportedModel = Callable[[Mapping[str, np.ndarray]], ModelOutput]
 
 
 def load(format_name: str, path: Path) -> ExportedModel:
@@ -31,29 +31,29 @@ def _onnx(path: Path) -> ExportedModel:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda pictures: _said(*session.run([OUTPUT, LOGITS], dict(pictures)))
+    return lambda pictures: _model_output(*session.run([OUTPUT, LOGITS], dict(pictures)))
 
 
 def _openvino(path: Path) -> ExportedModel:
     import openvino as ov
 
     compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda pictures: _of_outputs(compiled(dict(pictures)))
+    return lambda pictures: _named_output(compiled(dict(pictures)))
 
 
 def _tflite(path: Path) -> ExportedModel:
     from ai_edge_litert.interpreter import Interpreter
 
     run: Any = Interpreter(str(path)).get_signature_runner()
-    return lambda pictures: _of_outputs(run(**pictures))
+    return lambda pictures: _named_output(run(**pictures))
 
 
-def _of_outputs(outputs: Any) -> Said:
-    return _said(outputs[OUTPUT], outputs[LOGITS])
+def _named_output(outputs: Any) -> ModelOutput:
+    return _model_output(outputs[OUTPUT], outputs[LOGITS])
 
 
-def _said(p: np.ndarray, logits: np.ndarray) -> Said:
-    return Said(float(p.item()), tuple(logits.tolist()))
+def _model_output(p: np.ndarray, logits: np.ndarray) -> ModelOutput:
+    return ModelOutput(float(p.item()), tuple(logits.tolist()))
 
 
 _LOADERS = {"onnx": _onnx, "openvino": _openvino, "tflite": _tflite}

@@ -192,7 +192,7 @@ def windows(
     frames = _frames(
         path,
         (
-            _asked(plan, of_cuts, manifest, info.shown)
+            _needed_sizes(plan, of_cuts, manifest, info.shown)
             for plan, of_cuts in zip(plans, seen_for_cuts, strict=True)
         ),
     )
@@ -252,8 +252,8 @@ def _of_one_shot(
     """Return the plan, with inputs that keep to one shot limited to the middle shot if the window has cuts."""
     if not of_cuts:
         return plan
-    smalls = [small(frames[number][_plainest(manifest)]) for number in of_cuts]
-    shot = middle_shot(of_cuts, smalls, span)
+    thumbnails = [small(frames[number][_plainest(manifest)]) for number in of_cuts]
+    shot = middle_shot(of_cuts, thumbnails, span)
     if shot is None:
         return plan
     bursts = {i["name"]: i["sampling"]["burst"] for i in manifest["inputs"] if i["one_shot"]}
@@ -265,16 +265,16 @@ def _plainest(manifest: Mapping[str, Any]) -> tuple[int, bool]:
     return min((_kept_as(i)[0] for i in manifest["inputs"]), key=lambda kept: (kept[1], kept[0]))
 
 
-def _asked(
+def _needed_sizes(
     plan: Mapping[str, Any], of_cuts: Sequence[int], manifest: Mapping[str, Any], shown: Any
 ) -> dict[int, set[tuple[int, bool]]]:
     """The frames that a window needs, and in which sizes: {frame: {(side, letterboxed)}}."""
-    asked: dict[int, set[tuple[int, bool]]] = {int(shown[n]): {_plainest(manifest)} for n in of_cuts}
+    needed: dict[int, set[tuple[int, bool]]] = {int(shown[n]): {_plainest(manifest)} for n in of_cuts}
     for i in manifest["inputs"]:
         for number in plan[i["name"]].frames:
-            sizes = asked.setdefault(int(shown[number]), set())
+            sizes = needed.setdefault(int(shown[number]), set())
             sizes.update(_kept_as(i), {_NEAR} if manifest["closer_look"] else ())
-    return asked
+    return needed
 
 
 def _frames(
@@ -282,7 +282,7 @@ def _frames(
 ) -> Iterator[dict[int, dict[tuple[int, bool], np.ndarray]]]:
     """Yield {frame: {(side, letterboxed): (side, side, 3) uint8 RGB}} for each window, reading the video once.
 
-    `needed`: what each window needs, see `_asked`; windows in ascending order of both their first and last frames.
+    `needed`: what each window needs, see `_needed_sizes`; windows ascend in both their first and last frames.
     """
     video = _opened(path)
     kept: dict[int, dict[tuple[int, bool], np.ndarray]] = {}

@@ -173,14 +173,14 @@ class CameraReader(Generic[W]):
         """
         is_still = time.monotonic() - self.state.last_frame_s > self._stall_s
         if is_still and self._was_live and self.state.state == camera_state.LIVE:
-            self.state.be(camera_state.STALLED, f"no frame for {self._stall_s:g} s", camera_state.LIVE)
+            self.state.set_state(camera_state.STALLED, f"no frame for {self._stall_s:g} s", camera_state.LIVE)
         elif not is_still and self.state.state == camera_state.STALLED:
-            self.state.be(camera_state.LIVE, only_from=camera_state.STALLED)
+            self.state.set_state(camera_state.LIVE, only_from=camera_state.STALLED)
 
     def _run(self) -> None:
         attempts = 0
         while not self._stop.is_set():
-            self.state.be(camera_state.CONNECTING)
+            self.state.set_state(camera_state.CONNECTING)
             frames, self._was_steady, self._is_shut_out = self.state.frames, False, False
             reason, may_be_back = self._connect()
             if self._stop.is_set() or not may_be_back:
@@ -193,9 +193,9 @@ class CameraReader(Generic[W]):
                 reason = "the stream ended" + (
                     " after 1 frame: is this the address of a single picture?" if is_picture else ""
                 )
-            self.state.be(camera_state.LOST, f"{reason}; next attempt in {wait_s:.1f} s")
+            self.state.set_state(camera_state.LOST, f"{reason}; next attempt in {wait_s:.1f} s")
             self._stop.wait(wait_s)
-        self.state.be(camera_state.ENDED, self.state.failure)
+        self.state.set_state(camera_state.ENDED, self.state.failure)
 
     def _wait_s(self, attempts: int) -> float:
         """Seconds to wait after this many failed attempts: doubled with each up to a limit, times a random 0.5 to 1.
@@ -244,7 +244,7 @@ class CameraReader(Generic[W]):
                     connection = _Connection(
                         self._make_windows(source), frame.time_s, source.live, self._clock()
                     )
-                    self.state.be(camera_state.LIVE)
+                    self.state.set_state(camera_state.LIVE)
                 self.state.frames += 1
                 if self.recent is not None and (
                     kept := self.recent.kept(frame.time_s, frame.picture, frame.pixel_shape)
@@ -310,7 +310,7 @@ class CameraReader(Generic[W]):
             bridged_s = lost_s if 0 < lost_s <= self._bridge_cut_s else 0.0
             connection.after_s = -math.inf if begins_anew else last_s
             if self.recent is not None and begins_anew:
-                before, self.recent = self.recent, self.recent.anew()
+                before, self.recent = self.recent, self.recent.empty_copy()
                 before.end()
         last = self._count
         connection.number = self._count = last + 1

@@ -19,8 +19,8 @@ class CameraState:
 
     name: short, for topics and file names; address: without passwords; dropped: windows that were not judged; sparse:
     windows left out for too few frames; delay_s: from the last frame of the last judged window to its judgement,
-    max_delay_s the longest so far; failure: why the camera ended for good, "" if it did not; is_known: whether `be` has
-    set a state yet.
+    max_delay_s the longest so far; failure: why the camera ended for good, "" if it did not; is_known: whether
+    `set_state` has been called.
     """
 
     name: str
@@ -41,7 +41,7 @@ class CameraState:
     is_known: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
-    def be(self, state: str, reason: str = "", only_from: str | None = None) -> None:
+    def set_state(self, state: str, reason: str = "", only_from: str | None = None) -> None:
         """Change the state and log the change. `only_from`: only if this is the present state. Thread-safe."""
         with self._lock:
             if only_from is not None and self.state != only_from:

@@ -15,7 +15,7 @@ from violence_detection.prediction import formats
 from violence_detection.prediction.event_follower import END, UPDATE
 from violence_detection.prediction.live.clip_recorder import ClipRecorder
 from violence_detection.prediction.live.messages import EventMessage
-from violence_detection.prediction.live.outputs.outbox import Outbox, said
+from violence_detection.prediction.live.outputs.outbox import Outbox, message_name
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system import settings
 from violence_detection.system.own_files import WrittenFiles
@@ -120,7 +120,7 @@ class EventFiles(Outbox):
         if message.news.kind == UPDATE:  # a newer one will come
             return super()._give_up(message)
         its_files = "clip" if message.news.kind == END else "files"
-        log.warning("%s: too slow, %s is sent without its %s", self.name, said(message), its_files)
+        log.warning("%s: too slow, %s is sent without its %s", self.name, message_name(message), its_files)
         event = message.news.event_id
         if message.news.kind == END:
             self._footage.pop(event, None)

@@ -14,14 +14,14 @@ from violence_detection.prediction.live.camera_state import CameraState
 W = TypeVar("W")
 
 #: Most windows of one camera that wait; an interruption leaves two or three at once.
-_MOST = 4
+_MOST_WAITING = 4
 #: A live camera may have more waiting: all windows of an HLS segment of this length, which come together.
 _SEGMENT_S = 10.0
 #: Windows of a camera that come within this fraction of a step came together: none of them counts as newer.
-_TOGETHER = 0.5
+_TOGETHER_STEPS = 0.5
 #: A window that has waited no longer than this fraction of a step is judged however slow the model is; otherwise none
 #: would be. The next window of a camera is about due if it is early or late by no more than the same fraction.
-_NEW = 0.2
+_TOLERANCE_STEPS = 0.2
 _LOOK_EVERY_S = 0.1
 
 
@@ -52,7 +52,7 @@ class Handover(Generic[W]):
 
     def __init__(self, max_delay_s: float, step_s: float):
         self._max_delay_s, self._step_s = max_delay_s, step_s
-        self.most_live = max(_MOST, math.ceil(_SEGMENT_S / step_s) + 1)
+        self.most_live = max(_MOST_WAITING, math.ceil(_SEGMENT_S / step_s) + 1)
         self._waiting: dict[str, deque[WaitingWindow[W]]] = {}
         self._changed = threading.Condition()
         self._came_s: dict[str, float] = {}
@@ -68,7 +68,7 @@ class Handover(Generic[W]):
                 while len(queue) >= self.most_live:
                     self._drop(queue)
             else:
-                self._changed.wait_for(lambda: len(queue) < _MOST or self._closed)
+                self._changed.wait_for(lambda: len(queue) < _MOST_WAITING or self._closed)
             queue.append(item)
             self._came_s[item.camera.name] = time.monotonic()
             self._changed.notify_all()
@@ -98,7 +98,7 @@ class Handover(Generic[W]):
                 self._in_vain.discard(name)
                 return item
             due_s = self._came_s[name] + self._step_s - time.monotonic()
-            if may_wait and name in self._in_vain and abs(due_s) <= _NEW * self._step_s:
+            if may_wait and name in self._in_vain and abs(due_s) <= _TOLERANCE_STEPS * self._step_s:
                 return None
         return None
 
@@ -128,7 +128,7 @@ class Handover(Generic[W]):
     def _take(self, queue: deque[WaitingWindow[W]]) -> WaitingWindow[W] | None:
         now_s = time.monotonic()
         takes_s = self._mean_s + 2 * self._deviation_s
-        longest_s = max(self._max_delay_s - takes_s, _NEW * self._step_s)
+        longest_s = max(self._max_delay_s - takes_s, _TOLERANCE_STEPS * self._step_s)
         while queue and queue[0].may_drop:
             waits_s = now_s - queue[0].arrived_s
             if waits_s <= longest_s and (waits_s <= self._step_s or not self._gives_way(queue)):
@@ -138,7 +138,7 @@ class Handover(Generic[W]):
 
     def _gives_way(self, queue: deque[WaitingWindow[W]]) -> bool:
         """Whether a newer window waits behind the first, one that did not come together with it."""
-        return len(queue) > 1 and queue[1].arrived_s - queue[0].arrived_s > _TOGETHER * self._step_s
+        return len(queue) > 1 and queue[1].arrived_s - queue[0].arrived_s > _TOGETHER_STEPS * self._step_s
 
     def _drop(self, queue: deque[WaitingWindow[W]]) -> None:
         camera = queue.popleft().camera

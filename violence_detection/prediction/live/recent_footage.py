@@ -143,7 +143,7 @@ class RecentFootage:
         """Whether `end` was called."""
         return self._has_ended
 
-    def anew(self) -> RecentFootage:
+    def empty_copy(self) -> RecentFootage:
         """Return an empty one for as many seconds, for when times go back. Clips being written keep using this one."""
         return RecentFootage(self._seconds)
 

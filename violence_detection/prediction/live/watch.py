@@ -206,7 +206,7 @@ class CameraWatch(Generic[W]):
         for camera in self._cameras.values():
             if not camera.reader.join(max(until_s - time.monotonic(), 0.0)):
                 log.info("%s: its reading thread did not end in time and is abandoned", camera.state.name)
-                camera.state.be(camera_state.ENDED)
+                camera.state.set_state(camera_state.ENDED)
             self._finish(camera)
             self._tell_state(camera)
 

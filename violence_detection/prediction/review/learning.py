@@ -101,7 +101,7 @@ def learn(
     of the model that judged. `now`: the profile used so far, whose threshold then replaces that of `settings`. Raises
     UserError if the marks are of another model or of other videos, even of others with the same names.
     """
-    marks = _of_these(marks, verdicts)
+    marks = _marks_of_verdicts(marks, verdicts)
     marked = _marked(verdicts, marks, model)
     taken = kept_windows.early_exit(marked)
     of_them = {v.path: marks.by_video[v.path] for v in marked}
@@ -151,7 +151,7 @@ def _of_model(settings: EventConfig, present: float, before_offset: float) -> Ev
     return replace(settings.at(settings.threshold), threshold=present, offset=ends)
 
 
-def _of_these(marks: Marks, verdicts: Sequence[Verdict]) -> Marks:
+def _marks_of_verdicts(marks: Marks, verdicts: Sequence[Verdict]) -> Marks:
     """The marks with the paths of `verdicts`, without marks of other recordings of the same names.
 
     Paths in the marks may differ, as when they were made from another folder. Files are recognised by their real paths
@@ -271,8 +271,8 @@ def mistakes_of(
     looked at from end to end (`reviewed`) or no event of `before` is there; and an event that reaches far beyond the
     fights in it. Missed is a fight that overlaps no event.
     """
-    missed = sum(m.is_fight and not _any(events, m) for m in marks)
-    false = sum(m.mark == WRONG and _any(events, m) for m in marks)
+    missed = sum(m.is_fight and not _overlaps_any(events, m) for m in marks)
+    false = sum(m.mark == WRONG and _overlaps_any(events, m) for m in marks)
     for event in events:
         touched = [m for m in marks if m.overlaps(event.start_s, event.end_s)]
         if touched:
@@ -286,7 +286,7 @@ def mistakes_of(
     return Mistakes(false, missed)
 
 
-def _any(events: Sequence[Event], mark: Mark) -> bool:
+def _overlaps_any(events: Sequence[Event], mark: Mark) -> bool:
     return any(mark.overlaps(e.start_s, e.end_s) for e in events)
 
 

@@ -17,7 +17,7 @@ from violence_detection.prediction.event_follower import END
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs import addresses
-from violence_detection.prediction.live.outputs.outbox import Outbox, said
+from violence_detection.prediction.live.outputs.outbox import Outbox, message_name
 from violence_detection.system import redaction
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class MqttOutput(Outbox):
                 log.warning(
                     "mqtt: %s closes the connection at the picture of %s (%d kB). Pictures of this size or larger are "
                     "no longer sent. Allow larger messages on the broker",
-                    self._where, said(message), round(len(message.jpeg) / 1000),
+                    self._where, message_name(message), round(len(message.jpeg) / 1000),
                 )  # fmt: skip
 
     def tell_state(self, camera: CameraState) -> None:
@@ -208,7 +208,7 @@ class MqttOutput(Outbox):
             # a broker that was restarted may have forgotten all values
             self._unsent |= set(self._retained) if self._was_connected else {"status"}
             self._was_connected = True
-            self._be(connected=True)
+            self._set_connected(connected=True)
             self._send_retained()
             self._send_picture()
         self._client.subscribe(f"{self._prefix}/status", _AT_LEAST_ONCE)
@@ -221,9 +221,9 @@ class MqttOutput(Outbox):
                 self._send_retained()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        had_it = self._is_connected
-        self._be(connected=False)
-        if had_it:
+        was_connected = self._is_connected
+        self._set_connected(connected=False)
+        if was_connected:
             if reason.is_failure:
                 log.warning("mqtt: lost the connection to %s (%s); trying again", self._where, reason)
             self._count_broken_off()
@@ -231,7 +231,7 @@ class MqttOutput(Outbox):
             self._say_once(self._refused or f"closes the connection before accepting it ({reason})")
         self._refused = ""
 
-    def _be(self, connected: bool) -> None:
+    def _set_connected(self, connected: bool) -> None:
         with self._changed:
             self._is_connected = connected
             self._changed.notify_all()

@@ -13,7 +13,7 @@ from violence_detection.system import redaction
 
 log = logging.getLogger(__name__)
 #: Most messages that wait; if one more comes, one is given up.
-_MOST = 200
+_MOST_WAITING = 200
 
 
 class Outbox(ABC):
@@ -55,14 +55,14 @@ class Outbox(ABC):
         """Queue a message to be sent; returns at once."""
         with self._changed:
             _add(self._waiting, message)
-            if len(self._waiting) > _MOST:
-                self._give_up(self._waiting.pop(_least(self._waiting, self._sending)))
+            if len(self._waiting) > _MOST_WAITING:
+                self._give_up(self._waiting.pop(_least_important(self._waiting, self._sending)))
             self._changed.notify()
 
     def _give_up(self, message: EventMessage) -> None:
         """Handle a message removed because too many wait. `_changed` is held, so that no other is taken meanwhile."""
         self.failed += 1
-        log.warning("%s: too slow, %s is given up", self.name, said(message))
+        log.warning("%s: too slow, %s is given up", self.name, message_name(message))
 
     def close(self, timeout_s: float) -> None:
         """Send the waiting messages for up to `timeout_s` seconds; the rest count as failed."""
@@ -86,7 +86,9 @@ class Outbox(ABC):
             except Exception as e:  # noqa: BLE001 - whatever its client raises, judging goes on
                 with self._changed:
                     self.failed += 1
-                log.warning("%s: %s did not arrive: %s", self.name, said(message), redaction.redact(str(e)))
+                log.warning(
+                    "%s: %s did not arrive: %s", self.name, message_name(message), redaction.redact(str(e))
+                )
 
     def _next(self) -> EventMessage | None:
         """Wait for the oldest message until it can be sent, and return it; None if closed and none is waiting."""
@@ -106,7 +108,7 @@ def _add(waiting: list[EventMessage], message: EventMessage) -> None:
     waiting.append(message)
 
 
-def _least(waiting: list[EventMessage], sending: EventMessage | None) -> int:
+def _least_important(waiting: list[EventMessage], sending: EventMessage | None) -> int:
     """Index of the message to give up: the oldest `update`, or else the oldest message.
 
     The latter spares the event of which a message is being sent, unless there is no other.
@@ -120,6 +122,6 @@ def _event(message: EventMessage) -> tuple[str, str]:
     return message.camera, message.news.event_id
 
 
-def said(message: EventMessage) -> str:
+def message_name(message: EventMessage) -> str:
     """The name of a message in the log."""
     return f"{message.news.kind} of {message.news.event_id}"

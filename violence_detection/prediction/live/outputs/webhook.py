@@ -19,7 +19,7 @@ from violence_detection.system import redaction
 #: Attempts after the first.
 _RETRIES = 3
 #: Statuses of answers after which another attempt may succeed.
-_AGAIN = (429, 500, 502, 503, 504)
+_RETRY_STATUS = (429, 500, 502, 503, 504)
 #: Redirections after which the same message is posted again; after others, clients send a GET without it.
 _POSTED_AGAIN = (307, 308)
 #: Most redirections that are followed.
@@ -62,7 +62,7 @@ class WebhookOutput(Outbox):
         self._session = _Session()
         self._session.max_redirects = _MOST_REDIRECTIONS
         retry = urllib3.Retry(
-            _RETRIES, backoff_factor=wait_s, status_forcelist=_AGAIN, allowed_methods=None,
+            _RETRIES, backoff_factor=wait_s, status_forcelist=_RETRY_STATUS, allowed_methods=None,
             respect_retry_after_header=False,
         )  # fmt: skip
         for scheme in ("http://", "https://"):
