@@ -132,6 +132,23 @@ def test_a_folder_in_the_ledgers_place_is_named_before_anything_is_judged(tmp_pa
         val_ledger.check(combined)
 
 
+def test_a_ledger_that_may_not_be_read_is_named_before_anything_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, so the refusal is played."""
+    combined = _manifest(tmp_path, ("a",))
+    val_ledger.note(combined, LOOK)
+
+    def refused(path: Path, **how: Any) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(
+        UserError, match=r"val_ledger\.jsonl cannot be read \(Permission denied\).*right to read it"
+    ):
+        val_ledger.check(combined)
+
+
 _NOTE_OFTEN = """
 import sys
 from pathlib import Path

@@ -95,6 +95,20 @@ def test_a_consumer_that_leaves_does_not_wait_for_the_next_packet() -> None:
     assert container.closed.wait(5)
 
 
+def test_a_container_is_closed_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    container, opened = _opened(lambda: iter(()))
+    with (
+        pytest.raises(RuntimeError, match="new thread"),
+        packet_reader.in_thread(opened, 5.0, threading.Event()) as arrivals,
+    ):
+        next(arrivals)
+    assert container.closed.is_set()
+
+
 def test_a_container_of_which_no_packet_is_asked_for_is_closed() -> None:
     container, opened = _opened(lambda: iter(()))
     with packet_reader.in_thread(opened, 5.0, threading.Event()):

@@ -196,7 +196,7 @@ def read(combined: Path) -> Looks:
 
 
 def check(combined: Path) -> None:
-    """Raise UserError if a look could not be recorded. Call this before anything is judged.
+    """Raise UserError if a look could not be recorded or counted. Call this before anything is judged.
 
     A folder that may only be read is not an error: `note` allows for it.
     """
@@ -206,6 +206,13 @@ def check(combined: Path) -> None:
             f"{path} is a folder, but looks at val are recorded in a file of that name. Move it away, and run the same "
             "command again"
         )
+    try:
+        _read(path)
+    except OSError as e:
+        raise UserError(
+            f"{path} cannot be read ({e.strerror}), so earlier looks at val cannot be counted. Give this user the "
+            "right to read it, and run the same command again"
+        ) from e
 
 
 def val_of(combined: Path) -> list[str]:

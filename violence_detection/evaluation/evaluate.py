@@ -123,8 +123,9 @@ def _taken_back_if_empty(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         if made and [path.name for path in folder.glob("*")] == [locks.ONLY_ONE_NAME]:
-            (folder / locks.ONLY_ONE_NAME).unlink()
-            folder.rmdir()
+            with contextlib.suppress(OSError):  # it must not hide the error
+                (folder / locks.ONLY_ONE_NAME).unlink()
+                folder.rmdir()
         raise
 
 

@@ -86,7 +86,11 @@ class _PacketThread:
     def arrivals(self, limit_s: float, left: threading.Event) -> Iterator[Arrival]:
         """See `in_thread`. Reading starts when the first packet is asked for; until then tracks may be discarded."""
         self._is_reading = True
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system has no more threads
+            self._is_reading = False
+            raise
         while True:
             until_s = time.monotonic() + limit_s + _GRACE_S
             arrival: Arrival | Exception | None = None

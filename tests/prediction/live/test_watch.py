@@ -360,6 +360,28 @@ def test_of_connections_without_a_window_no_more_is_kept_than_what_they_lost() -
     assert sorted(reader._connections) == [41]
 
 
+def test_a_camera_that_is_stopped_while_its_source_is_opened_reads_nothing() -> None:
+    """`stop` closes the source that it finds; one that came a moment later was read until its time limit."""
+    opening, stopped = threading.Event(), threading.Event()
+    footage, state, model = Footage([], [], 5.0), CameraState("a", "camera"), live_parts.BrightnessModel()
+
+    def opened() -> Source:
+        opening.set()
+        assert stopped.wait(10)
+        return footage.open()
+
+    reader = CameraReader(
+        state, opened, model.make_windows, Handover(5.0, 0.5), None, window_s=1.0, max_delay_s=5.0, stall_s=10.0,
+        retry_min_s=0.001, retry_max_s=0.001, bridge_cut_s=5.0, clock=footage.clock,
+    )  # fmt: skip
+    reader.start()
+    assert opening.wait(10)
+    reader.stop()
+    stopped.set()
+    assert reader.join(5)
+    assert footage.now_s == 0.0, "no frame was asked for"
+
+
 class _LookedAt(CameraState):
     """A camera that is checked for a stall just when it has become live."""
 

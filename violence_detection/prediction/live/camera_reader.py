@@ -211,6 +211,8 @@ class CameraReader(Generic[W]):
         source: Source | None = None
         try:
             source = self._source = self._open_source()
+            if self._stop.is_set():  # `stop` may have looked for a source before there was one
+                return "", False
             self._read(source)
         except UnreadableVideo as e:
             self._is_shut_out = isinstance(e, LoginRefused)

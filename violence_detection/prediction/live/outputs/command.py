@@ -78,7 +78,10 @@ class CommandOutput(Outbox):
             process.communicate(message.text().encode() + b"\n", self._timeout_s)
         except subprocess.TimeoutExpired:
             _kill(process)
-            process.communicate()
+            with contextlib.suppress(
+                subprocess.TimeoutExpired
+            ):  # stuck in the kernel, as on a dead network drive
+                process.communicate(timeout=_KILLED_S)
             raise TimeoutError(
                 f"{self._words[0]} took more than {self._timeout_s:g} s and was killed"
             ) from None
