@@ -177,7 +177,11 @@ class _Parser(argparse.ArgumentParser):
         what, _, words = message.partition(": ")
         unknown = [w.partition("=")[0] for w in words.split() if w.startswith("--")]
         near = [m for flag in unknown for m in difflib.get_close_matches(flag, known, 1)]
-        return f" (did you mean {' '.join(near)}?)" if what == "unrecognized arguments" and near else ""
+        return (
+            f" (did you mean {' '.join(dict.fromkeys(near))}?)"
+            if what == "unrecognized arguments" and near
+            else ""
+        )
 
 
 def parser(description: str | None, usage: str | None = None) -> argparse.ArgumentParser:

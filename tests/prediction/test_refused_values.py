@@ -61,7 +61,7 @@ def test_output_named_like_a_file_of_another_format_is_refused_with_the_flag_for
     """It would become a folder with that name."""
     with pytest.raises(UserError, match=rf"name a folder, or .*--output FOLDER --format {chosen}$"):
         batch.output_file(tmp_path / name)
-    assert formats.chosen([chosen])
+    assert {*batch._FORMAT_OF_SUFFIX.values(), "json"} == set(formats.all_formats())
     (tmp_path / name).mkdir()
     assert batch.output_file(tmp_path / name) == tmp_path / name / batch.OUTPUT_NAME
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,13 @@ class _Container:
     """Stands for an open container whose `demux` is a generator of the test's."""
 
     def __init__(self, packets: Callable[[], Iterator[Any]]):
-        self._packets, self.closed = packets, threading.Event()
+        self._packets, self.closed, self.times_closed = packets, threading.Event(), 0
 
     def demux(self) -> Iterator[Any]:
         return self._packets()
 
     def close(self) -> None:
-        assert not self.closed.is_set()
+        self.times_closed += 1
         self.closed.set()
 
 
@@ -39,7 +40,15 @@ def test_packets_arrive_in_order_and_the_container_is_closed() -> None:
         came = [arrival.packet for arrival in arrivals]
         assert not container.closed.is_set()
     assert came == [*range(100), None]
+    assert container.times_closed == 1
+
+
+def test_a_container_is_closed_once_if_the_thread_ends_while_its_consumer_leaves() -> None:
+    container, opened = _opened(lambda: itertools.cycle([1]))
+    with packet_reader.in_thread(opened, 5.0, threading.Event()) as arrivals:
+        assert next(arrivals).packet == 1
     assert container.closed.is_set()
+    assert container.times_closed == 1
 
 
 def test_an_error_that_is_not_ffmpegs_is_raised_at_once() -> None:

@@ -360,8 +360,8 @@ def output_file(output: Path) -> Path:
     """
     if not output.exists() and (name := _FORMAT_OF_SUFFIX.get(output.suffix.lower())):
         raise UserError(
-            f"--output {output}: name a folder, or a file that ends in .json. For {output.suffix} files give "
-            f"--output FOLDER --format {name}"
+            f"--output {output}: name a folder, or a file that ends in .json. For {output.suffix} files, judge "
+            f"with --output FOLDER --format {name}"
         )
     is_file = output.suffix.lower() in (".json", *video_files.VIDEO_SUFFIXES)
     is_folder = output.is_dir() or (not is_file and not output.exists())

@@ -109,12 +109,12 @@ class _PacketThread:
 
     def leave(self) -> None:
         """Stop reading. The container is closed now, or by the thread when FFmpeg returns."""
-        self._is_left.set()
-        if self._thread.ident is not None:
-            self._thread.join(_LEAVE_S)
         with self._closing:
+            self._is_left.set()
             if not self._is_reading:
                 self._container.close()
+        if self._thread.ident is not None:
+            self._thread.join(_LEAVE_S)
 
     def _run(self) -> None:
         try:
